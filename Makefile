@@ -1,0 +1,42 @@
+# The two commands a newcomer needs: `make serve` and `make test`. Both set everything up first.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: serve test lint format setup builtin clean
+
+serve: setup
+	@echo
+	@echo "Starting on http://127.0.0.1:$${INSPECT_PORT:-8000} (interactive documentation at /docs). When it says it runs, try:"
+	@echo
+	@echo "  curl -H 'Content-Type: image/png' --data-binary @samples/scratch.png \\"
+	@echo "       http://127.0.0.1:$${INSPECT_PORT:-8000}/v1/categories/machined-plate/inspect"
+	@echo
+	@$(BIN)/eca-inspect serve
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Makes again what is built in: the category, its samples, the README's picture and the API's examples.
+builtin: setup
+	$(BIN)/python -m benchmarks.builtin
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache *.egg-info
