@@ -1,0 +1,90 @@
+"""Where to put the threshold. An image is anomalous when its score is at or above it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from model.measures import auroc
+
+
+class CalibrationError(ValueError):
+    """These scores give no threshold; the message says why."""
+
+
+@dataclass(frozen=True)
+class Youden:
+    """The operating point with the largest Youden index J = TPR - FPR, and the ROC curve it lies on.
+
+    Attributes:
+        threshold: in score units, halfway between the lowest rejected score and the next one below, so that rounding
+            in the last digit decides nothing.
+        index: J, above 0 and at most 1.
+        auroc: 0 to 1.
+        false_alarm_rates: FPR of the curve's points, rising from 0 to 1.
+        detection_rates: TPR of the same points.
+        thresholds: score at and above which each point rejects, falling.
+    """
+
+    threshold: float
+    index: float
+    auroc: float
+    false_alarm_rates: np.ndarray
+    detection_rates: np.ndarray
+    thresholds: np.ndarray
+
+
+def youden(normal: np.ndarray, anomalous: np.ndarray) -> Youden:
+    """Finds the threshold of the largest Youden index; among equals, the one with the fewest false alarms.
+
+    Args:
+        normal: scores of normal images, ``[N]``.
+        anomalous: scores of anomalous images, ``[M]``.
+
+    Raises:
+        CalibrationError: if a group is empty, a score is not finite, or no threshold separates the groups at all
+            (as when all scores are equal).
+    """
+    for name, scores in (("normal", normal), ("anomalous", anomalous)):
+        _require_finite(name, scores)
+    labels = np.r_[np.zeros(len(normal)), np.ones(len(anomalous))]
+    scores = np.r_[normal, anomalous].astype(np.float64)
+    fpr, tpr, thresholds = roc_curve(labels, scores)
+    best = int(np.argmax(tpr - fpr))
+    if tpr[best] - fpr[best] <= 0:
+        raise CalibrationError(
+            "no threshold rejects anomalous images more often than normal ones: the scores do not tell them apart"
+        )
+    lowest_rejected = thresholds[best]
+    below = scores[scores < lowest_rejected]
+    threshold = (lowest_rejected + below.max()) / 2  # J > 0, so some normal score lies below
+    thresholds[0] = np.nextafter(scores.max(), np.inf)  # scikit-learn's infinity is not JSON
+    return Youden(
+        threshold=float(threshold),
+        index=float(tpr[best] - fpr[best]),
+        auroc=auroc(normal, anomalous),
+        false_alarm_rates=fpr,
+        detection_rates=tpr,
+        thresholds=thresholds,
+    )
+
+
+def normal_quantile(normal: np.ndarray, quantile: float) -> float:
+    """The threshold to start with while there are no anomalous images: just above a quantile of normal scores.
+
+    With fewer than ``1 / (1 - quantile)`` scores this is just above the largest of them.
+
+    Raises:
+        CalibrationError: if there is no score, one is not finite, or the quantile is not strictly between 0 and 1.
+    """
+    _require_finite("normal", normal)
+    if not 0 < quantile < 1:
+        raise CalibrationError(f"the quantile must lie between 0 and 1, got {quantile}")
+    return float(np.nextafter(np.quantile(normal.astype(np.float64), quantile, method="higher"), np.inf))
+
+
+def _require_finite(name: str, scores: np.ndarray) -> None:
+    if len(scores) == 0:
+        raise CalibrationError(f"no {name} images to calibrate on")
+    if not np.isfinite(scores).all():
+        raise CalibrationError(f"{name} scores hold values that are not finite")

@@ -1,0 +1,198 @@
+"""Folders of images: the MVTec AD layout, and plain folders named one by one."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from model.images import SUFFIXES, ImageError, decode_image, preprocess
+
+
+class DatasetError(ValueError):
+    """A folder does not hold what was asked of it; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image file. ``defect`` is None for a normal part, ``mask`` is None where there is no ground truth."""
+
+    path: Path
+    defect: str | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """Images ready for a detector, in the order of ``samples``; what could not be read is not among them.
+
+    Attributes:
+        samples: where each came from.
+        pixels: uint8 RGB ``[N, size, size, 3]``.
+        digests: SHA-256 of each file, hexadecimal.
+        unreadable: one message for each file left out.
+    """
+
+    samples: list[Sample]
+    pixels: np.ndarray
+    digests: list[str]
+    unreadable: list[str]
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files in a folder and below it, sorted by path; hidden files are passed over.
+
+    Raises:
+        DatasetError: if the folder does not exist or holds no image.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder")
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not paths:
+        raise DatasetError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
+    return paths
+
+
+def normal_samples(folder: Path) -> list[Sample]:
+    """Every image of a folder as a normal part."""
+    return [Sample(path) for path in list_images(folder)]
+
+
+def anomalous_samples(folder: Path, masks: Path | None = None) -> list[Sample]:
+    """Every image of a folder as a defective part; its defect is the name of the sub-folder it lies in, if any.
+
+    Args:
+        folder: the images.
+        masks: a folder with the same sub-folders and one ``NAME_mask.png`` or ``NAME.png`` for each ``NAME.*``.
+    """
+    samples = []
+    for path in list_images(folder):
+        inside = path.relative_to(folder)
+        defect = inside.parts[0] if len(inside.parts) > 1 else folder.name
+        samples.append(Sample(path, defect, _mask_of(inside, masks) if masks else None))
+    return samples
+
+
+def _mask_of(image: Path, masks: Path) -> Path | None:
+    for name in (f"{image.stem}_mask.png", f"{image.stem}.png"):
+        if (masks / image.parent / name).is_file():
+            return masks / image.parent / name
+    return None
+
+
+def mvtec_training(root: Path) -> list[Sample]:
+    """``root/train/good`` of a category in the MVTec AD layout."""
+    return normal_samples(root / "train" / "good")
+
+
+def mvtec_test(root: Path) -> list[Sample]:
+    """``root/test/good`` and ``root/test/<defect>``, with the masks of ``root/ground_truth`` where there are any.
+
+    Raises:
+        DatasetError: if there is no test folder, or nothing in it.
+    """
+    test = root / "test"
+    if not test.is_dir():
+        raise DatasetError(f"{root} is not in the MVTec AD layout: it has no folder 'test'")
+    samples: list[Sample] = []
+    for folder in sorted(path for path in test.iterdir() if path.is_dir()):
+        if folder.name == "good":
+            samples += normal_samples(folder)
+        else:
+            masks = root / "ground_truth" / folder.name
+            samples += [
+                Sample(path, folder.name, _mask_of(path.relative_to(folder), masks)) for path in list_images(folder)
+            ]
+    if not samples:
+        raise DatasetError(f"{test} holds no folder of images")
+    return samples
+
+
+def load_images(samples: Sequence[Sample], size: int, *, skip_unreadable: bool = False) -> LoadedImages:
+    """Reads and prepares images.
+
+    Args:
+        samples: what to read.
+        size: side in pixels of the square that each is stretched to.
+        skip_unreadable: go on without a file that cannot be read, and report it.
+
+    Raises:
+        DatasetError: naming every unreadable file, unless told to skip them; or if none is left.
+    """
+    kept: list[Sample] = []
+    pixels: list[np.ndarray] = []
+    digests: list[str] = []
+    unreadable: list[str] = []
+    for sample in samples:
+        try:
+            data = sample.path.read_bytes()
+            pixels.append(preprocess(decode_image(data), size))
+        except (ImageError, OSError) as error:
+            unreadable.append(f"{sample.path}: {error}")
+            continue
+        digests.append(hashlib.sha256(data).hexdigest())
+        kept.append(sample)
+    if unreadable and not skip_unreadable:
+        raise DatasetError("cannot read " + "; ".join(unreadable))
+    if not kept:
+        raise DatasetError("none of the images can be read: " + "; ".join(unreadable))
+    return LoadedImages(kept, np.stack(pixels), digests, unreadable)
+
+
+def read_mask(path: Path, size: int) -> np.ndarray:
+    """A ground-truth mask as boolean ``[size, size]``: any value above half of the scale is faulty.
+
+    Raises:
+        DatasetError: if the file cannot be read.
+    """
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise DatasetError(f"cannot read the mask {path}")
+    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 127
+
+
+def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Splits samples into a share and the rest, at random, each defect (and the normal parts) in proportion.
+
+    Each group gives at least one sample to the share if it has two or more.
+
+    Raises:
+        DatasetError: if the share is not strictly between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise DatasetError(f"the share must lie between 0 and 1, got {share}")
+    rng = np.random.default_rng(seed)
+    groups: dict[str | None, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.defect, []).append(sample)
+    chosen: list[Sample] = []
+    rest: list[Sample] = []
+    for group in groups.values():
+        count = min(max(round(share * len(group)), 1), len(group) - 1)
+        order = rng.permutation(len(group))
+        chosen += [group[index] for index in sorted(order[:count])]
+        rest += [group[index] for index in sorted(order[count:])]
+    return chosen, rest
+
+
+def unique(images: LoadedImages) -> LoadedImages:
+    """Drops images whose file content came before."""
+    first = sorted({digest: index for index, digest in reversed(list(enumerate(images.digests)))}.values())
+    return pick(images, first)
+
+
+def pick(images: LoadedImages, indices: Iterable[int]) -> LoadedImages:
+    """The images at these positions."""
+    chosen = list(indices)
+    return LoadedImages(
+        [images.samples[index] for index in chosen],
+        images.pixels[chosen],
+        [images.digests[index] for index in chosen],
+        images.unreadable,
+    )

@@ -1,0 +1,105 @@
+"""Reading and preparing images: the one way that training, calibration, evaluation and serving share."""
+
+import io
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
+MAX_PIXELS = 64_000_000
+
+
+class ImageError(ValueError):
+    """These bytes cannot be read as an image; the message says why."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image declares more pixels than allowed; nothing was decoded."""
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes JPEG, PNG, BMP, TIFF or WebP to uint8 RGB ``[H, W, 3]``.
+
+    The EXIF orientation is applied. Greyscale, palette and CMYK become RGB; transparency is laid on white; 16-bit
+    values are scaled from 0..65535 to 0..255; colour profiles are not applied. Of a multi-picture JPEG as phones
+    write it the first picture counts; other files must hold one image.
+
+    Raises:
+        ImageTooLargeError: more than ``max_pixels`` pixels, found before decoding.
+        ImageError: not one whole image of these formats.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF tags and bombs; the size is checked here
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise ImageTooLargeError(f"{width}x{height} pixels are more than the {max_pixels} allowed")
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1 and image.format != "MPO":
+                    raise ImageError(f"the file holds {frames} images; send one")
+                image.load()
+                return _to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(str(error)) from None
+    except UnidentifiedImageError:
+        raise ImageError("not a JPEG, PNG, BMP, TIFF or WebP image") from None
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        raise ImageError(f"damaged or unsupported image: {error}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a damaged EXIF block says nothing of the orientation
+        return image
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        sixteen_bit = np.asarray(image).astype(np.uint32)
+        grey = ((sixteen_bit + 128) // 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ImageError(f"32-bit pixels (mode {image.mode}) have no defined white; send 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads an image file of any size; see `decode_image`.
+
+    Raises:
+        ImageError: as `decode_image`, or the file cannot be opened; the message names the file.
+    """
+    try:
+        return decode_image(path.read_bytes())
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}") from None
+    except ImageError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def preprocess(image: np.ndarray, size: int) -> np.ndarray:
+    """Stretches an image to the square that the networks see.
+
+    A side that is too long is averaged down (area), one that is too short is interpolated (bilinear).
+
+    Args:
+        image: uint8 RGB ``[H, W, 3]``.
+        size: side of the square in pixels.
+
+    Returns:
+        uint8 RGB ``[size, size, 3]``.
+    """
+    height, width = image.shape[:2]
+    image = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)

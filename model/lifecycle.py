@@ -1,0 +1,408 @@
+"""A category's life: train it, calibrate it, evaluate it. What the command line does, without the printing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+
+import cv2
+import numpy as np
+import torch
+
+from model import datasets, measures
+from model.calibration import Youden, normal_quantile, youden
+from model.datasets import DatasetError, LoadedImages, Sample, load_images
+from model.detector import Detector
+from model.pair import (
+    Architecture,
+    Calibration,
+    Card,
+    PairError,
+    RocCurve,
+    ScoreHistogram,
+    SeenImages,
+    TeacherReference,
+    TrainingRecord,
+    build_detector,
+    check_category_name,
+    encode_student,
+    read_card,
+    read_seen,
+    rewrite_card,
+    write_pair,
+)
+from model.score import TermWeights
+from model.teachers import fingerprint, load_teacher
+from model.training import FEATURE_MEMORY_BYTES, MINIMUM_IMAGES, Epoch, Recipe, TrainingError, train
+from model.vgg import Teacher, student_plan
+
+HELD_OUT_SHARE = 0.2
+NORMAL_QUANTILE = 0.99
+MAP_SCALE_QUANTILE = 0.995
+PIXEL_GRID = 256
+HISTOGRAM_BINS = 30
+
+
+class SeenPolicy(StrEnum):
+    """What evaluation does with images that training or calibration has seen."""
+
+    REFUSE = "refuse"
+    SKIP = "skip"
+    INCLUDE = "include"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a category did on a test set; see `model.measures` for the measures.
+
+    Attributes:
+        category: its name.
+        model_version: of its pair.
+        calibration: how its threshold was found.
+        threshold: in score units.
+        normal_images: how many normal images were judged.
+        anomalous_images: how many anomalous ones.
+        left_out_seen: images left out because training or calibration had seen them.
+        unreadable: one message for each file that could not be read.
+        image: measures of the decision.
+        auroc_by_defect: AUROC of each kind of defect against all normal images.
+        pixel_images: anomalous images with a mask; with the normal ones they make the pixel measures.
+        pixel_auroc: 0 to 1, or None without masks.
+        aupro: 0 to 1, or None without masks.
+    """
+
+    category: str
+    model_version: str
+    calibration: str
+    threshold: float
+    normal_images: int
+    anomalous_images: int
+    left_out_seen: int
+    unreadable: list[str]
+    image: measures.Measures
+    auroc_by_defect: dict[str, float]
+    pixel_images: int
+    pixel_auroc: float | None
+    aupro: float | None
+
+
+def scores_of(detector: Detector, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Scores of prepared images ``[N, size, size, 3]``, float32 ``[N]``."""
+    return np.concatenate([detector(batch).scores for batch in _batches(pixels, batch_size)])
+
+
+def maps_of(detector: Detector, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Anomaly maps of prepared images, float32 ``[N, size, size]``."""
+    found = [detector(batch, maps=True).maps for batch in _batches(pixels, batch_size)]
+    return np.concatenate([maps for maps in found if maps is not None])
+
+
+def _batches(pixels: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    return [pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size)]
+
+
+def checkpoint_path(weights: Path, category: str) -> Path:
+    """Where the progress of a category's training is kept until its pair is written."""
+    return weights / ".training" / f"{category}.pt"
+
+
+def train_category(
+    category: str,
+    samples: Sequence[Sample],
+    weights: Path,
+    teacher_name: str,
+    teacher: Teacher,
+    recipe: Recipe,
+    *,
+    device: torch.device | str = "cpu",
+    skip_unreadable: bool = False,
+    resume: bool = False,
+    replace: bool = False,
+    quantile: float = NORMAL_QUANTILE,
+    memory_bytes: int = FEATURE_MEMORY_BYTES,
+    spill_folder: Path | None = None,
+    on_start: Callable[[LoadedImages, int], None] = lambda images, held_out: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[Card, list[float]]:
+    """Trains a pair on normal images and writes it, with a first threshold from a held-out fifth of them.
+
+    Args:
+        category: its name.
+        samples: normal images.
+        weights: the folder of categories.
+        teacher_name: under which the weights folder knows the teacher.
+        teacher: to learn from.
+        recipe: how to train.
+        device: where to train.
+        skip_unreadable: go on without files that cannot be read.
+        resume: go on from the checkpoint of an interrupted run.
+        replace: put the new pair in place of one that exists.
+        quantile: of the held-out normal scores, for the first threshold.
+        memory_bytes: see `model.training.teacher_features`.
+        spill_folder: see `model.training.teacher_features`.
+        on_start: called once with the images read and how many of them are held out.
+        on_epoch: called after each epoch.
+
+    Returns:
+        The new card, and the mean loss of each epoch.
+
+    Raises:
+        PairError: if the name is impossible or the category exists.
+        DatasetError: if files cannot be read.
+        TrainingError: with fewer than 8 different images, or nothing to resume.
+        TrainingInterrupted: after Ctrl-C; `resume` goes on.
+    """
+    check_category_name(category)
+    if (weights / category).exists() and not replace:
+        raise PairError(f"{weights / category} exists; say --replace to train it anew")
+    checkpoint = checkpoint_path(weights, category)
+    if resume and not checkpoint.exists():
+        raise TrainingError(f"there is no interrupted training of {category!r} to resume")
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    images = datasets.unique(load_images(samples, recipe.image_size, skip_unreadable=skip_unreadable))
+    if len(images.pixels) < MINIMUM_IMAGES:
+        raise TrainingError(f"{len(images.pixels)} different images are too few to train on; {MINIMUM_IMAGES} at least")
+    order = np.random.default_rng(recipe.seed).permutation(len(images.pixels))
+    held_out, training = np.split(order, [max(2, round(HELD_OUT_SHARE * len(order)))])
+    on_start(images, len(held_out))
+
+    started = monotonic()
+    student, losses = train(
+        teacher,
+        images.pixels[training],
+        recipe,
+        device=device,
+        checkpoint=checkpoint,
+        memory_bytes=memory_bytes,
+        spill_folder=spill_folder,
+        on_epoch=on_epoch,
+    )
+    seconds = monotonic() - started
+
+    encoded = encode_student(student)
+    digest = sha256(encoded).hexdigest()
+    detector = Detector(teacher, student, TermWeights(direction=recipe.direction_weight), device)
+    now = datetime.now(UTC).replace(microsecond=0)
+    card = Card(
+        category=category,
+        model_version=f"{now:%Y%m%d}-{digest[:8]}",
+        architecture=Architecture(
+            plan=student_plan(teacher.plan), weigh_distillation_layers=recipe.weigh_distillation_layers
+        ),
+        image_size=recipe.image_size,
+        direction_weight=recipe.direction_weight,
+        teacher=TeacherReference(name=teacher_name, sha256=fingerprint(teacher)),
+        student_sha256=digest,
+        training=TrainingRecord(
+            images=len(training),
+            held_out=len(held_out),
+            epochs=len(losses),
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            final_loss=losses[-1],
+            seed=recipe.seed,
+            device=str(device),
+            torch=torch.__version__,
+            seconds=round(seconds, 1),
+            date=now,
+        ),
+        calibration=_normal_calibration(scores_of(detector, images.pixels[held_out]), quantile),
+        map_scale=float(np.quantile(maps_of(detector, images.pixels[held_out]), MAP_SCALE_QUANTILE)),
+    )
+    seen = SeenImages(
+        training=tuple(images.digests[index] for index in sorted(training)),
+        held_out=tuple(images.digests[index] for index in sorted(held_out)),
+    )
+    write_pair(weights, card, encoded, seen, replace=replace)
+    checkpoint.unlink(missing_ok=True)
+    return card, losses
+
+
+def load_detector(
+    weights: Path, teachers: Path, category: str, device: torch.device | str = "cpu"
+) -> tuple[Card, Detector]:
+    """Loads one category with the teacher its card names.
+
+    Raises:
+        PairError: if the category is not there or its files are damaged.
+        TeacherError: if its teacher is not there or another one.
+    """
+    check_category_name(category)
+    folder = weights / category
+    if not folder.is_dir():
+        raise PairError(f"there is no category {category!r} in {weights}")
+    card = read_card(folder)
+    teacher = load_teacher(teachers, card.teacher.name, card.teacher.sha256)
+    return card, build_detector(folder, card, teacher, device)
+
+
+def calibrate_category(
+    weights: Path,
+    teachers: Path,
+    category: str,
+    normal: Sequence[Sample],
+    anomalous: Sequence[Sample],
+    *,
+    quantile: float = NORMAL_QUANTILE,
+    device: torch.device | str = "cpu",
+    skip_unreadable: bool = False,
+) -> Card:
+    """Sets the threshold from images that training has not seen, and writes it into the card.
+
+    With anomalous images it is Youden's, without any it is the quantile of the normal scores. Images held out of
+    training may serve again.
+
+    Raises:
+        PairError, TeacherError: see `load_detector`.
+        DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
+        CalibrationError: if the scores give no threshold.
+    """
+    card, detector = load_detector(weights, teachers, category, device)
+    seen = read_seen(weights / category)
+    good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
+    trained = set(seen.training)
+    if known := [sample.path for sample, digest in zip(good.samples, good.digests, strict=True) if digest in trained]:
+        raise DatasetError(
+            f"{len(known)} of the {len(good.digests)} normal images were trained on, which makes their scores too good "
+            f"(first: {known[0]}); calibrate on others"
+        )
+    normal_scores = scores_of(detector, good.pixels)
+    used = list(good.digests)
+    if anomalous:
+        bad = datasets.unique(load_images(anomalous, card.image_size, skip_unreadable=skip_unreadable))
+        _refuse_two_labels(good, bad)
+        anomalous_scores = scores_of(detector, bad.pixels)
+        calibration = _youden_calibration(youden(normal_scores, anomalous_scores), normal_scores, anomalous_scores)
+        used += bad.digests
+    else:
+        calibration = _normal_calibration(normal_scores, quantile)
+    card = card.model_copy(update={"calibration": calibration})
+    rewrite_card(weights / category, card, seen.model_copy(update={"calibration": tuple(used)}))
+    return card
+
+
+def evaluate_category(
+    weights: Path,
+    teachers: Path,
+    category: str,
+    normal: Sequence[Sample],
+    anomalous: Sequence[Sample],
+    *,
+    seen_policy: SeenPolicy = SeenPolicy.REFUSE,
+    device: torch.device | str = "cpu",
+    skip_unreadable: bool = False,
+) -> Evaluation:
+    """Judges a category on images it has not seen. Pixel measures are taken on a 256x256 grid.
+
+    Raises:
+        PairError, TeacherError: see `load_detector`.
+        DatasetError: if files cannot be read, one is both normal and anomalous, a group is empty, or the pair has
+            seen some and the policy is to refuse.
+    """
+    card, detector = load_detector(weights, teachers, category, device)
+    good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
+    bad = datasets.unique(load_images(anomalous, card.image_size, skip_unreadable=skip_unreadable))
+    _refuse_two_labels(good, bad)
+    left_out = 0
+    if seen_policy is not SeenPolicy.INCLUDE:
+        seen = read_seen(weights / category)
+        known = {*seen.training, *seen.held_out, *seen.calibration}
+        fresh_good = [index for index, digest in enumerate(good.digests) if digest not in known]
+        fresh_bad = [index for index, digest in enumerate(bad.digests) if digest not in known]
+        left_out = len(good.digests) + len(bad.digests) - len(fresh_good) - len(fresh_bad)
+        if left_out and seen_policy is SeenPolicy.REFUSE:
+            raise DatasetError(
+                f"training or calibration has seen {left_out} of these images, so they cannot judge the result; leave "
+                "them out with --seen skip, or count them all the same with --seen include"
+            )
+        if not fresh_good or not fresh_bad:
+            raise DatasetError(
+                f"besides the {left_out} images that were seen there are {len(fresh_good)} normal and {len(fresh_bad)} "
+                "anomalous ones; evaluation needs both"
+            )
+        good, bad = datasets.pick(good, fresh_good), datasets.pick(bad, fresh_bad)
+    normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
+    threshold = card.calibration.threshold
+    by_defect: dict[str, float] = {}
+    for defect in sorted({sample.defect or "" for sample in bad.samples}):
+        of_defect = [index for index, sample in enumerate(bad.samples) if (sample.defect or "") == defect]
+        by_defect[defect] = measures.auroc(normal_scores, anomalous_scores[of_defect])
+    masked = [index for index, sample in enumerate(bad.samples) if sample.mask is not None]
+    pixel_auroc = aupro = None
+    if masked:
+        maps = _on_grid(maps_of(detector, np.concatenate((good.pixels, bad.pixels[masked]))))
+        masks = np.zeros(maps.shape, dtype=bool)
+        for row, index in enumerate(masked, start=len(good.samples)):
+            mask = bad.samples[index].mask
+            assert mask is not None
+            masks[row] = datasets.read_mask(mask, PIXEL_GRID)
+        pixel_auroc, aupro = measures.pixel_auroc(maps, masks), measures.aupro(maps, masks)
+    return Evaluation(
+        category=category,
+        model_version=card.model_version,
+        calibration=card.calibration.method,
+        threshold=threshold,
+        normal_images=len(normal_scores),
+        anomalous_images=len(anomalous_scores),
+        left_out_seen=left_out,
+        unreadable=good.unreadable + bad.unreadable,
+        image=measures.measure(normal_scores, anomalous_scores, threshold),
+        auroc_by_defect=by_defect,
+        pixel_images=len(masked),
+        pixel_auroc=pixel_auroc,
+        aupro=aupro,
+    )
+
+
+def _on_grid(maps: np.ndarray) -> np.ndarray:
+    return np.stack([cv2.resize(one, (PIXEL_GRID, PIXEL_GRID), interpolation=cv2.INTER_LINEAR) for one in maps])
+
+
+def _refuse_two_labels(good: LoadedImages, bad: LoadedImages) -> None:
+    both = set(good.digests) & set(bad.digests)
+    if both:
+        paths = [str(sample.path) for sample, digest in zip(good.samples, good.digests, strict=True) if digest in both]
+        raise DatasetError(f"{len(both)} images are given both as normal and as anomalous (first: {paths[0]})")
+
+
+def _normal_calibration(normal: np.ndarray, quantile: float) -> Calibration:
+    return Calibration(
+        method="normal-quantile",
+        threshold=normal_quantile(normal, quantile),
+        normal_images=len(normal),
+        anomalous_images=0,
+        quantile=quantile,
+        histogram=_histogram(normal, np.empty(0)),
+        date=datetime.now(UTC).replace(microsecond=0),
+    )
+
+
+def _youden_calibration(found: Youden, normal: np.ndarray, anomalous: np.ndarray) -> Calibration:
+    return Calibration(
+        method="youden",
+        threshold=found.threshold,
+        normal_images=len(normal),
+        anomalous_images=len(anomalous),
+        youden_index=found.index,
+        auroc=found.auroc,
+        roc=RocCurve(
+            false_alarm_rate=tuple(found.false_alarm_rates.tolist()),
+            detection_rate=tuple(found.detection_rates.tolist()),
+            threshold=tuple(found.thresholds.tolist()),
+        ),
+        histogram=_histogram(normal, anomalous),
+        date=datetime.now(UTC).replace(microsecond=0),
+    )
+
+
+def _histogram(normal: np.ndarray, anomalous: np.ndarray) -> ScoreHistogram:
+    edges = np.histogram_bin_edges(np.concatenate((normal, anomalous)).astype(np.float64), bins=HISTOGRAM_BINS)
+    return ScoreHistogram(
+        edges=tuple(edges.tolist()),
+        normal=tuple(np.histogram(normal, edges)[0].tolist()),
+        anomalous=tuple(np.histogram(anomalous, edges)[0].tolist()),
+    )

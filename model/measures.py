@@ -1,0 +1,127 @@
+"""How good a detector is, in the field's standard terms (equations 15-17), with bootstrap intervals."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy.stats import bootstrap, mannwhitneyu
+from sklearn.metrics import auc, roc_auc_score, roc_curve
+
+AUPRO_FALSE_POSITIVE_LIMIT = 0.3
+
+
+class Estimate(NamedTuple):
+    """A measure and its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Image-level measures; every field is between 0 and 1. Positive class: anomalous."""
+
+    auroc: Estimate
+    false_alarm_rate: Estimate
+    miss_rate: Estimate
+    g_mean: Estimate
+
+
+def auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that an anomalous image scores above a normal one, ties half."""
+    statistic = mannwhitneyu(np.float64(anomalous), np.float64(normal), method="asymptotic").statistic
+    return float(statistic / (len(normal) * len(anomalous)))
+
+
+def false_alarm_rate(normal: np.ndarray, threshold: float) -> float:
+    """Normal images rejected / normal images (FPR). Rejected: score >= threshold."""
+    return float(np.mean(np.float64(normal) >= threshold))  # as one image is decided, not rounded to float32
+
+
+def miss_rate(anomalous: np.ndarray, threshold: float) -> float:
+    """Anomalous images accepted / anomalous images (FNR)."""
+    return float(np.mean(np.float64(anomalous) < threshold))
+
+
+def g_mean(normal: np.ndarray, anomalous: np.ndarray, threshold: float) -> float:
+    """Equation 15: sqrt((1 - FPR) (1 - FNR))."""
+    return float(np.sqrt((1 - false_alarm_rate(normal, threshold)) * (1 - miss_rate(anomalous, threshold))))
+
+
+def measure(normal: np.ndarray, anomalous: np.ndarray, threshold: float, *, seed: int = 0) -> Measures:
+    """All image-level measures of scores ``[N]`` and ``[M]`` with 95 % percentile intervals.
+
+    2000 bootstrap resamples, normal and anomalous images drawn separately.
+
+    Raises:
+        ValueError: if either group is empty.
+    """
+    if len(normal) == 0 or len(anomalous) == 0:
+        raise ValueError(f"need normal and anomalous images, got {len(normal)} and {len(anomalous)}")
+
+    def estimate(statistic: Callable[[np.ndarray, np.ndarray], float]) -> Estimate:
+        resampled = bootstrap(
+            (normal, anomalous),
+            statistic,
+            n_resamples=2000,
+            vectorized=False,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+        low, high = resampled.confidence_interval
+        return Estimate(statistic(normal, anomalous), float(low), float(high))
+
+    return Measures(
+        auroc=estimate(auroc),
+        false_alarm_rate=estimate(lambda good, _: false_alarm_rate(good, threshold)),
+        miss_rate=estimate(lambda _, bad: miss_rate(bad, threshold)),
+        g_mean=estimate(lambda good, bad: g_mean(good, bad, threshold)),
+    )
+
+
+def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
+    """Area under the ROC curve over all pixels.
+
+    Args:
+        maps: anomaly maps ``[N, H, W]``.
+        masks: True where the fault is, ``[N, H, W]``.
+
+    Raises:
+        ValueError: if the masks are all faulty or all faultless.
+    """
+    _require_both(masks)
+    return float(roc_auc_score(masks.ravel(), maps.ravel()))
+
+
+def aupro(maps: np.ndarray, masks: np.ndarray) -> float:
+    """Area under the per-region-overlap curve up to a false-positive rate of 0.3, divided by 0.3 (MVTec AD's measure).
+
+    Each connected fault region counts alike, however large: the curve is a pixel ROC in which a faulty pixel weighs
+    one over the size of its region.
+
+    Args:
+        maps: anomaly maps ``[N, H, W]``.
+        masks: True where the fault is, ``[N, H, W]``.
+
+    Raises:
+        ValueError: if the masks are all faulty or all faultless.
+    """
+    _require_both(masks)
+    weights = np.ones(masks.shape, dtype=np.float64)
+    for image_weights, mask in zip(weights, masks, strict=True):
+        _, labels = cv2.connectedComponents(mask.astype(np.uint8))
+        sizes = np.bincount(labels.ravel())
+        image_weights[mask] = 1 / sizes[labels[mask]]
+    fpr, pro, _ = roc_curve(masks.ravel(), maps.ravel(), sample_weight=weights.ravel())
+    limit = AUPRO_FALSE_POSITIVE_LIMIT
+    at_limit = np.interp(limit, fpr, pro)
+    below = fpr < limit
+    return float(auc(np.append(fpr[below], limit), np.append(pro[below], at_limit)) / limit)
+
+
+def _require_both(masks: np.ndarray) -> None:
+    if masks.all() or not masks.any():
+        raise ValueError("pixel measures need both faulty and faultless pixels")

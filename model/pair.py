@@ -1,0 +1,267 @@
+"""A trained pair on disk: ``CATEGORY/student.safetensors``, its passport ``card.json``, and what it has seen."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from model.detector import Detector
+from model.score import TermWeights
+from model.vgg import Student, Teacher
+
+SCHEMA_VERSION = 1
+CARD = "card.json"
+STUDENT = "student.safetensors"
+SEEN = "images.json"
+CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+RESERVED_NAMES = frozenset(("teachers",))
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PairError(ValueError):
+    """A pair cannot be read or written; the message says why."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Architecture(_Record):
+    """The student's shape. ``plan``: channels of each convolution in order, ``"M"`` a max-pool."""
+
+    plan: tuple[int | Literal["M"], ...]
+    weigh_distillation_layers: bool
+
+
+class Preprocessing(_Record):
+    """What `model.images` and `model.vgg.normalize` do to pixels; another value needs other code."""
+
+    colour: Literal["rgb"] = "rgb"
+    resize: Literal["stretch"] = "stretch"
+    normalization: Literal["imagenet"] = "imagenet"
+
+
+class TeacherReference(_Record):
+    """Which teacher the student learned from: its name, and the fingerprint of its weights."""
+
+    name: str
+    sha256: Sha256
+
+
+class TrainingRecord(_Record):
+    """How the student came about. ``held_out`` normal images gave the first threshold and the map scale."""
+
+    images: int = Field(ge=1)
+    held_out: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    final_loss: float = Field(ge=0)
+    seed: int
+    device: str
+    torch: str
+    seconds: float = Field(ge=0, description="Wall-clock time of training, seconds")
+    date: datetime
+
+
+class RocCurve(_Record):
+    """Points of the ROC curve in order of rising false-alarm rate."""
+
+    false_alarm_rate: tuple[Share, ...]
+    detection_rate: tuple[Share, ...]
+    threshold: tuple[float, ...]
+
+
+class ScoreHistogram(_Record):
+    """Counts of calibration scores between neighbouring ``edges`` (one more edge than counts)."""
+
+    edges: tuple[float, ...]
+    normal: tuple[int, ...]
+    anomalous: tuple[int, ...]
+
+
+class Calibration(_Record):
+    """Where the threshold comes from.
+
+    ``youden``: from normal and anomalous images. ``normal-quantile``: a quantile of normal scores, while there are
+    no anomalous images yet; then the Youden index, AUROC and ROC are null.
+    """
+
+    method: Literal["youden", "normal-quantile"]
+    threshold: float = Field(description="An image is anomalous when its score is at or above this")
+    normal_images: int = Field(ge=1)
+    anomalous_images: int = Field(ge=0)
+    quantile: Share | None = None
+    youden_index: Share | None = None
+    auroc: Share | None = None
+    roc: RocCurve | None = None
+    histogram: ScoreHistogram
+    date: datetime
+
+
+class Card(_Record):
+    """The passport of a pair, ``card.json``."""
+
+    schema_version: Literal[1] = 1
+    category: str
+    model_version: str
+    architecture: Architecture
+    image_size: int = Field(ge=32, le=2048, description="Side in pixels of the square that the networks see")
+    preprocessing: Preprocessing = Preprocessing()
+    squared_weight: float = Field(ge=0, default=1.0)
+    direction_weight: float = Field(ge=0, description="Lambda of equation 13")
+    teacher: TeacherReference
+    student_sha256: Sha256
+    training: TrainingRecord
+    calibration: Calibration
+    map_scale: float = Field(gt=0, description="High quantile of the anomaly map on held-out normal images")
+
+
+class SeenImages(_Record):
+    """SHA-256 of every image file that shaped the pair, so that none of them is used to judge it."""
+
+    training: tuple[Sha256, ...] = ()
+    held_out: tuple[Sha256, ...] = ()
+    calibration: tuple[Sha256, ...] = ()
+
+
+def check_category_name(category: str) -> None:
+    """Raises `PairError` unless the name is safe as a folder's and in a URL."""
+    if not CATEGORY_NAME.fullmatch(category) or category in RESERVED_NAMES:
+        raise PairError(
+            f"{category!r} cannot name a category: 1 to 64 letters, digits, '_' or '-', not starting with '_' or '-', "
+            f"and not {', '.join(sorted(RESERVED_NAMES))}"
+        )
+
+
+def encode_student(student: Student) -> bytes:
+    """The student as the bytes of a safetensors file."""
+    return save_tensors({name: tensor.contiguous() for name, tensor in student.state_dict().items()})
+
+
+def read_card(folder: Path) -> Card:
+    """Reads and validates a pair's card.
+
+    Raises:
+        PairError: if it is missing, damaged, of a newer schema, or says something impossible.
+    """
+    path = folder / CARD
+    try:
+        fields = json.loads(path.read_bytes())
+    except OSError as error:
+        raise PairError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise PairError(f"{path} is not JSON: {error}") from None
+    version = fields.get("schema_version") if isinstance(fields, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise PairError(f"{path} has schema version {version}, this software reads up to {SCHEMA_VERSION}: upgrade it")
+    try:
+        card = Card.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PairError(f"{path} is not a valid card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if card.category != folder.name:
+        raise PairError(f"{path} is the card of {card.category!r}")
+    return card
+
+
+def read_student(folder: Path, card: Card) -> Student:
+    """Reads the student a card describes.
+
+    Raises:
+        PairError: if the file is missing, is not the one the card was written for, or does not fit the architecture.
+    """
+    path = folder / STUDENT
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PairError(f"cannot read {path}: {error.strerror}") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != card.student_sha256:
+        raise PairError(f"{path} is not the file its card was written for (SHA-256 {found})")
+    student = Student(card.architecture.plan, weigh_distillation_layers=card.architecture.weigh_distillation_layers)
+    try:
+        student.load_state_dict(load_tensors(data))
+    except (RuntimeError, SafetensorError) as error:
+        raise PairError(f"{path} does not fit its card: {error}") from None
+    return student.eval()
+
+
+def build_detector(folder: Path, card: Card, teacher: Teacher, device: torch.device | str = "cpu") -> Detector:
+    """Composes the pair of a card with its teacher, which the caller has checked; see `read_student`."""
+    weights = TermWeights(card.squared_weight, card.direction_weight)
+    return Detector(teacher, read_student(folder, card), weights, device)
+
+
+def read_seen(folder: Path) -> SeenImages:
+    """The hashes of the images a pair has seen.
+
+    Raises:
+        PairError: if the file is missing or damaged.
+    """
+    try:
+        return SeenImages.model_validate_json((folder / SEEN).read_bytes())
+    except OSError as error:
+        raise PairError(f"cannot read {folder / SEEN}: {error.strerror}") from None
+    except ValidationError as error:
+        raise PairError(f"{folder / SEEN} is damaged: {error.errors()[0]['msg']}") from None
+
+
+def write_pair(weights: Path, card: Card, student: bytes, seen: SeenImages, *, replace: bool = False) -> Path:
+    """Writes a pair into the weights folder: first beside its place, then moved there in one step.
+
+    Args:
+        weights: the folder of categories.
+        card: the passport; its hash must be that of ``student``.
+        student: from `encode_student`.
+        seen: the images it has seen.
+        replace: put it in the place of an existing pair of that category.
+
+    Returns:
+        The pair's folder.
+
+    Raises:
+        PairError: if the category exists and is not to be replaced, or its name is impossible.
+    """
+    check_category_name(card.category)
+    place = weights / card.category
+    if place.exists() and not replace:
+        raise PairError(f"{place} exists; say --replace to train it anew")
+    weights.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=weights, prefix=f".{card.category}-") as temporary:
+        new = Path(temporary, "new")
+        new.mkdir()
+        (new / STUDENT).write_bytes(student)
+        (new / SEEN).write_text(seen.model_dump_json(indent=1) + "\n")
+        (new / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+        if place.exists():
+            old = Path(temporary, "old")
+            place.rename(old)
+            try:
+                new.rename(place)
+            except OSError:
+                old.rename(place)
+                raise
+        else:
+            new.rename(place)
+    return place
+
+
+def rewrite_card(folder: Path, card: Card, seen: SeenImages) -> None:
+    """Puts a recalibrated card in place of the old one, in one step; the student stays."""
+    for name, record in ((SEEN, seen), (CARD, card)):  # the card last: it is what makes the rest valid
+        temporary = folder / f".{name}.tmp"
+        temporary.write_text(record.model_dump_json(indent=1 if name == SEEN else 2) + "\n")
+        os.replace(temporary, folder / name)

@@ -1,0 +1,79 @@
+"""Small real pairs, trained once for the whole run: nothing is mocked, only narrow and short."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from model.datasets import Sample
+from model.lifecycle import calibrate_category, train_category
+from model.teachers import save_teacher
+from model.training import Recipe
+from model.vgg import Teacher, vgg16_plan
+
+ROOT = Path(__file__).parent.parent
+
+
+def surface(seed: int, *, size: tuple[int, int] = (80, 80), fault: bool = False) -> np.ndarray:
+    """A striped surface, uint8 RGB [H, W, 3]; a fault is a dark spot on it."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    stripes = 140 + 30 * np.sin(np.arange(width) / 3 + rng.uniform(0, 6))
+    image = np.repeat(stripes[None, :, None], height, axis=0) + rng.normal(0, 4, (height, width, 1))
+    image = np.repeat(image, 3, axis=2).clip(0, 255).astype(np.uint8)
+    if fault:
+        y, x = rng.integers(height // 4, 3 * height // 4), rng.integers(width // 4, 3 * width // 4)
+        cv2.circle(image, (int(x), int(y)), min(size) // 8, (10, 10, 10), -1)
+    return image
+
+
+def write_images(folder: Path, images: list[np.ndarray]) -> list[Sample]:
+    """Writes RGB images as 000.png ... into a new folder."""
+    folder.mkdir(parents=True)
+    samples = []
+    for index, image in enumerate(images):
+        path = folder / f"{index:03}.png"
+        assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        samples.append(Sample(path))
+    return samples
+
+
+@pytest.fixture(scope="session")
+def teacher() -> Teacher:
+    """A narrow teacher with VGG16's layers and random weights that keep the signal's size."""
+    torch.manual_seed(7)
+    network = Teacher(vgg16_plan((8, 12, 16, 20, 24)))
+    for layer in network.features:
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return network
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A weights folder with two categories of different image sizes, and the images they were made from."""
+
+    weights: Path
+    teachers: Path
+    data: Path
+    categories: tuple[str, str]
+
+
+@pytest.fixture(scope="session")
+def factory(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher) -> Factory:
+    """``striped`` is Youden-calibrated at 64 pixels, ``fresh`` has only normal images, at 96 pixels."""
+    root = tmp_path_factory.mktemp("factory")
+    weights, data = root / "weights", root / "data"
+    save_teacher(teacher, weights / "teachers", "narrow")
+    train = write_images(data / "train", [surface(seed) for seed in range(20)])
+    good = write_images(data / "good", [surface(seed) for seed in range(100, 112)])
+    bad = write_images(data / "bad", [surface(seed, fault=True) for seed in range(200, 212)])
+    bad = [Sample(sample.path, "spot") for sample in bad]
+    recipe = Recipe(image_size=64, epochs=30, batch_size=8)
+    train_category("striped", train, weights, "narrow", teacher, recipe)
+    calibrate_category(weights, weights / "teachers", "striped", good, bad)
+    train_category("fresh", train[:8], weights, "narrow", teacher, Recipe(image_size=96, epochs=2))
+    return Factory(weights, weights / "teachers", data, ("striped", "fresh"))

@@ -1,0 +1,192 @@
+"""Score and map against an independent float64 reference, and what must not depend on the batch."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from model.detector import Detector, detect
+from model.score import TermWeights, distillation_score, distillation_terms
+from model.vgg import Student, Teacher, student_plan
+
+
+def trained_looking(student: Student, seed: int) -> Student:
+    """Gives BatchNorm statistics and scales that are not the trivial ones."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in student.state_dict().items():
+        if name.endswith(("running_var", "running_mean")) or (value.ndim == 1 and value.is_floating_point()):
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    return student
+
+
+@pytest.fixture
+def detectors(teacher: Teacher) -> list[Detector]:
+    torch.manual_seed(1)
+    plan = student_plan(teacher.plan)
+    return [
+        Detector(teacher, trained_looking(Student(plan), 1), TermWeights(direction=0.1)),
+        Detector(teacher, trained_looking(Student(plan), 2), TermWeights(squared=0.5, direction=0.01)),
+        Detector(teacher, trained_looking(Student(plan, weigh_distillation_layers=False), 3)),
+    ]
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+
+
+def reference_maps(state: dict[str, torch.Tensor], x: torch.Tensor, *, student: bool) -> list[torch.Tensor]:
+    """The networks written out once more, from their tensors alone, in float64."""
+    state = {name: value.double() for name, value in state.items()}
+    before_pool = {1, 3, 6, 9, 12}
+    index, maps = 0, []
+
+    def attention(y: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        pooled = y.mean(dim=(2, 3))[:, None]
+        return torch.sigmoid(F.conv1d(pooled, kernel, padding=kernel.shape[-1] // 2))[:, 0, :, None, None]
+
+    for convolution in range(13):
+        x = F.conv2d(x, state[f"features.{index}.weight"], state.get(f"features.{index}.bias"), padding=1)
+        if student and convolution not in before_pool:
+            norm = f"features.{index + 1}"
+            mean, var = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
+            x = (x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
+            x = x * state[f"{norm}.weight"][:, None, None] + state[f"{norm}.bias"][:, None, None]
+            x = x * attention(x, state[f"features.{index + 2}.conv.weight"])
+            index += 3
+        else:
+            x = x.clamp(min=0)
+            index += 2
+        if convolution in before_pool:
+            x = F.max_pool2d(x, 2)
+            index += 1
+            if convolution > 1:
+                omega = state.get(f"omega.{len(maps)}.conv.weight") if student else None
+                maps.append(x if omega is None else x * attention(x, omega))
+    return maps
+
+
+def reference(detector: Detector, image: np.ndarray) -> tuple[float, np.ndarray]:
+    """Equations 13, 4 and 5 for one image in float64."""
+    x = torch.from_numpy(image).double().permute(2, 0, 1)[None].div(255).requires_grad_()
+    mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)[:, None, None]
+    inputs = (x - mean) / std
+    teacher_maps = reference_maps(dict(detector.teacher.state_dict()), inputs, student=False)
+    student_maps = reference_maps(dict(detector.student.state_dict()), inputs, student=True)
+    score = torch.zeros((), dtype=torch.float64)
+    for t, s in zip(teacher_maps, student_maps, strict=True):
+        a, b = t.flatten(), s.flatten()
+        score = score + detector.weights.squared * ((a - b) ** 2).sum() / a.numel()
+        score = score + detector.weights.direction * (1 - a @ b / (a.norm() * b.norm()))
+    (gradient,) = torch.autograd.grad(score, x)
+    attribution = gradient[0].abs().sum(0).numpy()
+    smooth = ndimage.gaussian_filter(attribution, sigma=4 * 64 / 128, mode="mirror")
+    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
+    return score.item(), ndimage.grey_opening(smooth, footprint=cross)
+
+
+def test_score_and_map_are_those_of_the_float64_reference(detectors: list[Detector], images: np.ndarray):
+    for detector in detectors:
+        found = detector(images, maps=True)
+        assert found.scores.dtype == np.float32
+        for index, image in enumerate(images):
+            score, anomaly_map = reference(detector, image)
+            assert found.scores[index] == pytest.approx(score, rel=1e-5)
+            inner = (slice(8, -8), slice(8, -8))  # the two libraries treat the border of an opening differently
+            np.testing.assert_allclose(
+                found.maps[index][inner], anomaly_map[inner], rtol=2e-3, atol=2e-3 * anomaly_map.max()
+            )
+
+
+def test_one_by_one_equals_the_batch(detectors: list[Detector], images: np.ndarray):
+    batch = detectors[0](images, maps=True)
+    for index in range(len(images)):
+        alone = detectors[0](images[index : index + 1], maps=True)
+        assert alone.scores[0] == pytest.approx(batch.scores[index], rel=1e-6)
+        np.testing.assert_allclose(alone.maps[0], batch.maps[index], rtol=1e-3, atol=1e-6)
+
+
+def test_categories_may_be_mixed_in_one_batch(detectors: list[Detector], images: np.ndarray):
+    mixed = [detectors[index] for index in (0, 2, 1, 0, 2, 0)]
+    found = detect(images, mixed, maps=True)
+    for index, detector in enumerate(mixed):
+        alone = detector(images[index : index + 1], maps=True)
+        assert found.scores[index] == pytest.approx(alone.scores[0], rel=1e-6)
+        np.testing.assert_allclose(found.terms[index], alone.terms[0], rtol=1e-5)
+        np.testing.assert_allclose(found.maps[index], alone.maps[0], rtol=1e-3, atol=1e-6)
+
+
+def test_maps_cost_nothing_unless_asked_for(detectors: list[Detector], images: np.ndarray):
+    without = detectors[0](images)
+    assert without.maps is None
+    np.testing.assert_allclose(without.scores, detectors[0](images, maps=True).scores, rtol=1e-6)
+
+
+def test_terms_add_up_to_the_score(detectors: list[Detector], images: np.ndarray):
+    found = detectors[1](images)
+    assert found.terms.shape == (6, 4, 2)
+    np.testing.assert_allclose(
+        found.scores, found.terms[..., 0].sum(1) * 0.5 + found.terms[..., 1].sum(1) * 0.01, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1, 64, 64, 3), dtype=np.float32),
+        np.zeros((64, 64, 3), dtype=np.uint8),
+        np.zeros((1, 3, 64, 64), dtype=np.uint8),
+        np.zeros((0, 64, 64, 3), dtype=np.uint8),
+    ],
+)
+def test_other_images_are_refused(detectors: list[Detector], wrong: np.ndarray):
+    with pytest.raises(ValueError, match="must be uint8"):
+        detectors[0](wrong)
+
+
+def test_detectors_must_fit_the_batch(detectors: list[Detector], images: np.ndarray):
+    with pytest.raises(ValueError, match="need as many"):
+        detect(images, detectors[:2])
+    stranger = Detector(Teacher(detectors[0].teacher.plan), detectors[0].student)
+    with pytest.raises(ValueError, match="share one teacher"):
+        detect(images[:2], [detectors[0], stranger])
+
+
+def test_identical_maps_score_zero_and_opposite_ones_two():
+    maps = [torch.rand(3, 4, 5, 5) + 0.1]
+    assert distillation_terms(maps, maps).abs().max() < 1e-6
+    opposite = distillation_terms(maps, [-maps[0]])
+    torch.testing.assert_close(opposite[:, 0, 1], torch.full((3,), 2.0))
+
+
+def test_a_map_of_zeros_has_cosine_zero():
+    zeros, ones = [torch.zeros(1, 2, 3, 3)], [torch.ones(1, 2, 3, 3)]
+    assert distillation_terms(zeros, ones)[0, 0, 1] == 1
+    assert distillation_terms(ones, zeros)[0, 0, 1] == 1
+    assert distillation_terms(zeros, zeros)[0, 0, 1] == 1
+
+
+def test_float32_keeps_its_digits_where_maps_almost_agree():
+    torch.manual_seed(0)
+    t = torch.rand(1, 64, 16, 16)
+    s = t + 1e-3 * torch.rand_like(t)
+    exact = 1 - F.cosine_similarity(t.double().flatten(1), s.double().flatten(1))
+    assert distillation_terms([t], [s])[0, 0, 1].item() == pytest.approx(exact.item(), rel=1e-4)
+
+
+def test_weights_are_one_number_a_term():
+    terms = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    assert distillation_score(terms, TermWeights(squared=1, direction=0.1)).item() == pytest.approx(4.6)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_the_gpu_scores_like_the_cpu(detectors: list[Detector], images: np.ndarray):
+    on_cpu = detectors[0](images, maps=True)
+    on_gpu = Detector(Teacher(detectors[0].teacher.plan), Student(student_plan(detectors[0].teacher.plan)))
+    on_gpu.teacher.load_state_dict(detectors[0].teacher.state_dict())
+    on_gpu.student.load_state_dict(detectors[0].student.state_dict())
+    found = Detector(on_gpu.teacher, on_gpu.student, device="cuda")(images, maps=True)
+    np.testing.assert_allclose(found.scores, on_cpu.scores, rtol=1e-3)

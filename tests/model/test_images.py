@@ -1,0 +1,172 @@
+"""One way to read images: every format, mode and orientation, and what is refused."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from model.images import ImageError, ImageTooLargeError, decode_image, preprocess, read_image
+from tests.conftest import surface
+
+
+def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    """Not square, and its colours are not grey, so that swapped axes or channels show."""
+    pixels = surface(1, size=(40, 60))
+    pixels[:, :, 0] = pixels[:, :, 0] // 2
+    pixels[:20, :, 2] = 200
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})],
+)
+def test_lossless_formats_give_the_very_pixels(photo: Image.Image, file_format: str, options: dict[str, object]):
+    np.testing.assert_array_equal(decode_image(encoded(photo, file_format, **options)), np.asarray(photo))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP"])
+def test_lossy_formats_give_nearly_the_pixels(photo: Image.Image, file_format: str):
+    found = decode_image(encoded(photo, file_format, quality=95))
+    assert np.abs(found.astype(int) - np.asarray(photo)).mean() < 6
+
+
+def test_greyscale_becomes_rgb(photo: Image.Image):
+    grey = photo.convert("L")
+    np.testing.assert_array_equal(decode_image(encoded(grey, "PNG")), np.asarray(grey.convert("RGB")))
+
+
+def test_one_bit_becomes_rgb(photo: Image.Image):
+    bits = photo.convert("1")
+    np.testing.assert_array_equal(decode_image(encoded(bits, "PNG")), np.asarray(bits.convert("RGB")))
+
+
+def test_palette_becomes_rgb(photo: Image.Image):
+    palette = photo.quantize(32)
+    np.testing.assert_array_equal(decode_image(encoded(palette, "PNG")), np.asarray(palette.convert("RGB")))
+
+
+def test_cmyk_becomes_rgb(photo: Image.Image):
+    found = decode_image(encoded(photo.convert("CMYK"), "TIFF"))
+    assert np.abs(found.astype(int) - np.asarray(photo)).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_on_white(mode: str):
+    image = Image.new(mode, (8, 8), (0,) * (len(mode) - 1) + (0,))
+    assert (decode_image(encoded(image, "PNG")) == 255).all()
+
+
+def test_transparent_palette_colour_is_laid_on_white():
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([10, 20, 30] * 256)
+    assert (decode_image(encoded(image, "PNG", transparency=0)) == 255).all()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_cut(file_format: str):
+    values = np.array([[0, 128, 257, 25700, 32768, 65535]], dtype=np.uint16)
+    found = decode_image(encoded(Image.fromarray(values), file_format))
+    np.testing.assert_array_equal(found[0, :, 0], [0, 0, 1, 100, 128, 255])
+    assert found.shape == (1, 6, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_applied(photo: Image.Image, orientation: int, file_format: str):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    data = encoded(photo, file_format, exif=exif, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    found = decode_image(data)
+    np.testing.assert_array_equal(found, upright)
+    assert found.shape[:2] == ((60, 40) if orientation > 4 else (40, 60))
+
+
+def test_a_damaged_exif_block_does_not_matter(photo: Image.Image):
+    data = encoded(photo, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff broken")
+    assert decode_image(data).shape == (40, 60, 3)
+
+
+def test_the_first_picture_of_a_multi_picture_jpeg_counts(photo: Image.Image):
+    black = Image.new("RGB", photo.size)
+    data = encoded(photo, "MPO", save_all=True, append_images=[black])
+    assert decode_image(data).mean() > 50
+
+
+@pytest.mark.parametrize("file_format", ["TIFF", "WEBP", "PNG"])
+def test_files_with_several_images_are_refused(photo: Image.Image, file_format: str):
+    data = encoded(photo, file_format, save_all=True, append_images=[Image.new("RGB", photo.size)])
+    with pytest.raises(ImageError, match="holds 2 images"):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_white_level_are_refused(mode: str):
+    with pytest.raises(ImageError, match="32-bit pixels"):
+        decode_image(encoded(Image.new(mode, (8, 8)), "TIFF"))
+
+
+def test_too_many_pixels_are_refused_before_decoding():
+    data = encoded(Image.new("1", (1000, 1000)), "PNG")[:200]  # the rest is not even there
+    with pytest.raises(ImageTooLargeError, match="1000x1000"):
+        decode_image(data, max_pixels=999_999)
+
+
+def test_absurdly_many_pixels_are_too_large_as_well():
+    header = bytearray(encoded(Image.new("L", (1, 1)), "BMP"))
+    header[18:26] = (60_000).to_bytes(4, "little") * 2
+    with pytest.raises(ImageTooLargeError):
+        decode_image(bytes(header))
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(40)])
+def test_other_bytes_are_refused(data: bytes):
+    with pytest.raises(ImageError, match="not a JPEG"):
+        decode_image(data)
+
+
+def test_gif_is_refused_though_pillow_reads_it(photo: Image.Image):
+    with pytest.raises(ImageError, match="not a JPEG"):
+        decode_image(encoded(photo, "GIF"))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
+def test_truncated_files_are_refused(photo: Image.Image, file_format: str):
+    data = encoded(photo, file_format)
+    with pytest.raises(ImageError):
+        decode_image(data[: len(data) // 2])
+
+
+def test_read_image_names_the_file(tmp_path: Path):
+    with pytest.raises(ImageError, match=r"missing\.png: No such file"):
+        read_image(tmp_path / "missing.png")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"nonsense")
+    with pytest.raises(ImageError, match=r"broken\.png: not a JPEG"):
+        read_image(broken)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (500, 300), (10, 20), (1, 3000), (3000, 1)])
+def test_preprocess_stretches_any_size_to_the_square(size: tuple[int, int]):
+    flat = np.full((*size, 3), (10, 120, 250), dtype=np.uint8)
+    found = preprocess(flat, 64)
+    assert found.shape == (64, 64, 3)
+    assert (found == (10, 120, 250)).all()
+
+
+def test_preprocess_averages_when_it_shrinks():
+    checkers = (np.indices((128, 128)).sum(0) % 2 * 200).astype(np.uint8)
+    found = preprocess(np.repeat(checkers[:, :, None], 3, axis=2), 64)
+    assert (found == 100).all()

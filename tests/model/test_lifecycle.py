@@ -1,0 +1,179 @@
+"""Train, calibrate, evaluate: the card tells the truth, and no image judges what it made."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.calibration import CalibrationError
+from model.datasets import DatasetError, Sample, normal_samples
+from model.images import preprocess
+from model.lifecycle import (
+    SeenPolicy,
+    calibrate_category,
+    checkpoint_path,
+    evaluate_category,
+    load_detector,
+    scores_of,
+    train_category,
+)
+from model.pair import PairError, read_card, read_seen
+from model.training import Epoch, Recipe, TrainingError, TrainingInterrupted
+from model.vgg import Teacher
+from tests.conftest import Factory, surface, write_images
+
+SHORT = Recipe(image_size=32, epochs=2, batch_size=4)
+
+
+@pytest.fixture
+def copy(factory: Factory, tmp_path: Path) -> Path:
+    """A copy of the weights folder, free to be changed."""
+    return Path(shutil.copytree(factory.weights, tmp_path / "weights"))
+
+
+def bad_samples(folder: Path) -> list[Sample]:
+    return [Sample(sample.path, "spot") for sample in normal_samples(folder)]
+
+
+def test_the_card_of_a_new_pair_says_it_has_seen_no_defect(factory: Factory):
+    card = read_card(factory.weights / "fresh")
+    assert card.calibration.method == "normal-quantile"
+    assert (card.calibration.quantile, card.calibration.youden_index, card.calibration.roc) == (0.99, None, None)
+    assert (card.training.images, card.training.held_out) == (6, 2)
+    assert card.training.epochs == 2
+    assert card.teacher.name == "narrow"
+
+
+def test_training_and_held_out_images_are_disjoint_and_all_known(factory: Factory):
+    seen = read_seen(factory.weights / "striped")
+    assert len(seen.training) == 16
+    assert len(seen.held_out) == 4
+    assert not set(seen.training) & set(seen.held_out)
+    assert len(seen.calibration) == 24
+
+
+def test_calibration_stores_youdens_threshold_and_curve(factory: Factory):
+    found = read_card(factory.weights / "striped").calibration
+    assert (found.method, found.normal_images, found.anomalous_images) == ("youden", 12, 12)
+    assert found.auroc is not None
+    assert found.auroc > 0.9  # dark spots on stripes are easy
+    assert found.roc is not None
+    assert len(found.roc.threshold) == len(found.roc.false_alarm_rate) == len(found.roc.detection_rate)
+    assert sum(found.histogram.normal) == sum(found.histogram.anomalous) == 12
+    assert len(found.histogram.edges) == len(found.histogram.normal) + 1
+
+
+def test_fewer_than_eight_images_are_refused(tmp_path: Path, teacher: Teacher):
+    samples = write_images(tmp_path / "few", [surface(seed) for seed in range(7)])
+    copies = [*samples, samples[0]]  # eight files, seven images
+    with pytest.raises(TrainingError, match="7 different images are too few"):
+        train_category("few", copies, tmp_path / "weights", "narrow", teacher, SHORT)
+    assert not (tmp_path / "weights" / "few").exists()
+
+
+def test_an_existing_category_is_kept_unless_told(copy: Path, factory: Factory, teacher: Teacher):
+    samples = normal_samples(factory.data / "train")
+    before = read_card(copy / "striped")
+    with pytest.raises(PairError, match="--replace"):
+        train_category("striped", samples, copy, "narrow", teacher, SHORT)
+    assert read_card(copy / "striped") == before
+    train_category("striped", samples, copy, "narrow", teacher, SHORT, replace=True)
+    assert read_card(copy / "striped").image_size == 32
+
+
+def test_a_stopped_training_is_resumed_and_leaves_nothing_behind(tmp_path: Path, factory: Factory, teacher: Teacher):
+    samples = normal_samples(factory.data / "train")
+    weights = tmp_path / "weights"
+
+    def stop(epoch: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterrupted):
+        train_category("part", samples, weights, "narrow", teacher, SHORT, on_epoch=stop)
+    assert not (weights / "part").exists()
+    assert checkpoint_path(weights, "part").exists()
+    card, losses = train_category("part", samples, weights, "narrow", teacher, SHORT, resume=True)
+    assert len(losses) == card.training.epochs == 2
+    assert not checkpoint_path(weights, "part").exists()
+    with pytest.raises(TrainingError, match="no interrupted training"):
+        train_category("part", samples, weights, "narrow", teacher, SHORT, resume=True, replace=True)
+
+
+def test_calibration_refuses_images_that_were_trained_on(copy: Path, factory: Factory):
+    before = (copy / "striped" / "card.json").read_bytes()
+    with pytest.raises(DatasetError, match="were trained on"):
+        calibrate_category(copy, factory.teachers, "striped", normal_samples(factory.data / "train"), [])
+    assert (copy / "striped" / "card.json").read_bytes() == before
+
+
+def test_calibration_refuses_an_image_with_two_labels(copy: Path, factory: Factory):
+    good = normal_samples(factory.data / "good")
+    with pytest.raises(DatasetError, match="both as normal and as anomalous"):
+        calibrate_category(copy, factory.teachers, "striped", good, [Sample(good[0].path, "spot")])
+
+
+def test_calibration_refuses_scores_that_tell_nothing(copy: Path, factory: Factory):
+    good, bad = normal_samples(factory.data / "good"), normal_samples(factory.data / "bad")
+    before = (copy / "striped" / "card.json").read_bytes()
+    with pytest.raises(CalibrationError, match="do not tell them apart"):
+        calibrate_category(copy, factory.teachers, "striped", bad[:1], [Sample(good[0].path, "spot")])
+    assert (copy / "striped" / "card.json").read_bytes() == before
+
+
+def test_calibration_without_anomalous_images_takes_the_quantile(copy: Path, factory: Factory):
+    good = normal_samples(factory.data / "good")
+    card = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.9)
+    assert read_card(copy / "fresh") == card
+    assert (card.calibration.method, card.calibration.quantile, card.calibration.normal_images) == (
+        "normal-quantile",
+        0.9,
+        12,
+    )
+    assert len(read_seen(copy / "fresh").calibration) == 12
+
+
+def test_evaluation_refuses_images_it_has_seen_unless_asked_by_name(factory: Factory, tmp_path: Path):
+    good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
+    with pytest.raises(DatasetError, match="has seen 24 of these images"):
+        evaluate_category(factory.weights, factory.teachers, "striped", good, bad)
+    with pytest.raises(DatasetError, match="besides the 24 images that were seen there are 0 normal and 0"):
+        evaluate_category(factory.weights, factory.teachers, "striped", good, bad, seen_policy=SeenPolicy.SKIP)
+    everything = evaluate_category(
+        factory.weights, factory.teachers, "striped", good, bad, seen_policy=SeenPolicy.INCLUDE
+    )
+    assert (everything.normal_images, everything.anomalous_images, everything.left_out_seen) == (12, 12, 0)
+    new_good = write_images(tmp_path / "good", [surface(seed) for seed in range(300, 306)])
+    new_bad = [
+        Sample(sample.path, "spot")
+        for sample in write_images(tmp_path / "bad", [surface(seed, fault=True) for seed in range(400, 405)])
+    ]
+    fresh = evaluate_category(
+        factory.weights, factory.teachers, "striped", good + new_good, bad + new_bad, seen_policy=SeenPolicy.SKIP
+    )
+    assert (fresh.normal_images, fresh.anomalous_images, fresh.left_out_seen) == (6, 5, 24)
+
+
+def test_evaluation_measures_what_the_detector_says(factory: Factory, tmp_path: Path):
+    good_images = [surface(seed) for seed in range(300, 310)]
+    bad_images = [surface(seed, fault=True) for seed in range(400, 410)]
+    good = write_images(tmp_path / "good", good_images)
+    bad = [Sample(sample.path, "spot") for sample in write_images(tmp_path / "bad", bad_images)]
+    masks = write_images(tmp_path / "masks", [np.where(image < 30, 255, 0).astype(np.uint8) for image in bad_images])
+    bad = [Sample(one.path, "spot", mask.path) for one, mask in zip(bad, masks, strict=True)]
+    found = evaluate_category(factory.weights, factory.teachers, "striped", good, bad)
+    card, detector = load_detector(factory.weights, factory.teachers, "striped")
+    scores = scores_of(detector, np.stack([preprocess(image, 64) for image in good_images]))
+    assert found.image.false_alarm_rate.value == (scores >= card.calibration.threshold).mean()
+    assert found.image.auroc.value > 0.9
+    assert found.auroc_by_defect == {"spot": pytest.approx(found.image.auroc.value)}
+    assert found.pixel_images == 10
+    assert found.pixel_auroc is not None
+    assert found.pixel_auroc > 0.8
+    assert found.aupro is not None
+    assert 0 < found.aupro <= 1
+
+
+def test_an_unknown_category_is_refused(factory: Factory):
+    with pytest.raises(PairError, match="there is no category 'nothing'"):
+        load_detector(factory.weights, factory.teachers, "nothing")
