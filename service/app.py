@@ -1,0 +1,74 @@
+"""Makes the web application."""
+
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import torch
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from service import problems
+from service.catalogue import Catalogue
+from service.engine import Engine
+from service.inspection import Inspector, Limits
+from service.routes import router
+from service.settings import Settings
+from service.state import State
+from service.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a name; ``auto`` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: if there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {name!r} cannot be used here: {error}") from None
+    return device
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """An application with these settings. Its categories are loaded when it starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        device = choose_device(settings.device)
+        log.info("loading the categories of %s onto %s", settings.weights, device)
+        catalogue = Catalogue(settings.weights, settings.teachers_folder, device)
+        catalogue.warm_up()
+        telemetry = Telemetry()
+        engine = Engine(settings.queue_size, settings.device_batch, lambda size: telemetry.batch_size.observe(size))
+        telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted)
+        ready = len(catalogue.ready())
+        telemetry.categories.labels("ready").set(ready)
+        telemetry.categories.labels("refused").set(len(catalogue.names()) - ready)
+        with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool:
+            limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+            inspector = Inspector(engine, pool, limits, settings.deadline_seconds, telemetry)
+            app.state.parts = State(settings, catalogue, engine, inspector, telemetry)
+            try:
+                yield
+            finally:
+                engine.close()
+
+    app = FastAPIOffline(
+        title="eca-inspect",
+        summary="How unusual does this part look, should it be rejected, and where is the fault?",
+        version=version("eca-inspect"),
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.include_router(router)
+    problems.install(app)
+    return app

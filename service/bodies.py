@@ -1,0 +1,101 @@
+"""Reads request bodies within their limits: an image as it is, or multipart/form-data."""
+
+from collections.abc import AsyncGenerator
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from service.problems import Problem
+
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp", "application/octet-stream")
+FORM_TYPE = "multipart/form-data"
+FIELD = "image"
+FORM_OVERHEAD_BYTES = 64 << 10
+"""What boundaries and headers of a form may add to its images."""
+
+
+def media_type_of(request: Request) -> str:
+    """The body's media type without parameters; bytes of unknown kind if the client does not say."""
+    return request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+
+
+async def read_image_body(request: Request, max_bytes: int) -> bytes:
+    """The one image of a request, from the body itself or from the form field ``image``.
+
+    Raises:
+        Problem: 400 (empty body, malformed form, not exactly one image), 413, 415.
+    """
+    media_type = media_type_of(request)
+    if media_type == FORM_TYPE:
+        images = await _read_form(request, max_bytes + FORM_OVERHEAD_BYTES, max_images=1)
+        return images[0]
+    if media_type not in IMAGE_TYPES:
+        hint = ""
+        if media_type == "application/x-www-form-urlencoded":
+            hint = "; with curl add -H 'Content-Type: application/octet-stream'"
+        raise Problem(
+            415,
+            "unsupported-media-type",
+            f"{media_type!r} is not an image type; send {', '.join(IMAGE_TYPES)} or {FORM_TYPE}{hint}",
+        )
+    body = bytearray()
+    async for chunk in _limited(request, max_bytes):
+        body += chunk
+    return bytes(body)
+
+
+async def read_image_form(request: Request, max_bytes: int, max_images: int) -> list[bytes]:
+    """The images of a form with one or more fields ``image``, in order. Each is checked for its own size later.
+
+    Raises:
+        Problem: 400 (malformed form or no image), 413, 415.
+    """
+    if media_type_of(request) != FORM_TYPE:
+        raise Problem(415, "unsupported-media-type", f"send {FORM_TYPE} with one field {FIELD!r} for each image")
+    return await _read_form(request, max_images * (max_bytes + FORM_OVERHEAD_BYTES), max_images)
+
+
+async def _read_form(request: Request, max_bytes: int, max_images: int) -> list[bytes]:
+    # One more file than allowed is let in, so that too many can be told from malformed.
+    parser = MultiPartParser(request.headers, _limited(request, max_bytes), max_files=max_images + 1)
+    parser.spool_max_size = max_bytes  # in memory: images need no room on a disk
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        if isinstance(error, MultiPartException) and error.message.startswith("Too many files"):
+            raise _too_many(max_images) from None
+        raise Problem(400, "malformed-form", f"the form cannot be read: {getattr(error, 'message', error)}") from None
+    try:
+        fields = form.getlist(FIELD)
+        if not fields:
+            raise Problem(400, "no-image", f"the form has no field {FIELD!r}")
+        if len(fields) > max_images:
+            raise _too_many(max_images)
+        images = []
+        for field in fields:
+            if not isinstance(field, UploadFile):
+                raise Problem(400, "no-image", f"the field {FIELD!r} must be a file, with a file name")
+            images.append(await field.read())
+        return images
+    finally:
+        await form.close()
+
+
+def _too_many(max_images: int) -> Problem:
+    what = "exactly one" if max_images == 1 else f"at most {max_images}"
+    return Problem(413, "too-many-images", f"the form holds too many images; send {what}")
+
+
+async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """The body's chunks, up to a limit; a length declared beyond it is refused before anything is read."""
+    refusal = Problem(413, "too-many-bytes", f"the body is larger than the {max_bytes} bytes allowed")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise refusal
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > max_bytes:
+            raise refusal
+        yield chunk

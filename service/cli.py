@@ -1,0 +1,512 @@
+"""The command line, ``eca-inspect``: reads options, calls the room that knows, prints."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+import uvicorn
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from model import datasets, pretraining
+from model.calibration import CalibrationError
+from model.datasets import DatasetError, LoadedImages, Sample
+from model.images import ImageError
+from model.lifecycle import (
+    NORMAL_QUANTILE,
+    Evaluation,
+    SeenPolicy,
+    calibrate_category,
+    evaluate_category,
+    load_detector,
+    train_category,
+)
+from model.measures import Estimate
+from model.pair import PairError
+from model.synthetic import write_dataset
+from model.teachers import (
+    COMPACT,
+    IMAGENET,
+    TeacherError,
+    fetch_imagenet,
+    fingerprint,
+    read_teacher,
+    resolve_teacher,
+    save_teacher,
+    teacher_path,
+)
+from model.training import FEATURE_MEMORY_BYTES, Epoch, Recipe, TrainingError, TrainingInterrupted
+from model.vgg import vgg16_plan
+from service.app import choose_device, create_app
+from service.catalogue import Ready
+from service.inspection import Limits, inspect_offline
+from service.problems import Problem
+from service.schemas import Inspection, Localize
+from service.settings import Settings
+
+GIB = 1 << 30
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Anomaly inspection: train a pair for a category, calibrate it, evaluate it, and serve it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+teacher_app = typer.Typer(help="Get and make teachers.", no_args_is_help=True)
+app.add_typer(teacher_app, name="teacher")
+
+Category = Annotated[str, typer.Argument(help="Name of the category.")]
+Weights = Annotated[Path, typer.Option(envvar="INSPECT_WEIGHTS", help="Folder of categories.")]
+Teachers = Annotated[
+    Path | None, typer.Option(envvar="INSPECT_TEACHERS", help="Folder of teachers; WEIGHTS/teachers if not given.")
+]
+Device = Annotated[str, typer.Option(envvar="INSPECT_DEVICE", help="cpu, cuda, cuda:1 ...; auto prefers a GPU.")]
+Data = Annotated[Path | None, typer.Option(help="The category in the MVTec AD layout.")]
+Quantile = Annotated[float, typer.Option(help="Of normal scores, for the threshold without anomalous images.")]
+SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Go on without files that cannot be read.")]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_WEIGHTS = Path("weights")
+
+
+class UsageError(ValueError):
+    """Options that do not go together."""
+
+
+@contextmanager
+def _errors_in_plain_words() -> Iterator[None]:
+    """Prints an expected error as one message and ends with status 1."""
+    try:
+        yield
+    except (
+        CalibrationError,
+        DatasetError,
+        FileExistsError,
+        ImageError,
+        PairError,
+        TeacherError,
+        TrainingError,
+        UsageError,
+    ) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return choose_device(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _teachers_folder(weights: Path, teachers: Path | None) -> Path:
+    return teachers or weights / "teachers"
+
+
+def _report_unreadable(messages: list[str]) -> None:
+    for message in messages:
+        typer.echo(f"left out: {message}", err=True)
+
+
+@app.command()
+def train(
+    category: Category,
+    data: Data = None,
+    normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts.")] = None,
+    teacher: Annotated[
+        str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
+    ] = IMAGENET,
+    epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
+    image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
+    batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
+    learning_rate: Annotated[float, typer.Option(min=0)] = Recipe.learning_rate,
+    direction_weight: Annotated[float, typer.Option(min=0, help="Lambda of the score.")] = Recipe.direction_weight,
+    omega: Annotated[
+        bool, typer.Option("--omega/--no-omega", help="Weigh the distillation layers by their own attention.")
+    ] = Recipe.weigh_distillation_layers,
+    seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    quantile: Quantile = NORMAL_QUANTILE,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Put the pair in place of one that exists.")] = False,
+    skip_unreadable: SkipUnreadable = False,
+    feature_memory: Annotated[
+        float, typer.Option(min=0, help="GiB of memory for teacher features; beyond it they go to a file.")
+    ] = FEATURE_MEMORY_BYTES / GIB,
+    spill_folder: Annotated[Path | None, typer.Option(help="Where that file goes; else the temporary folder.")] = None,
+    weights: Weights = DEFAULT_WEIGHTS,
+    teachers: Teachers = None,
+    device: Device = "auto",
+) -> None:
+    """Train a pair on images of normal parts (8 at least; a fifth is held out for the first threshold)."""
+    recipe = Recipe(
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        direction_weight=direction_weight,
+        weigh_distillation_layers=omega,
+        seed=seed,
+    )
+    with _errors_in_plain_words():
+        samples = _training_samples(data, normal)
+        name, network = resolve_teacher(_teachers_folder(weights, teachers), teacher)
+        with tqdm(total=epochs, unit="epoch", desc=category, dynamic_ncols=True) as bar:
+
+            def on_start(images: LoadedImages, held_out: int) -> None:
+                _report_unreadable(images.unreadable)
+                bar.write(f"{len(images.digests) - held_out} images to train on, {held_out} held out", file=sys.stderr)
+
+            def on_epoch(epoch: Epoch) -> None:
+                bar.set_postfix(loss=f"{epoch.loss:.4g}", refresh=False)
+                bar.update(epoch.number - bar.n)
+
+            try:
+                card, _ = train_category(
+                    category,
+                    samples,
+                    weights,
+                    name,
+                    network,
+                    recipe,
+                    device=_device(device),
+                    skip_unreadable=skip_unreadable,
+                    resume=resume,
+                    replace=replace,
+                    quantile=quantile,
+                    memory_bytes=round(feature_memory * GIB),
+                    spill_folder=spill_folder,
+                    on_start=on_start,
+                    on_epoch=on_epoch,
+                )
+            except TrainingInterrupted as stop:
+                bar.close()
+                typer.echo(f"{stop}; the same command with --resume goes on", err=True)
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+    typer.echo(f"{weights / category}: version {card.model_version}, loss {card.training.final_loss:.4g}")
+    typer.echo(
+        f"threshold {card.calibration.threshold:.4g}: {card.calibration.quantile:.0%} quantile of "
+        f"{card.calibration.normal_images} held-out normal scores; `eca-inspect calibrate` does better"
+    )
+
+
+def _training_samples(data: Path | None, normal: Path | None) -> list[Sample]:
+    match data, normal:
+        case Path(), None:
+            return datasets.mvtec_training(data)
+        case None, Path():
+            return datasets.normal_samples(normal)
+    raise UsageError("say either --data or --normal")
+
+
+def _judged_samples(
+    data: Path | None, normal: Path | None, anomalous: Path | None, masks: Path | None = None
+) -> list[Sample]:
+    match data, normal:
+        case Path(), None if anomalous is None and masks is None:
+            return datasets.mvtec_test(data)
+        case None, Path():
+            bad = datasets.anomalous_samples(anomalous, masks) if anomalous is not None else []
+            return datasets.normal_samples(normal) + bad
+    raise UsageError("say either --data alone, or --normal (and --anomalous)")
+
+
+def _by_label(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+    return [one for one in samples if one.defect is None], [one for one in samples if one.defect is not None]
+
+
+@app.command()
+def calibrate(
+    category: Category,
+    normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts, not trained on.")] = None,
+    anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
+    data: Data = None,
+    share: Annotated[float, typer.Option(min=0, max=1, help="With --data: how much of its test images to use.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of that share.")] = 0,
+    quantile: Quantile = NORMAL_QUANTILE,
+    skip_unreadable: SkipUnreadable = False,
+    weights: Weights = DEFAULT_WEIGHTS,
+    teachers: Teachers = None,
+    device: Device = "auto",
+) -> None:
+    """Set the threshold: Youden's where there are anomalous images, else a quantile of normal scores."""
+    with _errors_in_plain_words():
+        samples = _judged_samples(data, normal, anomalous)
+        if data is not None and share < 1:
+            samples, _ = datasets.split(samples, share, seed)
+        good, bad = _by_label(samples)
+        card = calibrate_category(
+            weights,
+            _teachers_folder(weights, teachers),
+            category,
+            good,
+            bad,
+            quantile=quantile,
+            device=_device(device),
+            skip_unreadable=skip_unreadable,
+        )
+    found = card.calibration
+    typer.echo(f"{category}: threshold {found.threshold:.6g}, method {found.method}")
+    typer.echo(f"{found.normal_images} normal and {found.anomalous_images} anomalous images")
+    if found.method == "youden":
+        typer.echo(f"Youden index {found.youden_index:.4f}, AUROC {found.auroc:.4f}")
+
+
+@app.command()
+def evaluate(
+    category: Category,
+    data: Data = None,
+    normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts.")] = None,
+    anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder of NAME_mask.png for the anomalous images.")] = None,
+    seen: Annotated[
+        SeenPolicy, typer.Option(help="What to do with images that training or calibration has seen.")
+    ] = SeenPolicy.REFUSE,
+    skip_unreadable: SkipUnreadable = False,
+    json_output: JsonOutput = False,
+    weights: Weights = DEFAULT_WEIGHTS,
+    teachers: Teachers = None,
+    device: Device = "auto",
+) -> None:
+    """Judge a category on images it has not seen; measures with 95 % bootstrap intervals."""
+    with _errors_in_plain_words():
+        good, bad = _by_label(_judged_samples(data, normal, anomalous, masks))
+        if not good or not bad:
+            raise UsageError("evaluation needs normal and anomalous images")
+        found = evaluate_category(
+            weights,
+            _teachers_folder(weights, teachers),
+            category,
+            good,
+            bad,
+            seen_policy=seen,
+            device=_device(device),
+            skip_unreadable=skip_unreadable,
+        )
+    _report_unreadable(found.unreadable)
+    typer.echo(json.dumps(_evaluation_json(found), indent=2) if json_output else _evaluation_table(found))
+
+
+def _evaluation_json(found: Evaluation) -> dict[str, object]:
+    image = {name: Estimate(*values)._asdict() for name, values in asdict(found.image).items()}
+    return {**asdict(found), "image": image}
+
+
+def _evaluation_table(found: Evaluation) -> str:
+    lines = [
+        f"{found.category} {found.model_version}: {found.normal_images} normal and {found.anomalous_images} anomalous "
+        f"images, threshold {found.threshold:.6g} ({found.calibration})"
+    ]
+    if found.left_out_seen:
+        lines.append(f"{found.left_out_seen} images left out: training or calibration has seen them")
+    for name, estimate in (
+        ("AUROC", found.image.auroc),
+        ("false-alarm rate (FPR)", found.image.false_alarm_rate),
+        ("miss rate (FNR)", found.image.miss_rate),
+        ("g-mean", found.image.g_mean),
+    ):
+        lines.append(f"  {name:<24}{estimate.value:.4f}  95 % [{estimate.low:.4f}, {estimate.high:.4f}]")
+    if found.pixel_auroc is not None:
+        lines.append(f"  {'pixel AUROC':<24}{found.pixel_auroc:.4f}  ({found.pixel_images} images with a mask)")
+        lines.append(f"  {'AUPRO (FPR <= 0.3)':<24}{found.aupro:.4f}")
+    lines += [f"  AUROC of {defect:<15}{value:.4f}" for defect, value in found.auroc_by_defect.items()]
+    return "\n".join(lines)
+
+
+@app.command()
+def inspect(
+    category: Category,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    localize: Annotated[Localize, typer.Option(help="Whether to find the place of the fault.")] = Localize.AUTO,
+    overlay: Annotated[Path | None, typer.Option(help="Folder to write overlay pictures to.")] = None,
+    json_output: JsonOutput = False,
+    weights: Weights = DEFAULT_WEIGHTS,
+    teachers: Teachers = None,
+    device: Device = "auto",
+) -> None:
+    """Inspect image files exactly as the server does. Ends with status 1 if a file could not be inspected."""
+    failed = False
+    answers: list[dict[str, object]] = []
+    with _errors_in_plain_words():
+        ready = Ready(*load_detector(weights, _teachers_folder(weights, teachers), category, _device(device)))
+        settings = Settings()
+        limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        if overlay is not None:
+            overlay.mkdir(parents=True, exist_ok=True)
+        for path in images:
+            try:
+                found, picture = inspect_offline(
+                    ready, path.read_bytes(), localize, limits, with_overlay=overlay is not None
+                )
+            except (ImageError, OSError, Problem) as error:
+                failed = True
+                typer.echo(f"error: {path}: {error}", err=True)
+                continue
+            if overlay is not None and picture is not None:
+                (overlay / f"{path.stem}.overlay.png").write_bytes(picture)
+            if json_output:
+                answers.append({"path": str(path), **found.model_dump(mode="json")})
+            else:
+                typer.echo(_inspection_line(path, found))
+    if json_output:
+        typer.echo(json.dumps(answers, indent=2))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _inspection_line(path: Path, found: Inspection) -> str:
+    regions = f"  {len(found.localization.regions)} regions" if found.localization else ""
+    return f"{found.decision:<10}{found.score:.6g} (threshold {found.threshold:.6g})  {path}{regions}"
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; INSPECT_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; INSPECT_PORT.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of categories; INSPECT_WEIGHTS.")] = None,
+) -> None:
+    """Serve all categories over HTTP. Every setting is an environment variable INSPECT_...; see the README."""
+    given: dict[str, Any] = {"host": host, "port": port, "weights": weights}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        choose_device(settings.device)
+    except ValidationError as error:
+        for item in error.errors():
+            name = "INSPECT_" + "_".join(map(str, item["loc"])).upper() if item["loc"] else "settings"
+            typer.echo(f"error: {name}: {item['msg']}", err=True)
+        raise typer.Exit(1) from None
+    except ValueError as error:
+        typer.echo(f"error: INSPECT_DEVICE: {error}", err=True)
+        raise typer.Exit(1) from None
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+    )
+
+
+@app.command()
+def synthesize(
+    root: Annotated[Path, typer.Argument(help="New folder, in the MVTec AD layout.")],
+    train_images: Annotated[int, typer.Option("--train", min=1)] = 200,
+    test_good: Annotated[int, typer.Option(min=1)] = 100,
+    test_each: Annotated[int, typer.Option(min=1, help="Images of each kind of defect.")] = 25,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Generate pictures of the built-in category, with defects and their masks."""
+    with _errors_in_plain_words():
+        write_dataset(root, train=train_images, test_good=test_good, test_each=test_each, seed=seed)
+    typer.echo(str(root))
+
+
+@teacher_app.command()
+def fetch(
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Take the weights from this file (.pth or .safetensors) instead.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name to keep it under.")] = IMAGENET,
+    weights: Weights = DEFAULT_WEIGHTS,
+    teachers: Teachers = None,
+) -> None:
+    """Fetch torchvision's VGG16 for ImageNet (528 MB), or import a file; the features alone are kept (59 MB)."""
+    with _errors_in_plain_words():
+        if source is None and name != IMAGENET:
+            raise UsageError("a teacher of another name comes from a file: say --from")
+        teacher = fetch_imagenet() if source is None else read_teacher(source)
+        path = save_teacher(teacher, _teachers_folder(weights, teachers), name)
+    typer.echo(f"{path}: SHA-256 of its weights {fingerprint(teacher)}")
+
+
+@teacher_app.command()
+def pretrain(
+    name: Annotated[str, typer.Argument(help="Name to keep it under.")],
+    data: Annotated[Path, typer.Option(help="Folder with one sub-folder of images for each class.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 7,
+    widths: Annotated[str, typer.Option(help="Channels of the five stages; VGG16 has 64,128,256,512,512.")] = (
+        "24,48,96,192,192"
+    ),
+    image_size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    source: Annotated[str, typer.Option(help="What the data is and where it comes from, for the record.")] = "",
+    weights: Weights = DEFAULT_WEIGHTS,
+    teachers: Teachers = None,
+    device: Device = "auto",
+) -> None:
+    """Pretrain a narrow VGG16 on pictures sorted into classes, for machines without ImageNet weights."""
+    with _errors_in_plain_words():
+        folder = _teachers_folder(weights, teachers)
+        path = teacher_path(folder, name)
+        if path.exists():
+            raise UsageError(f"{path} exists, and students may depend on it; choose another name")
+        try:
+            a, b, c, d, e = (int(width) for width in widths.split(","))
+        except ValueError:
+            raise UsageError(f"--widths must be five numbers, got {widths!r}") from None
+        images, labels, classes = _class_folders(data, image_size)
+        with tqdm(unit="step", desc=name, dynamic_ncols=True) as bar:
+
+            def on_step(step: int, steps: int, loss: float) -> None:
+                bar.total = steps
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                bar.update(step - bar.n)
+
+            started = datetime.now(UTC)
+            teacher, accuracy = pretraining.pretrain(
+                images,
+                labels,
+                vgg16_plan((a, b, c, d, e)),
+                epochs=epochs,
+                seed=seed,
+                device=_device(device),
+                on_step=on_step,
+            )
+        save_teacher(teacher, folder, name)
+        record = {
+            "name": name,
+            "sha256": fingerprint(teacher),
+            "widths": [a, b, c, d, e],
+            "source": source,
+            "images": len(images),
+            "classes": classes,
+            "image_size": image_size,
+            "epochs": epochs,
+            "seed": seed,
+            "held_out_share": pretraining.HELD_OUT_SHARE,
+            "held_out_top1_accuracy": accuracy,
+            "torch": torch.__version__,
+            "device": str(_device(device)),
+            "seconds": round((datetime.now(UTC) - started).total_seconds()),
+            "date": started.date().isoformat(),
+        }
+        path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    typer.echo(f"{path}: top-1 accuracy {accuracy:.3f} on the held-out share")
+
+
+def _class_folders(root: Path, image_size: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not a folder")
+    classes = sorted(path for path in root.iterdir() if path.is_dir())
+    if len(classes) < 2:
+        raise DatasetError(f"{root} needs a sub-folder of images for each of two classes at least")
+    samples = [(sample, label) for label, folder in enumerate(classes) for sample in datasets.normal_samples(folder)]
+    images = datasets.load_images([sample for sample, _ in samples], image_size)
+    return torch.from_numpy(images.pixels), torch.tensor([label for _, label in samples]), len(classes)
+
+
+def main() -> None:
+    """Entry point of ``eca-inspect``."""
+    app()

@@ -1,0 +1,219 @@
+"""The batching engine: requests gather while the device is busy, and one thread that owns it takes what is there."""
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from model.detector import Detector, detect
+from service.schemas import Localize
+
+log = logging.getLogger(__name__)
+
+
+class QueueFullError(Exception):
+    """As many images are waiting or being worked on as the engine takes."""
+
+
+class EngineClosedError(Exception):
+    """The engine takes no more images."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the device found in one image.
+
+    Attributes:
+        score: equation 13.
+        anomaly_map: float32 ``[H, W]``, or None if it was not wanted.
+        queue_seconds: wait for the device.
+        inference_seconds: the score, of the whole batch the image was in.
+        localization_seconds: the gradient, of the whole batch; 0 without a map.
+    """
+
+    score: float
+    anomaly_map: np.ndarray | None
+    queue_seconds: float
+    inference_seconds: float
+    localization_seconds: float
+
+
+@dataclass(eq=False)
+class Job:
+    """One image waiting for the device: prepared pixels uint8 ``[H, W, 3]`` and what to do with them."""
+
+    pixels: np.ndarray
+    detector: Detector
+    threshold: float
+    localize: Localize
+    future: Future[Outcome] = field(default_factory=Future)
+    submitted: float = field(default_factory=perf_counter)
+
+    @property
+    def group(self) -> tuple[int, tuple[int, ...]]:
+        """Jobs of one group share a batch: they have the same teacher and image size."""
+        return id(self.detector.teacher), self.pixels.shape
+
+
+class Engine:
+    """Bounded admission, a queue, and the one thread that owns the device.
+
+    Args:
+        max_admitted: most images admitted at once, waiting or being worked on.
+        max_batch: most images the device takes at once.
+        on_batch: called on the device thread with the size of each batch.
+    """
+
+    def __init__(self, max_admitted: int, max_batch: int, on_batch: Callable[[int], None] = lambda size: None) -> None:
+        self._max_admitted = max_admitted
+        self._max_batch = max_batch
+        self._on_batch = on_batch
+        self._admitted = 0
+        self._queue: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        """Images waiting for the device."""
+        return len(self._queue)
+
+    @property
+    def admitted(self) -> int:
+        """Images admitted: being decoded, waiting, on the device or being drawn."""
+        return self._admitted
+
+    @property
+    def running(self) -> bool:
+        """Whether images would be worked on."""
+        return self._thread.is_alive() and not self._closed
+
+    @contextmanager
+    def admit(self, images: int = 1) -> Iterator[None]:
+        """Holds places for images from before they are decoded until they are answered.
+
+        Raises:
+            QueueFullError: if there are not that many places.
+            EngineClosedError: after `close`.
+        """
+        with self._changed:
+            if self._closed:
+                raise EngineClosedError
+            if self._admitted + images > self._max_admitted:
+                raise QueueFullError
+            self._admitted += images
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._admitted -= images
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Queues an image. Cancelling the future before the device takes it drops the image.
+
+        Raises:
+            EngineClosedError: after `close`.
+        """
+        with self._changed:
+            if self._closed:
+                raise EngineClosedError
+            self._queue.append(job)
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Takes no more images, finishes those that were queued, and returns when the thread has ended."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        taken: list[Job] = []
+        try:
+            while taken := self._take():
+                taken = [job for job in taken if job.future.set_running_or_notify_cancel()]
+                groups: dict[tuple[int, tuple[int, ...]], list[Job]] = {}
+                for job in taken:
+                    groups.setdefault(job.group, []).append(job)
+                for jobs in groups.values():
+                    self._on_batch(len(jobs))
+                    self._work(jobs)
+        finally:  # whatever ended the thread, nobody waits for ever
+            with self._changed:
+                self._closed = True
+                waiting = [job for job in self._queue if job.future.set_running_or_notify_cancel()]
+                self._queue.clear()
+            for job in taken + waiting:
+                if not job.future.done():
+                    job.future.set_exception(EngineClosedError())
+
+    def _take(self) -> list[Job]:
+        """All that is waiting, up to the limit; waits for the first. Empty when closed and done."""
+        with self._changed:
+            while not self._queue and not self._closed:
+                self._changed.wait()
+            return [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
+
+    def _work(self, jobs: list[Job]) -> None:
+        """Answers every job. If the batch fails its images are tried one by one, so that one fails alone."""
+        try:
+            outcomes = inspect_jobs(jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].future.set_exception(error)
+                return
+            log.exception("a batch of %d images failed; trying them one by one", len(jobs))
+            for job in jobs:
+                self._work([job])
+            return
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            job.future.set_result(outcome)
+
+
+def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
+    """Scores first; then the gradient only for the images whose map is wanted."""
+    started = perf_counter()
+    scores: dict[Job, float] = {}
+    maps: dict[Job, np.ndarray] = {}
+    scored = [job for job in jobs if job.localize is not Localize.ALWAYS]
+    if scored:
+        found = detect(_stack(scored), [job.detector for job in scored])
+        scores = dict(zip(scored, found.scores.tolist(), strict=True))
+    scored_at = perf_counter()
+    mapped = [
+        job
+        for job in jobs
+        if job.localize is Localize.ALWAYS or (job.localize is Localize.AUTO and scores[job] >= job.threshold)
+    ]
+    if mapped:
+        found = detect(_stack(mapped), [job.detector for job in mapped], maps=True)
+        assert found.maps is not None
+        maps = dict(zip(mapped, found.maps, strict=True))
+        scores = dict(zip(mapped, found.scores.tolist(), strict=True)) | scores
+    ended = perf_counter()
+    if not all(math.isfinite(score) for score in scores.values()):
+        raise FloatingPointError("the networks gave a score that is not finite")
+    return [
+        Outcome(
+            score=scores[job],
+            anomaly_map=maps.get(job),
+            queue_seconds=started - job.submitted,
+            inference_seconds=scored_at - started,
+            localization_seconds=ended - scored_at if job in maps else 0.0,
+        )
+        for job in jobs
+    ]
+
+
+def _stack(jobs: Sequence[Job]) -> np.ndarray:
+    return np.stack([job.pixels for job in jobs])

@@ -1,0 +1,242 @@
+"""One image's way: decode, queue, score, draw, answer. Online through the engine, offline without it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+
+from model.images import decode_image, preprocess
+from model.pair import Card
+from service.catalogue import Ready
+from service.engine import Engine, Job, Outcome, inspect_jobs
+from service.problems import Problem, problem_of
+from service.rendering import Heat, heat_of, localization_of, overlay_of, png
+from service.schemas import ImageInfo, Inspection, Localization, Localize, ProblemBody, TimingMs
+from service.telemetry import Telemetry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as the networks want it, uint8 RGB ``[size, size, 3]``, and what it was."""
+
+    pixels: np.ndarray
+    info: ImageInfo
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large an image may be: bytes of the file, and pixels it declares."""
+
+    image_bytes: int
+    image_pixels: int
+
+
+def decode(data: bytes, size: int, limits: Limits) -> Decoded:
+    """Reads an image from the bytes of its file.
+
+    Raises:
+        Problem: 400 if there are no bytes, 413 if there are too many.
+        ImageError: see `model.images.decode_image`.
+    """
+    if not data:
+        raise Problem(400, "empty-body", "the body is empty; send the bytes of an image")
+    if len(data) > limits.image_bytes:
+        raise Problem(413, "too-many-bytes", f"{len(data)} bytes are more than the {limits.image_bytes} allowed")
+    image = decode_image(data, limits.image_pixels)
+    height, width = image.shape[:2]
+    return Decoded(preprocess(image, size), ImageInfo(width=width, height=height, sha256=sha256(data).hexdigest()))
+
+
+def localize(card: Card, decoded: Decoded, outcome: Outcome) -> Localization | None:
+    """The answer's pictures and regions, or None where no map was computed."""
+    heat = _heat(card, decoded, outcome)
+    return None if heat is None else localization_of(heat)
+
+
+def draw_overlay(data: bytes, card: Card, decoded: Decoded, outcome: Outcome, limits: Limits) -> bytes:
+    """The overlay picture as PNG. Decodes again: full images are not kept while they wait for the device."""
+    return png(overlay_of(decode_image(data, limits.image_pixels), _heat(card, decoded, outcome)))
+
+
+def _heat(card: Card, decoded: Decoded, outcome: Outcome) -> Heat | None:
+    if outcome.anomaly_map is None:
+        return None
+    return heat_of(outcome.anomaly_map, card.map_scale, decoded.info.width, decoded.info.height)
+
+
+def answer(
+    card: Card,
+    decoded: Decoded,
+    outcome: Outcome,
+    localization: Localization | None,
+    *,
+    decode_seconds: float,
+    drawing_seconds: float,
+    total_seconds: float,
+) -> Inspection:
+    """Puts the answer together."""
+    threshold = card.calibration.threshold
+    return Inspection(
+        category=card.category,
+        model_version=card.model_version,
+        score=outcome.score,
+        threshold=threshold,
+        calibration=card.calibration.method,
+        decision="anomalous" if outcome.score >= threshold else "normal",
+        localization=localization,
+        image=decoded.info,
+        timing_ms=TimingMs(
+            decode=1000 * decode_seconds,
+            queue=1000 * outcome.queue_seconds,
+            inference=1000 * outcome.inference_seconds,
+            localization=1000 * (outcome.localization_seconds + drawing_seconds),
+            total=1000 * total_seconds,
+        ),
+    )
+
+
+def inspect_offline(
+    ready: Ready, data: bytes, wanted: Localize, limits: Limits, *, with_overlay: bool
+) -> tuple[Inspection, bytes | None]:
+    """What the server does with one image, without the server; also the overlay PNG if wanted.
+
+    Raises:
+        Problem, ImageError: see `decode`.
+    """
+    started = perf_counter()
+    decoded = decode(data, ready.card.image_size, limits)
+    decode_seconds = perf_counter() - started
+    (outcome,) = inspect_jobs([_job(ready, decoded, wanted)])
+    drawing = perf_counter()
+    localization = localize(ready.card, decoded, outcome)
+    now = perf_counter()
+    inspection = answer(
+        ready.card,
+        decoded,
+        outcome,
+        localization,
+        decode_seconds=decode_seconds,
+        drawing_seconds=now - drawing,
+        total_seconds=now - started,
+    )
+    return inspection, draw_overlay(data, ready.card, decoded, outcome, limits) if with_overlay else None
+
+
+def _job(ready: Ready, decoded: Decoded, wanted: Localize) -> Job:
+    return Job(decoded.pixels, ready.detector, ready.card.calibration.threshold, wanted)
+
+
+class Inspector:
+    """Brings images through the threads and the engine.
+
+    Args:
+        engine: owns the device.
+        pool: threads that decode and draw.
+        limits: of each image.
+        deadline_seconds: from the arrival of the whole body to the answer.
+        telemetry: told of every image.
+    """
+
+    def __init__(
+        self, engine: Engine, pool: ThreadPoolExecutor, limits: Limits, deadline_seconds: float, telemetry: Telemetry
+    ) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._limits = limits
+        self._deadline_seconds = deadline_seconds
+        self._telemetry = telemetry
+
+    async def inspect(self, ready: Ready, data: bytes, wanted: Localize) -> Inspection:
+        """The JSON answer for one image.
+
+        Raises:
+            Problem, ImageError, QueueFullError, EngineClosedError, TimeoutError: see `service.problems.problem_of`.
+        """
+        with self._engine.admit():
+            return await self._inspect_admitted(ready, data, wanted)
+
+    async def inspect_many(
+        self, ready: Ready, images: Sequence[bytes], wanted: Localize
+    ) -> list[Inspection | ProblemBody]:
+        """The answers for many images in order; an image that fails has its problem in its place.
+
+        Raises:
+            QueueFullError, EngineClosedError: for all of them.
+        """
+
+        async def one(data: bytes) -> Inspection | ProblemBody:
+            try:
+                return await self._inspect_admitted(ready, data, wanted)
+            except Exception as error:
+                problem = problem_of(error)
+                self._telemetry.images.labels(ready.card.category, problem.kind).inc()
+                return problem.body()
+
+        with self._engine.admit(len(images)):
+            return await asyncio.gather(*(one(data) for data in images))
+
+    async def overlay(self, ready: Ready, data: bytes, wanted: Localize) -> tuple[Inspection, bytes]:
+        """The answer for one image, without localization, and the overlay picture as PNG.
+
+        Raises:
+            As `inspect`.
+        """
+        started = perf_counter()
+        with self._engine.admit():
+            async with asyncio.timeout(self._deadline_seconds):
+                decoded, outcome, decode_seconds = await self._examine(ready, data, wanted)
+                drawing = perf_counter()
+                picture = await self._in_pool(partial(draw_overlay, data, ready.card, decoded, outcome, self._limits))
+        return self._finish(ready, decoded, outcome, None, started, decode_seconds, drawing), picture
+
+    async def _inspect_admitted(self, ready: Ready, data: bytes, wanted: Localize) -> Inspection:
+        started = perf_counter()
+        async with asyncio.timeout(self._deadline_seconds):
+            decoded, outcome, decode_seconds = await self._examine(ready, data, wanted)
+            drawing = perf_counter()
+            localization = None
+            if outcome.anomaly_map is not None:
+                localization = await self._in_pool(partial(localize, ready.card, decoded, outcome))
+        return self._finish(ready, decoded, outcome, localization, started, decode_seconds, drawing)
+
+    async def _examine(self, ready: Ready, data: bytes, wanted: Localize) -> tuple[Decoded, Outcome, float]:
+        started = perf_counter()
+        decoded = await self._in_pool(partial(decode, data, ready.card.image_size, self._limits))
+        decode_seconds = perf_counter() - started
+        outcome = await asyncio.wrap_future(self._engine.submit(_job(ready, decoded, wanted)))
+        return decoded, outcome, decode_seconds
+
+    async def _in_pool(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _finish(
+        self,
+        ready: Ready,
+        decoded: Decoded,
+        outcome: Outcome,
+        localization: Localization | None,
+        started: float,
+        decode_seconds: float,
+        drawing: float,
+    ) -> Inspection:
+        now = perf_counter()
+        inspection = answer(
+            ready.card,
+            decoded,
+            outcome,
+            localization,
+            decode_seconds=decode_seconds,
+            drawing_seconds=now - drawing if outcome.anomaly_map is not None else 0.0,
+            total_seconds=now - started,
+        )
+        self._telemetry.images.labels(ready.card.category, inspection.decision).inc()
+        self._telemetry.observe_stages(inspection.timing_ms)
+        return inspection

@@ -1,0 +1,96 @@
+"""Errors as clients see them: ``application/problem+json`` (RFC 9457). Exceptions become answers here only."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from model.images import ImageError, ImageTooLargeError
+from service.engine import EngineClosedError, QueueFullError
+from service.schemas import ProblemBody
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+log = logging.getLogger(__name__)
+
+
+class Problem(Exception):
+    """An error with its own answer.
+
+    Attributes:
+        status: HTTP status.
+        kind: stable machine-readable name, the last part of the problem's ``type``.
+        detail: one sentence for the person who reads it.
+        extra: further members of the answer.
+    """
+
+    def __init__(self, status: int, kind: str, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.extra = extra
+
+    def body(self) -> ProblemBody:
+        """The answer's JSON."""
+        return ProblemBody(
+            type=f"urn:eca-inspect:problem:{self.kind}",
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.detail,
+            **self.extra,
+        )
+
+    def response(self) -> JSONResponse:
+        """The whole answer; 429 and 503 say when to try again."""
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if self.status in (429, 503) else None
+        return JSONResponse(
+            self.body().model_dump(mode="json"), status_code=self.status, media_type=MEDIA_TYPE, headers=headers
+        )
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that an exception means for the client; whatever is unknown is an internal error, and logged."""
+    match error:
+        case Problem():
+            return error
+        case ImageTooLargeError():
+            return Problem(413, "too-many-pixels", str(error))
+        case ImageError():
+            return Problem(422, "not-decodable", str(error))
+        case QueueFullError():
+            return Problem(429, "queue-full", "the server has as many images waiting as it takes; try again shortly")
+        case EngineClosedError():
+            return Problem(503, "shutting-down", "the server is shutting down")
+        case TimeoutError():
+            return Problem(504, "deadline-passed", "the answer was not ready in time")
+    log.error("unexpected error", exc_info=error)
+    return Problem(500, "internal-error", "the server failed to inspect this image; its log says why")
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of the application a problem."""
+
+    async def answer(_: Request, error: Exception) -> JSONResponse:
+        return problem_of(error).response()
+
+    async def answer_http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        response = Problem(error.status_code, kind, str(error.detail)).response()
+        response.headers.update(error.headers or {})
+        return response
+
+    async def answer_validation(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        details = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        return Problem(422, "invalid-request", details).response()
+
+    app.add_exception_handler(Problem, answer)
+    app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(RequestValidationError, answer_validation)
+    app.add_exception_handler(Exception, answer)

@@ -1,0 +1,104 @@
+"""From an anomaly map to what people and machines look at: heat map, mask, regions and overlay, in image pixels."""
+
+from base64 import b64encode
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from service.schemas import Box, Localization, Peak, Region
+
+HEAT_OF_NORMAL = 64
+"""Heat map value of the level that normal parts reach; the mask is what lies above."""
+
+MAX_REGIONS = 100
+PNG_COMPRESSION = 1
+"""Level of zlib: on maps this smooth, more only costs time."""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """An anomaly map in the pixels of an image.
+
+    Attributes:
+        relative: float32 ``[H, W]``, in multiples of what normal parts show.
+        mask: bool ``[H, W]``, True where ``relative`` is above 1.
+    """
+
+    relative: np.ndarray
+    mask: np.ndarray
+
+
+def heat_of(anomaly_map: np.ndarray, map_scale: float, width: int, height: int) -> Heat:
+    """Brings a map of the networks' square back to an image of ``width`` x ``height`` pixels."""
+    relative = cv2.resize(anomaly_map / np.float32(map_scale), (width, height), interpolation=cv2.INTER_LINEAR)
+    return Heat(relative, relative > 1)
+
+
+def localization_of(heat: Heat) -> Localization:
+    """The answer's pictures and regions."""
+    return Localization(
+        heatmap_png=b64encode(png(_grey(heat))).decode(),
+        mask_png=b64encode(png(np.where(heat.mask, np.uint8(255), np.uint8(0)))).decode(),
+        regions=regions_of(heat),
+    )
+
+
+def _grey(heat: Heat) -> np.ndarray:
+    # Rounding must not carry a value across the level of the mask: up above it, down below.
+    scaled = heat.relative * HEAT_OF_NORMAL
+    grey: np.ndarray = np.where(heat.mask, np.ceil(scaled).clip(HEAT_OF_NORMAL + 1, 255), np.floor(scaled))
+    return grey.astype(np.uint8)
+
+
+def regions_of(heat: Heat) -> list[Region]:
+    """The connected parts of the mask, strongest peak first, at most 100."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(heat.mask.astype(np.uint8))
+    regions = []
+    for label in range(1, count):
+        x, y, width, height, area = (int(value) for value in stats[label])
+        inside = np.where(
+            labels[y : y + height, x : x + width] == label, heat.relative[y : y + height, x : x + width], -np.inf
+        )
+        peak_y, peak_x = np.unravel_index(int(inside.argmax()), inside.shape)
+        regions.append(
+            Region(
+                box=Box(x=x, y=y, width=width, height=height),
+                area=area,
+                peak=Peak(x=x + int(peak_x), y=y + int(peak_y), value=float(inside[peak_y, peak_x])),
+            )
+        )
+    return sorted(regions, key=lambda region: -region.peak.value)[:MAX_REGIONS]
+
+
+def overlay_of(image: np.ndarray, heat: Heat | None) -> np.ndarray:
+    """The image with the heat over it, and the outline of the mask.
+
+    What normal parts show stays as it is, so a good part looks like its photograph.
+
+    Args:
+        image: uint8 RGB ``[H, W, 3]``.
+        heat: of the same size, or None where no map was computed.
+
+    Returns:
+        uint8 RGB ``[H, W, 3]``.
+    """
+    if heat is None:
+        return image
+    colours = cv2.cvtColor(cv2.applyColorMap(_grey(heat), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    opacity = ((heat.relative - 0.5).clip(0, 1) * 0.6)[:, :, None]
+    picture = (image * (1 - opacity) + colours * opacity).astype(np.uint8)
+    outlines, _ = cv2.findContours(heat.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    thickness = max(1, round(min(image.shape[:2]) / 256))
+    cv2.drawContours(picture, outlines, -1, (255, 64, 64), thickness, cv2.LINE_AA)
+    return picture
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Encodes uint8 RGB ``[H, W, 3]`` or greyscale ``[H, W]`` as PNG."""
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    ok, encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])
+    if not ok:
+        raise RuntimeError("OpenCV failed to encode a PNG")
+    return encoded.tobytes()

@@ -1,0 +1,231 @@
+"""The HTTP endpoints. Each reads its request, asks the room that knows, and answers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service import examples
+from service.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
+from service.catalogue import Ready, Refused, summary_of
+from service.problems import MEDIA_TYPE, Problem, problem_of
+from service.schemas import (
+    BatchAnswer,
+    CategoryDetail,
+    CategoryList,
+    Health,
+    Inspection,
+    Localize,
+    ProblemBody,
+)
+from service.state import State, state_of
+from service.telemetry import UNKNOWN_CATEGORY
+
+router = APIRouter()
+
+CategoryName = Annotated[str, Path(description="A category that `GET /v1/categories` lists")]
+LocalizeQuery = Annotated[
+    Localize,
+    Query(description="auto: find the place of the fault only when the decision is anomalous; always; never"),
+]
+StateOf = Annotated[State, Depends(state_of)]
+
+_PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}  # defined there by BatchAnswer
+_BINARY = {"type": "string", "format": "binary"}
+_HEADERS = {
+    "X-Anomaly-Score": "Anomaly score",
+    "X-Anomaly-Threshold": "The decision is anomalous when the score is at or above this",
+    "X-Anomaly-Decision": "normal or anomalous",
+    "X-Model-Version": "Version of the pair that decided",
+}
+_PROBLEM_TEXTS = {
+    400: "Empty body, malformed form, or no image in it",
+    404: "Unknown category; the known ones are listed",
+    413: "Too many bytes, pixels or images",
+    415: "Not a media type of an image",
+    422: "Not decodable, or a parameter is wrong",
+    429: "Queue full; try again after Retry-After seconds",
+    500: "Internal error",
+    503: "Category refused, not ready, or shutting down",
+    504: "The deadline passed",
+}
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {
+            "description": _PROBLEM_TEXTS[status],
+            "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA, **examples.problem(status)}},
+        }
+        for status in statuses
+    }
+
+
+def _json(model: Any) -> Response:
+    return Response(model.model_dump_json(), media_type="application/json")
+
+
+@contextmanager
+def _counted(state: State, category: str, endpoint: str) -> Iterator[None]:
+    """Times the request, and counts it by the kind of its problem if it has one."""
+    with state.telemetry.request(endpoint):
+        try:
+            yield
+        except Exception as error:
+            problem = problem_of(error)
+            label = category if category in state.catalogue.names() else UNKNOWN_CATEGORY
+            state.telemetry.images.labels(label, problem.kind).inc()
+            raise problem from error
+
+
+def _wants_picture(accept: str) -> bool:
+    """Whether an Accept header prefers image/png to application/json, which is the default."""
+    quality = {"image/png": 0.0, "application/json": 0.0}
+    for item in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in item.split(";"))
+        if kind in quality:
+            q = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+            quality[kind] = float(q) if q.replace(".", "", 1).isdigit() else 0.0
+    return quality["image/png"] > quality["application/json"]
+
+
+@router.post(
+    "/v1/categories/{category}/inspect",
+    summary="Inspect one image",
+    tags=["inspection"],
+    response_model=Inspection,
+    responses={
+        200: {
+            "description": "The verdict. With Accept: image/png the overlay picture, the verdict in headers",
+            "content": {
+                "application/json": examples.named("inspection"),
+                "image/png": {"schema": _BINARY},
+            },
+            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
+        },
+        **_problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                **{media_type: {"schema": _BINARY} for media_type in IMAGE_TYPES},
+                FORM_TYPE: {
+                    "schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY}},
+                },
+            },
+        }
+    },
+)
+async def inspect(
+    request: Request, category: CategoryName, state: StateOf, localize: LocalizeQuery = Localize.AUTO
+) -> Response:
+    """Send the image itself as the body, or a form with one field `image`."""
+    with _counted(state, category, "inspect"):
+        ready = state.catalogue.require(category)
+        data = await read_image_body(request, state.settings.max_image_bytes)
+        if not _wants_picture(request.headers.get("accept", "")):
+            return _json(await state.inspector.inspect(ready, data, localize))
+        inspection, picture = await state.inspector.overlay(ready, data, localize)
+        headers = {
+            "X-Anomaly-Score": repr(inspection.score),
+            "X-Anomaly-Threshold": repr(inspection.threshold),
+            "X-Anomaly-Decision": inspection.decision,
+            "X-Model-Version": inspection.model_version,
+        }
+        return Response(picture, media_type="image/png", headers=headers)
+
+
+@router.post(
+    "/v1/categories/{category}/inspect-batch",
+    summary="Inspect many images",
+    tags=["inspection"],
+    response_model=BatchAnswer,
+    responses={
+        200: {
+            "description": "Answers in the order of the images; one that failed has a problem in its place",
+            "content": {"application/json": examples.named("batch")},
+        },
+        **_problems(400, 404, 413, 415, 422, 429, 500, 503),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                FORM_TYPE: {
+                    "schema": {
+                        "type": "object",
+                        "required": [FIELD],
+                        "properties": {FIELD: {"type": "array", "items": _BINARY}},
+                    }
+                }
+            },
+        }
+    },
+)
+async def inspect_batch(
+    request: Request, category: CategoryName, state: StateOf, localize: LocalizeQuery = Localize.AUTO
+) -> Response:
+    """Send a form with one field `image` for each image."""
+    with _counted(state, category, "inspect-batch"):
+        ready = state.catalogue.require(category)
+        settings = state.settings
+        images = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)
+        return _json(BatchAnswer(results=await state.inspector.inspect_many(ready, images, localize)))
+
+
+@router.get(
+    "/v1/categories",
+    summary="List the categories",
+    tags=["categories"],
+    responses={200: {"content": {"application/json": examples.named("categories")}}},
+)
+async def categories(state: StateOf) -> CategoryList:
+    """Every category of the weights folder, with the reason where one is refused."""
+    return CategoryList(categories=state.catalogue.summaries())
+
+
+@router.get(
+    "/v1/categories/{category}",
+    summary="Show one category",
+    tags=["categories"],
+    responses={200: {"content": {"application/json": examples.named("category")}}, **_problems(404)},
+)
+async def category_detail(category: CategoryName, state: StateOf) -> CategoryDetail:
+    """A category with the record of its training and calibration."""
+    entry: Ready | Refused = state.catalogue.find(category)
+    card = entry.card if isinstance(entry, Ready) else None
+    return CategoryDetail(**summary_of(entry).model_dump(), card=card)
+
+
+@router.get("/livez", summary="Is the process able to work?", tags=["probes"], responses=_problems(503))
+async def livez(state: StateOf) -> Health:
+    """200 while the thread that owns the device runs; otherwise restart the process."""
+    if not state.engine.running:
+        raise Problem(503, "not-alive", "the thread that owns the device has ended")
+    return Health(status="alive")
+
+
+@router.get("/readyz", summary="Would an image be answered?", tags=["probes"], responses=_problems(503))
+async def readyz(state: StateOf) -> Health:
+    """200 while at least one category is ready and the engine takes images."""
+    if not state.engine.running:
+        raise Problem(503, "shutting-down", "the server is shutting down")
+    if not state.catalogue.ready():
+        raise Problem(503, "no-category", "no category is ready; see /v1/categories")
+    return Health(status="ready")
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", tags=["probes"], response_class=Response)
+async def metrics(state: StateOf) -> Response:
+    """Prometheus' text format."""
+    return Response(state.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    """The interactive documentation."""
+    return RedirectResponse("docs")

@@ -1,0 +1,66 @@
+"""All settings, read in one place from environment variables with the prefix ``INSPECT_``."""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.images import MAX_PIXELS
+
+
+class Settings(BaseSettings):
+    """Settings of the service. Each field is the environment variable ``INSPECT_`` plus its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="INSPECT_")
+
+    weights: Path = Path("weights")
+    """Folder with one sub-folder for each category."""
+
+    teachers: Path | None = None
+    """Folder of teachers; ``teachers`` inside the weights folder if not given."""
+
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1`` ...; ``auto`` takes the first GPU if there is one."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The default answers this machine only."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+    max_image_bytes: int = Field(default=32 << 20, ge=1)
+    """Largest image file accepted, bytes."""
+
+    max_image_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    """Most pixels an image may declare, checked before it is decoded."""
+
+    max_batch_images: int = Field(default=32, ge=1)
+    """Most images in one call of inspect-batch."""
+
+    deadline_seconds: float = Field(default=30.0, gt=0)
+    """Time from the arrival of the whole body to the answer; past it the answer is 504."""
+
+    queue_size: int = Field(default=256, ge=1)
+    """Most images being worked on or waiting; past it the answer is 429."""
+
+    device_batch: int = Field(default=32, ge=1)
+    """Most images the device takes at once."""
+
+    decode_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Threads that decode images and draw the answer's pictures."""
+
+    log_level: str = Field(default="info", pattern="^(critical|error|warning|info|debug)$")
+    """Least severe level that is logged."""
+
+    @property
+    def teachers_folder(self) -> Path:
+        """Where the teachers lie."""
+        return self.teachers or self.weights / "teachers"
+
+    @model_validator(mode="after")
+    def _batch_fits_queue(self) -> Self:
+        if self.max_batch_images > self.queue_size:
+            raise ValueError("INSPECT_MAX_BATCH_IMAGES must not exceed INSPECT_QUEUE_SIZE")
+        return self

@@ -1,0 +1,28 @@
+"""What one running application consists of."""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from service.catalogue import Catalogue
+from service.engine import Engine
+from service.inspection import Inspector
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+
+@dataclass(frozen=True)
+class State:
+    """The parts of one application, made when it starts."""
+
+    settings: Settings
+    catalogue: Catalogue
+    engine: Engine
+    inspector: Inspector
+    telemetry: Telemetry
+
+
+def state_of(request: Request) -> State:
+    """The state of the application that serves this request."""
+    state: State = request.app.state.parts
+    return state

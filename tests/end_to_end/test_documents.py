@@ -1,0 +1,104 @@
+"""Probes, metrics, the category list, and documentation whose examples are real."""
+
+import re
+
+import httpx
+from jsonschema import Draft202012Validator
+from prometheus_client.parser import text_string_to_metric_families
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from model.pair import read_card
+from tests.conftest import Factory
+
+
+def test_probes(client: httpx.Client):
+    assert client.get("/livez").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_categories_are_listed(client: httpx.Client, factory: Factory):
+    listed = {one["category"]: one for one in client.get("/v1/categories").json()["categories"]}
+    assert set(listed) == {"striped", "fresh"}
+    card = read_card(factory.weights / "striped")
+    assert listed["striped"] == {
+        "category": "striped",
+        "status": "ready",
+        "reason": None,
+        "model_version": card.model_version,
+        "teacher": "narrow",
+        "image_size": 64,
+        "threshold": card.calibration.threshold,
+        "calibration": "youden",
+    }
+    assert listed["fresh"]["calibration"] == "normal-quantile"
+
+
+def test_one_category_shows_its_whole_card(client: httpx.Client, factory: Factory):
+    shown = client.get("/v1/categories/striped").json()
+    assert shown["card"] == read_card(factory.weights / "striped").model_dump(mode="json")
+
+
+def test_metrics_count_and_time_every_image(client: httpx.Client, factory: Factory):
+    def samples() -> dict[str, float]:
+        families = text_string_to_metric_families(client.get("/metrics").text)
+        return {f"{one.name}{one.labels}": one.value for family in families for one in family.samples}
+
+    url = "/v1/categories/striped/inspect"
+    png = {"Content-Type": "image/png"}
+    before = samples()
+    client.post(url, content=(factory.data / "bad" / "000.png").read_bytes(), headers=png)
+    client.post(url, content=(factory.data / "good" / "000.png").read_bytes(), headers=png)
+    client.post(url, content=b"nonsense", headers=png)
+    client.post("/v1/categories/made-up-by-a-client/inspect", content=b"x", headers=png)
+    after = samples()
+    grown = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+    for outcome in ("normal", "anomalous", "not-decodable"):
+        assert grown[f"inspect_images_total{{'category': 'striped', 'outcome': '{outcome}'}}"] == 1
+    assert grown["inspect_images_total{'category': '-', 'outcome': 'unknown-category'}"] == 1
+    assert not any("made-up" in name for name in after)
+    assert grown["inspect_request_duration_seconds_count{'endpoint': 'inspect'}"] == 4
+    for stage, count in (("decode", 2), ("queue", 2), ("inference", 2), ("localization", 1)):
+        assert grown[f"inspect_stage_duration_seconds_count{{'stage': '{stage}'}}"] == count
+    assert grown["inspect_batch_size_images_sum{}"] == 2
+    assert after["inspect_queue_depth_images{}"] == after["inspect_in_flight_images{}"] == 0
+    assert after["inspect_categories{'status': 'ready'}"] == 2
+    edges = [float(found) for found in re.findall(r"request_duration_seconds_bucket.*?'le': '([0-9.]+)'", str(after))]
+    assert min(edges) == 0.001
+    assert max(edges) == 30
+
+
+def test_the_documentation_needs_no_other_host(client: httpx.Client):
+    page = client.get("/docs")
+    assert page.status_code == 200
+    sources = re.findall(r"(?:src|href)=\"([^\"]+)\"", page.text)
+    assert sources
+    for source in sources:
+        assert source.startswith("/")
+        assert client.get(source).status_code == 200
+    assert client.get("/", follow_redirects=True).url.path == "/docs"
+
+
+def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: httpx.Client):
+    document = client.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/v1/categories/{category}/inspect",
+        "/v1/categories/{category}/inspect-batch",
+        "/v1/categories",
+        "/v1/categories/{category}",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    }
+    registry = Registry().with_resource("", Resource.from_contents(document, default_specification=DRAFT202012))
+    inspect = document["paths"]["/v1/categories/{category}/inspect"]["post"]["responses"]
+    assert set(inspect) == {"200", "400", "404", "413", "415", "422", "429", "500", "503", "504"}
+    checked = 0
+    for path in document["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                for media in response.get("content", {}).values():
+                    if "example" in media:
+                        Draft202012Validator(media["schema"], registry=registry).validate(media["example"])
+                        checked += 1
+    assert checked >= 10

@@ -1,0 +1,253 @@
+"""Real images over a real socket give what the command line gives offline, to the fifth digit."""
+
+import base64
+import hashlib
+import io
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import Factory, surface
+from tests.end_to_end.conftest import COMMAND
+
+TYPES = {"jpg": "image/jpeg", "png": "image/png", "bmp": "image/bmp", "tif": "image/tiff", "webp": "image/webp"}
+
+
+def write_formats(folder: Path) -> list[Path]:
+    """Files of every format and mode that a camera or a converter makes."""
+    colour = Image.fromarray(surface(900, size=(120, 90), fault=True))
+    sixteen = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files: list[tuple[str, Image.Image, dict[str, object]]] = [
+        ("colour.jpg", colour, {"quality": 90}),
+        ("progressive.jpg", colour, {"progressive": True}),
+        ("grey.jpg", colour.convert("L"), {}),
+        ("cmyk.jpg", colour.convert("CMYK"), {}),
+        ("turned.jpg", colour, {"exif": exif}),
+        ("colour.png", colour, {}),
+        ("palette.png", colour.quantize(64), {}),
+        ("alpha.png", colour.convert("RGBA"), {}),
+        ("grey_alpha.png", colour.convert("LA"), {}),
+        ("sixteen.png", sixteen, {}),
+        ("colour.bmp", colour, {}),
+        ("colour.tif", colour, {"compression": "tiff_lzw"}),
+        ("sixteen.tif", sixteen, {}),
+        ("cmyk.tif", colour.convert("CMYK"), {}),
+        ("lossy.webp", colour, {}),
+        ("lossless.webp", colour, {"lossless": True}),
+    ]
+    for name, image, options in files:
+        image.save(folder / name, **options)
+    return [folder / name for name, _, _ in files]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_formats(tmp_path_factory.mktemp("formats"))
+
+
+@pytest.fixture(scope="module")
+def offline(factory: Factory, files: list[Path]) -> dict[str, dict[str, dict[str, object]]]:
+    """What ``eca-inspect inspect`` says of each file, by category and file name."""
+    answers = {}
+    for category in factory.categories:
+        done = subprocess.run(
+            [str(COMMAND), "inspect", category, *map(str, files), "--json", "--weights", str(factory.weights)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        answers[category] = {Path(answer["path"]).name: answer for answer in json.loads(done.stdout)}
+    return answers
+
+
+def post(client: httpx.Client, category: str, path: Path, **parameters: str) -> httpx.Response:
+    return client.post(
+        f"/v1/categories/{category}/inspect",
+        content=path.read_bytes(),
+        params=parameters,
+        headers={"Content-Type": TYPES[path.suffix[1:]]},
+    )
+
+
+def same_verdict(online: dict[str, object], offline: dict[str, object]) -> None:
+    assert online["score"] == pytest.approx(offline["score"], rel=1e-5)
+    for name in ("category", "model_version", "threshold", "calibration", "decision", "image"):
+        assert online[name] == offline[name], name
+
+
+def test_every_format_scores_like_offline(client: httpx.Client, files: list[Path], offline: dict, factory: Factory):
+    for category in factory.categories:
+        for path in files:
+            response = post(client, category, path)
+            assert response.status_code == 200, (path.name, response.text)
+            same_verdict(response.json(), offline[category][path.name])
+
+
+def test_thirty_two_requests_at_once_in_mixed_categories_score_like_offline(
+    client: httpx.Client, files: list[Path], offline: dict, factory: Factory
+):
+    work = [(factory.categories[index % 2], files[index // 2]) for index in range(32)]
+    with ThreadPoolExecutor(32) as pool:
+        responses = list(pool.map(lambda item: post(client, *item), work))
+    for (category, path), response in zip(work, responses, strict=True):
+        assert response.status_code == 200
+        same_verdict(response.json(), offline[category][path.name])
+
+
+def test_the_answer_has_everything_the_contract_names(client: httpx.Client, files: list[Path]):
+    answer = post(client, "striped", files[0], localize="always").json()
+    assert set(answer) == {
+        "category",
+        "model_version",
+        "score",
+        "threshold",
+        "calibration",
+        "decision",
+        "localization",
+        "image",
+        "timing_ms",
+    }
+    assert set(answer["localization"]) == {"heatmap_png", "mask_png", "regions"}
+    assert set(answer["timing_ms"]) == {"decode", "queue", "inference", "localization", "total"}
+    assert answer["image"] == {"width": 90, "height": 120, "sha256": hashlib.sha256(files[0].read_bytes()).hexdigest()}
+    timing = answer["timing_ms"]
+    parts = timing["decode"] + timing["queue"] + timing["inference"] + timing["localization"]
+    assert 0 < parts <= timing["total"] + 0.01
+    assert (answer["decision"] == "anomalous") == (answer["score"] >= answer["threshold"])
+
+
+@pytest.mark.parametrize("size", [(120, 90), (37, 301), (1, 64), (700, 40)])
+def test_maps_have_the_size_of_the_image_that_was_sent(client: httpx.Client, size: tuple[int, int]):
+    ok, data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    assert ok
+    answer = client.post(
+        "/v1/categories/striped/inspect?localize=always", content=data.tobytes(), headers={"Content-Type": "image/png"}
+    ).json()
+    for name in ("heatmap_png", "mask_png"):
+        picture = cv2.imdecode(
+            np.frombuffer(base64.b64decode(answer["localization"][name]), np.uint8), cv2.IMREAD_UNCHANGED
+        )
+        assert picture.shape == size
+    height, width = size
+    for region in answer["localization"]["regions"]:
+        box = region["box"]
+        assert box["x"] + box["width"] <= width
+        assert box["y"] + box["height"] <= height
+
+
+def test_turned_images_are_answered_upright(client: httpx.Client, files: list[Path]):
+    (turned,) = (path for path in files if path.name == "turned.jpg")
+    answer = post(client, "striped", turned, localize="always").json()
+    assert (answer["image"]["width"], answer["image"]["height"]) == (120, 90)
+
+
+def test_localize_decides_whether_there_is_a_map(client: httpx.Client, factory: Factory):
+    good, bad = factory.data / "good" / "000.png", factory.data / "bad" / "000.png"
+    assert post(client, "striped", bad).json()["decision"] == "anomalous"
+    assert post(client, "striped", good).json()["decision"] == "normal"
+    found = {
+        (name, localize): post(client, "striped", path, localize=localize).json()["localization"] is not None
+        for name, path in (("good", good), ("bad", bad))
+        for localize in ("auto", "always", "never")
+    }
+    assert found == {
+        ("good", "auto"): False, ("good", "always"): True, ("good", "never"): False,
+        ("bad", "auto"): True, ("bad", "always"): True, ("bad", "never"): False,
+    }  # fmt: skip
+
+
+def test_the_picture_is_the_one_the_command_line_draws(client: httpx.Client, factory: Factory, tmp_path: Path):
+    bad = factory.data / "bad" / "001.png"
+    response = client.post(
+        "/v1/categories/striped/inspect",
+        content=bad.read_bytes(),
+        headers={"Content-Type": "image/png", "Accept": "image/png"},
+    )
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["x-anomaly-decision"] == "anomalous"
+    assert float(response.headers["x-anomaly-score"]) >= float(response.headers["x-anomaly-threshold"])
+    subprocess.run(
+        [str(COMMAND), "inspect", "striped", str(bad), "--overlay", str(tmp_path), "--weights", str(factory.weights)],
+        check=True,
+        capture_output=True,
+    )
+    online = np.asarray(Image.open(io.BytesIO(response.content))).astype(int)
+    drawn = np.asarray(Image.open(tmp_path / "001.overlay.png")).astype(int)
+    assert online.shape == (80, 80, 3)
+    assert np.abs(online - drawn).max() <= 2
+    assert (online != np.asarray(Image.open(bad))).any()
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("image/png", "image/png"),
+        ("image/png, application/json;q=0.5", "image/png"),
+        ("application/json", "application/json"),
+        ("*/*", "application/json"),
+        ("image/png;q=0.1, application/json", "application/json"),
+        ("text/html", "application/json"),
+        ("image/png;q=nonsense", "application/json"),
+    ],
+)
+def test_the_accept_header_chooses(client: httpx.Client, files: list[Path], accept: str, kind: str):
+    response = client.post(
+        "/v1/categories/striped/inspect",
+        content=files[0].read_bytes(),
+        headers={"Content-Type": "image/jpeg", "Accept": accept},
+    )
+    assert response.headers["content-type"] == kind
+
+
+def test_a_form_and_a_body_are_the_same(client: httpx.Client, files: list[Path], offline: dict):
+    for path in files[:3]:
+        response = client.post("/v1/categories/striped/inspect", files={"image": (path.name, path.read_bytes())})
+        same_verdict(response.json(), offline["striped"][path.name])
+
+
+def test_bytes_of_unknown_kind_are_looked_at(client: httpx.Client, files: list[Path], offline: dict):
+    for headers in ({"Content-Type": "application/octet-stream"}, {}):
+        response = client.post("/v1/categories/striped/inspect", content=files[0].read_bytes(), headers=headers)
+        same_verdict(response.json(), offline["striped"][files[0].name])
+
+
+def test_a_large_photograph_is_answered(client: httpx.Client):
+    buffer = io.BytesIO()
+    Image.fromarray(surface(3, size=(3000, 4000))).save(buffer, "JPEG")
+    answer = client.post(
+        "/v1/categories/striped/inspect?localize=always",
+        content=buffer.getvalue(),
+        headers={"Content-Type": "image/jpeg"},
+    ).json()
+    assert (answer["image"]["width"], answer["image"]["height"]) == (4000, 3000)
+
+
+def test_a_batch_answers_in_order_and_a_bad_image_spoils_nothing(
+    client: httpx.Client, files: list[Path], offline: dict
+):
+    parts = [("image", (path.name, path.read_bytes())) for path in files[:4]]
+    parts.insert(2, ("image", ("broken.png", b"nonsense")))
+    parts.insert(4, ("image", ("empty.png", b"")))
+    response = client.post("/v1/categories/striped/inspect-batch", files=parts)
+    assert response.status_code == 200
+    results = response.json()["results"]
+    assert [result.get("status", 200) for result in results] == [200, 200, 422, 200, 400, 200]
+    for path, result in zip(files[:4], [results[index] for index in (0, 1, 3, 5)], strict=True):
+        same_verdict(result, offline["striped"][path.name])
+
+
+def test_a_full_batch_is_answered(client: httpx.Client, files: list[Path], offline: dict):
+    parts = [("image", (path.name, path.read_bytes())) for path in files * 2]
+    results = client.post("/v1/categories/fresh/inspect-batch?localize=never", files=parts).json()["results"]
+    assert len(results) == 32
+    for path, result in zip(files * 2, results, strict=True):
+        same_verdict(result, offline["fresh"][path.name])

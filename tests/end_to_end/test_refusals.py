@@ -1,0 +1,256 @@
+"""Every way a request can be wrong gets its status, a problem document and a sentence a person can act on."""
+
+import io
+import json
+import shutil
+import signal
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.conftest import Factory
+from tests.end_to_end.conftest import GatedServer, Server, running_server
+
+URL = "/v1/categories/striped/inspect"
+BATCH = "/v1/categories/striped/inspect-batch"
+PNG = {"Content-Type": "image/png"}
+
+
+@pytest.fixture
+def png(factory: Factory) -> bytes:
+    return (factory.data / "good" / "000.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def small(factory: Factory) -> Iterator[Server]:
+    """A server with small limits."""
+    with running_server(
+        factory.weights, max_image_bytes="40000", max_image_pixels="10000", max_batch_images="3"
+    ) as started:
+        yield started
+
+
+def problem(response: httpx.Response, status: int, kind: str) -> str:
+    """Checks the whole form of a problem and returns its sentence."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert body["type"] == f"urn:eca-inspect:problem:{kind}"
+    assert body["status"] == status
+    assert body["title"]
+    assert "Traceback" not in response.text
+    assert ("retry-after" in response.headers) == (status in (429, 503))
+    return str(body["detail"])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [{"content": b"", "headers": PNG}, {"files": {"image": ("empty.png", b"")}}],
+    ids=["body", "form"],
+)
+def test_400_nothing_sent(client: httpx.Client, sent: dict):
+    assert "empty" in problem(client.post(URL, **sent), 400, "empty-body")
+
+
+def test_400_form_without_the_field(client: httpx.Client, png: bytes):
+    for url in (URL, BATCH):
+        assert "no field 'image'" in problem(client.post(url, files={"photo": ("a.png", png)}), 400, "no-image")
+        assert "must be a file" in problem(client.post(url, files={"image": (None, "text")}), 400, "no-image")
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary=x"])
+def test_400_malformed_form(client: httpx.Client, content_type: str):
+    for url in (URL, BATCH):
+        response = client.post(url, content=b"--y\r\nnot a form", headers={"Content-Type": content_type})
+        assert "form" in problem(response, 400, "malformed-form")
+
+
+def test_404_unknown_category_lists_the_known(client: httpx.Client, png: bytes):
+    for response in (
+        client.post("/v1/categories/bottle/inspect", content=png, headers=PNG),
+        client.post("/v1/categories/bottle/inspect-batch", files={"image": ("a.png", png)}),
+        client.get("/v1/categories/bottle"),
+    ):
+        assert "known: fresh, striped" in problem(response, 404, "unknown-category")
+        assert response.json()["categories"] == ["fresh", "striped"]
+
+
+def test_404_and_405_elsewhere_are_problems_too(client: httpx.Client):
+    problem(client.get("/v2/nothing"), 404, "not-found")
+    problem(client.get(URL), 405, "method-not-allowed")
+    problem(client.post("/v1/categories/..%2F..%2Fetc/inspect", content=b"x", headers=PNG), 404, "not-found")
+
+
+def test_413_too_many_bytes_declared(small: Server):
+    response = httpx.post(small.url + URL, content=bytes(40_001), headers=PNG)
+    assert "40000" in problem(response, 413, "too-many-bytes")
+
+
+def test_413_is_answered_before_the_body_is_sent(small: Server):
+    host, port = small.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(
+            f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99999999999\r\n\r\n".encode()
+        )
+        assert connection.recv(12) == b"HTTP/1.1 413"
+
+
+def test_413_too_many_bytes_undeclared(small: Server):
+    chunks = (bytes(10_000) for _ in range(5))
+    assert "40000" in problem(httpx.post(small.url + URL, content=chunks, headers=PNG), 413, "too-many-bytes")
+
+
+def test_413_too_many_bytes_in_a_form(small: Server, png: bytes):
+    problem(httpx.post(small.url + URL, files={"image": ("a.png", bytes(50_000))}), 413, "too-many-bytes")
+    problem(httpx.post(small.url + URL, files={"image": ("a.png", bytes(500_000))}), 413, "too-many-bytes")
+    results = httpx.post(
+        small.url + BATCH, files=[("image", ("a.png", bytes(50_000))), ("image", ("b.png", png))]
+    ).json()["results"]
+    assert [result.get("status", 200) for result in results] == [413, 200]
+
+
+def test_413_too_many_pixels(small: Server):
+    buffer = io.BytesIO()
+    Image.new("L", (101, 100)).save(buffer, "PNG")
+    assert "101x100" in problem(
+        httpx.post(small.url + URL, content=buffer.getvalue(), headers=PNG), 413, "too-many-pixels"
+    )
+
+
+def test_413_a_bomb_is_not_decoded(client: httpx.Client):
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    problem(client.post(URL, content=data, headers=PNG), 413, "too-many-pixels")
+
+
+def test_413_too_many_images(small: Server, png: bytes):
+    parts = [("image", ("a.png", png))] * 4
+    assert "at most 3" in problem(httpx.post(small.url + BATCH, files=parts), 413, "too-many-images")
+    assert "at most 3" in problem(httpx.post(small.url + BATCH, files=parts * 3), 413, "too-many-images")
+    assert "exactly one" in problem(httpx.post(small.url + URL, files=parts[:2]), 413, "too-many-images")
+
+
+@pytest.mark.parametrize(
+    "media_type", ["image/gif", "text/plain", "application/json", "application/x-www-form-urlencoded"]
+)
+def test_415_other_media_types(client: httpx.Client, png: bytes, media_type: str):
+    sentence = problem(
+        client.post(URL, content=png, headers={"Content-Type": media_type}), 415, "unsupported-media-type"
+    )
+    assert media_type in sentence
+    assert "image/jpeg" in sentence
+
+
+def test_415_a_batch_is_a_form(client: httpx.Client, png: bytes):
+    problem(client.post(BATCH, content=png, headers=PNG), 415, "unsupported-media-type")
+
+
+def test_422_not_decodable(client: httpx.Client, png: bytes):
+    for data in (b"nonsense", png[: len(png) // 2], b"GIF89a" + bytes(100)):
+        problem(client.post(URL, content=data, headers=PNG), 422, "not-decodable")
+
+
+def test_422_wrong_parameter(client: httpx.Client, png: bytes):
+    sentence = problem(client.post(URL + "?localize=maybe", content=png, headers=PNG), 422, "invalid-request")
+    assert "localize" in sentence
+    assert "auto" in sentence
+
+
+@pytest.mark.parametrize("gated", [{"queue_size": 4, "max_batch_images": 4, "device_batch": 1}], indirect=True)
+def test_429_queue_full_and_the_accepted_are_answered(gated: GatedServer, png: bytes):
+    with ThreadPoolExecutor(4) as pool:
+        accepted = [pool.submit(httpx.post, gated.url + URL, content=png, headers=PNG, timeout=60) for _ in range(4)]
+        assert gated.gate.reached.acquire(timeout=30)
+        deadline = time.monotonic() + 30
+        while "inspect_in_flight_images 4.0" not in httpx.get(gated.url + "/metrics").text:
+            assert time.monotonic() < deadline
+        problem(httpx.post(gated.url + URL, content=png, headers=PNG), 429, "queue-full")
+        problem(httpx.post(gated.url + BATCH, files={"image": ("a.png", png)}), 429, "queue-full")
+        gated.gate.open.set()
+        assert [future.result().status_code for future in accepted] == [200] * 4
+    metrics = httpx.get(gated.url + "/metrics").text
+    assert "inspect_in_flight_images 0.0" in metrics
+    assert 'inspect_images_total{category="striped",outcome="queue-full"} 2.0' in metrics
+
+
+@pytest.mark.parametrize("gated", [{"deadline_seconds": 0.3}], indirect=True)
+def test_504_deadline_passed(gated: GatedServer, png: bytes):
+    problem(httpx.post(gated.url + URL, content=png, headers=PNG, timeout=30), 504, "deadline-passed")
+    results = httpx.post(gated.url + BATCH, files={"image": ("a.png", png)}, timeout=30).json()["results"]
+    assert results[0]["status"] == 504
+    gated.gate.open.set()
+    assert httpx.post(gated.url + URL, content=png, headers=PNG, timeout=30).status_code in (200, 504)
+
+
+def test_500_an_internal_error_tells_nothing_of_the_inside(
+    gated: GatedServer, png: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*arguments: object, **options: object) -> object:
+        raise RuntimeError("secret path /etc/keys")
+
+    monkeypatch.setattr("service.engine.detect", fail)
+    response = httpx.post(gated.url + URL, content=png, headers=PNG, timeout=30)
+    assert "log" in problem(response, 500, "internal-error")
+    assert "secret" not in response.text
+    assert httpx.get(gated.url + "/readyz").status_code == 200
+
+
+def test_503_a_refused_category_and_the_others_serve(factory: Factory, png: bytes, tmp_path: Path):
+    weights = Path(shutil.copytree(factory.weights, tmp_path / "weights"))
+    card = json.loads((weights / "striped" / "card.json").read_text())
+    (weights / "striped" / "card.json").write_text(json.dumps(card | {"schema_version": 99}))
+    with running_server(weights) as server:
+        response = httpx.post(server.url + URL, content=png, headers=PNG)
+        assert "schema version 99" in problem(response, 503, "category-refused")
+        listed = {one["category"]: one for one in httpx.get(server.url + "/v1/categories").json()["categories"]}
+        assert listed["striped"]["status"] == "refused"
+        assert "schema version 99" in listed["striped"]["reason"]
+        assert listed["fresh"]["status"] == "ready"
+        assert httpx.get(server.url + "/readyz").status_code == 200
+        other = httpx.post(server.url + "/v1/categories/fresh/inspect", content=png, headers=PNG)
+        assert other.status_code == 200
+        assert any("schema version 99" in line for line in server.log)
+
+
+def test_503_not_ready_without_a_category(tmp_path: Path):
+    with running_server(tmp_path) as server:
+        problem(httpx.get(server.url + "/readyz"), 503, "no-category")
+        assert httpx.get(server.url + "/livez").status_code == 200
+        assert httpx.get(server.url + "/v1/categories").json() == {"categories": []}
+
+
+def test_503_shutting_down(gated: GatedServer, png: bytes):
+    """The engine closes first; a connection that is still open is told so."""
+    with httpx.Client(base_url=gated.url, timeout=30) as client:
+        assert client.get("/readyz").status_code == 200
+        gated.gate.open.set()
+        gated.server.config.loaded_app.state.parts.engine.close()
+        problem(client.post(URL, content=png, headers=PNG), 503, "shutting-down")
+        problem(client.get("/readyz"), 503, "shutting-down")
+        problem(client.get("/livez"), 503, "not-alive")
+
+
+def test_sigterm_answers_what_was_accepted(factory: Factory, png: bytes):
+    with running_server(factory.weights, device_batch="1") as server, ThreadPoolExecutor(16) as pool:
+        futures = [pool.submit(httpx.post, server.url + URL, content=png, headers=PNG, timeout=60) for _ in range(16)]
+        while "inspect_batch_size_images_count 0.0" in httpx.get(server.url + "/metrics").text:
+            time.sleep(0.005)
+        server.process.send_signal(signal.SIGTERM)
+        statuses = []
+        for future in futures:
+            try:
+                statuses.append(future.result().status_code)
+            except httpx.ConnectError:
+                statuses.append(None)  # not accepted: the socket was closed already
+        assert server.process.wait(60) == 0
+    assert set(statuses) <= {200, None}
+    assert statuses.count(200) >= 1

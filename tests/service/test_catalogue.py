@@ -1,0 +1,81 @@
+"""A bad category is refused with its reason; the others serve."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.teachers import save_teacher
+from model.vgg import Teacher, vgg16_plan
+from service.catalogue import Catalogue, Refused
+from service.problems import Problem
+from tests.conftest import Factory
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def weights(factory: Factory, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(factory.weights, tmp_path / "weights"))
+
+
+def statuses(catalogue: Catalogue) -> dict[str, str]:
+    return {summary.category: summary.status for summary in catalogue.summaries()}
+
+
+def reason(catalogue: Catalogue, category: str) -> str:
+    entry = catalogue.find(category)
+    assert isinstance(entry, Refused)
+    return entry.reason
+
+
+def test_categories_share_one_teacher(weights: Path):
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    first, second = catalogue.ready()
+    assert first.detector.teacher is second.detector.teacher
+    catalogue.warm_up()
+
+
+def test_a_damaged_category_is_refused_and_the_other_serves(weights: Path):
+    student = weights / "striped" / "student.safetensors"
+    student.write_bytes(student.read_bytes()[:-10])
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    assert statuses(catalogue) == {"fresh": "ready", "striped": "refused"}
+    assert "not the file its card was written for" in reason(catalogue, "striped")
+    with pytest.raises(Problem) as problem:
+        catalogue.require("striped")
+    assert problem.value.status == 503
+
+
+def test_another_teacher_is_refused_with_the_way_to_the_right_one(weights: Path):
+    shutil.rmtree(weights / "teachers")
+    save_teacher(Teacher(vgg16_plan((8, 12, 16, 20, 24))), weights / "teachers", "narrow")
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    assert set(statuses(catalogue).values()) == {"refused"}
+    assert "not the one this student learned from" in reason(catalogue, "fresh")
+    assert "eca-inspect teacher fetch" in reason(catalogue, "fresh")
+
+
+def test_a_missing_teacher_is_refused(weights: Path):
+    shutil.rmtree(weights / "teachers")
+    assert "is not in" in reason(Catalogue(weights, weights / "teachers", CPU), "fresh")
+
+
+def test_folders_that_are_no_category_are_refused_or_passed_over(weights: Path):
+    (weights / ".training").mkdir()
+    (weights / "README.md").write_text("about")
+    (weights / "empty").mkdir()
+    (weights / "bad name").mkdir()
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    assert statuses(catalogue) == {"bad name": "refused", "empty": "refused", "fresh": "ready", "striped": "ready"}
+
+
+def test_an_unknown_category_names_the_known(weights: Path):
+    with pytest.raises(Problem, match="no category 'nothing'; known: fresh, striped") as problem:
+        Catalogue(weights, weights / "teachers", CPU).find("nothing")
+    assert problem.value.status == 404
+
+
+def test_a_missing_folder_is_an_empty_catalogue(tmp_path: Path):
+    assert Catalogue(tmp_path / "nothing", tmp_path, CPU).names() == []

@@ -1,0 +1,218 @@
+"""The engine: batches of what is there, one image's failure its own, nothing accepted is lost."""
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from model.detector import Detector, detect
+from model.lifecycle import load_detector
+from service import engine as engine_module
+from service.engine import Engine, EngineClosedError, Job, QueueFullError
+from service.schemas import Localize
+from tests.conftest import Factory
+
+
+@pytest.fixture(scope="module")
+def striped(factory: Factory) -> Detector:
+    return load_detector(factory.weights, factory.teachers, "striped")[1]
+
+
+@pytest.fixture(scope="module")
+def fresh(factory: Factory) -> Detector:
+    """Of another image size, and with a teacher object of its own."""
+    return load_detector(factory.weights, factory.teachers, "fresh")[1]
+
+
+@pytest.fixture
+def sizes() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def engine(sizes: list[int]) -> Iterator[Engine]:
+    running = Engine(max_admitted=64, max_batch=8, on_batch=sizes.append)
+    yield running
+    running.close()
+
+
+class Gate:
+    """Stands before the real `detect`: lets batches through only when told."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Semaphore(0)
+        self.open = threading.Event()
+
+    def __call__(self, *arguments: object, **options: object) -> object:
+        self.reached.release()
+        assert self.open.wait(30)
+        return detect(*arguments, **options)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate()
+    monkeypatch.setattr(engine_module, "detect", made)
+    yield made
+    made.open.set()
+
+
+def image(seed: int, size: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def job(
+    detector: Detector, seed: int, *, size: int = 64, localize: Localize = Localize.NEVER, threshold: float = 0.0
+) -> Job:
+    return Job(image(seed, size), detector, threshold, localize)
+
+
+def test_an_idle_engine_answers_a_lone_image_at_once(engine: Engine, striped: Detector, sizes: list[int]):
+    outcome = engine.submit(job(striped, 1)).result(30)
+    assert outcome.score == pytest.approx(striped(image(1)[None]).scores[0], rel=1e-6)
+    assert outcome.anomaly_map is None
+    assert sizes == [1]
+
+
+def test_what_gathers_while_the_device_is_busy_becomes_one_batch(
+    engine: Engine, striped: Detector, sizes: list[int], gate: Gate
+):
+    futures = [engine.submit(job(striped, 0))]
+    assert gate.reached.acquire(timeout=30)
+    futures += [engine.submit(job(striped, seed)) for seed in range(1, 12)]
+    assert engine.depth == 11
+    gate.open.set()
+    scores = [future.result(30).score for future in futures]
+    assert sizes == [1, 8, 3]  # eight is the limit
+    expected = striped(np.stack([image(seed) for seed in range(12)])).scores
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+def test_mixed_categories_and_sizes_are_answered_each_with_its_own(
+    engine: Engine, striped: Detector, fresh: Detector, gate: Gate
+):
+    plan = [(striped, 64), (fresh, 96)] * 5
+    futures = [engine.submit(job(detector, seed, size=size)) for seed, (detector, size) in enumerate(plan)]
+    gate.open.set()
+    for seed, ((detector, size), future) in enumerate(zip(plan, futures, strict=True)):
+        assert future.result(30).score == pytest.approx(detector(image(seed, size)[None]).scores[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("localize", "threshold", "has_map"),
+    [
+        (Localize.NEVER, 0.0, False),
+        (Localize.ALWAYS, np.inf, True),
+        (Localize.AUTO, 0.0, True),
+        (Localize.AUTO, np.inf, False),
+    ],
+)
+def test_maps_are_made_only_where_wanted(
+    engine: Engine, striped: Detector, localize: Localize, threshold: float, has_map: bool
+):
+    outcome = engine.submit(job(striped, 5, localize=localize, threshold=threshold)).result(30)
+    assert (outcome.anomaly_map is not None) == has_map
+    assert (outcome.localization_seconds > 0) == has_map
+    if has_map:
+        np.testing.assert_allclose(
+            outcome.anomaly_map, striped(image(5)[None], maps=True).maps[0], rtol=1e-3, atol=1e-6
+        )
+
+
+def test_an_image_that_fails_fails_alone(
+    engine: Engine, striped: Detector, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+):
+    poison = image(99)
+    started, go_on = threading.Event(), threading.Event()
+
+    def detect_unless_poisoned(images: np.ndarray, *arguments: object, **options: object) -> object:
+        started.set()
+        assert go_on.wait(30)
+        if any(np.array_equal(one, poison) for one in images):
+            raise RuntimeError("poisoned")
+        return detect(images, *arguments, **options)
+
+    monkeypatch.setattr(engine_module, "detect", detect_unless_poisoned)
+    first = engine.submit(job(striped, 0))
+    assert started.wait(30)
+    futures = [engine.submit(job(striped, seed)) for seed in (1, 2, 99, 3)]
+    go_on.set()
+    assert first.result(30).score > 0
+    assert [future.exception(30) is None for future in futures] == [True, True, False, True]
+    with pytest.raises(RuntimeError, match="poisoned"):
+        futures[2].result()
+    assert engine.running
+    assert engine.submit(job(striped, 7)).result(30).score > 0
+
+
+def test_a_score_that_is_not_finite_is_an_error_not_a_verdict(
+    engine: Engine, striped: Detector, monkeypatch: pytest.MonkeyPatch
+):
+    def not_a_number(*arguments: object, **options: object) -> object:
+        found = detect(*arguments, **options)
+        found.scores[:] = np.nan
+        return found
+
+    monkeypatch.setattr(engine_module, "detect", not_a_number)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        engine.submit(job(striped, 1)).result(30)
+
+
+def test_an_image_nobody_waits_for_never_reaches_the_device(
+    engine: Engine, striped: Detector, sizes: list[int], gate: Gate
+):
+    first = engine.submit(job(striped, 0))
+    assert gate.reached.acquire(timeout=30)
+    gone, stays = engine.submit(job(striped, 1)), engine.submit(job(striped, 2))
+    assert gone.cancel()
+    gate.open.set()
+    assert stays.result(30).score > 0
+    assert first.result(30).score > 0
+    assert sizes == [1, 1]
+
+
+def test_admission_is_bounded_and_places_come_back():
+    engine = Engine(max_admitted=3, max_batch=8)
+    with engine.admit(2):
+        assert engine.admitted == 2
+        with pytest.raises(QueueFullError), engine.admit(2):
+            pass
+        with engine.admit():
+            assert engine.admitted == 3
+    assert engine.admitted == 0
+    engine.close()
+    with pytest.raises(EngineClosedError), engine.admit():
+        pass
+
+
+def test_closing_finishes_what_was_accepted_and_takes_no_more(striped: Detector, gate: Gate):
+    engine = Engine(max_admitted=64, max_batch=2)
+    futures = [engine.submit(job(striped, seed)) for seed in range(5)]
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    gate.open.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert all(future.result(0).score > 0 for future in futures)
+    assert not engine.running
+    with pytest.raises(EngineClosedError):
+        engine.submit(job(striped, 9))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_ever_when_the_thread_dies(striped: Detector, gate: Gate):
+    def die_in_the_second_batch(size: int) -> None:
+        if sizes:
+            raise SystemExit
+        sizes.append(size)
+
+    sizes: list[int] = []
+    engine = Engine(max_admitted=64, max_batch=1, on_batch=die_in_the_second_batch)
+    first, *waiting = (engine.submit(job(striped, seed)) for seed in range(3))
+    gate.open.set()
+    assert first.result(30).score > 0
+    for future in waiting:
+        with pytest.raises(EngineClosedError):
+            future.result(30)
+    assert not engine.running

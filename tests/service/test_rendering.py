@@ -1,0 +1,85 @@
+"""Pictures and regions in the pixels of the image that was sent."""
+
+import base64
+
+import cv2
+import numpy as np
+import pytest
+
+from service.rendering import HEAT_OF_NORMAL, heat_of, localization_of, overlay_of, png, regions_of
+
+
+def spot_map(size: int = 64) -> np.ndarray:
+    """A map that is calm but for two spots, the upper left one stronger."""
+    anomaly_map = np.full((size, size), 0.2, dtype=np.float32)
+    anomaly_map[8:16, 4:12] = 6.0
+    anomaly_map[48:52, 40:56] = 3.0
+    return anomaly_map
+
+
+def decoded(text: str) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (640, 320), (31, 97), (1, 500), (2000, 3)])
+def test_heat_map_and_mask_have_the_images_size(width: int, height: int):
+    found = localization_of(heat_of(spot_map(), 2.0, width, height))
+    heatmap, mask = decoded(found.heatmap_png), decoded(found.mask_png)
+    assert heatmap.shape == mask.shape == (height, width)
+    assert heatmap.dtype == mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, np.where(heatmap > HEAT_OF_NORMAL, 255, 0))
+    assert sum(region.area for region in found.regions) == (mask > 0).sum()
+
+
+def test_regions_are_boxes_areas_and_peaks_in_image_pixels():
+    strong, weak = regions_of(heat_of(spot_map(), 2.0, 640, 320))  # ten times wider, five times higher
+    assert (strong.peak.value, weak.peak.value) == (pytest.approx(3.0), pytest.approx(1.5))
+    assert strong.box.x == pytest.approx(40, abs=8)
+    assert strong.box.y == pytest.approx(40, abs=4)
+    assert strong.box.width == pytest.approx(80, abs=16)
+    assert strong.box.height == pytest.approx(40, abs=8)
+    assert strong.area == pytest.approx(80 * 40, rel=0.4)
+    for region in (strong, weak):
+        assert region.box.x <= region.peak.x < region.box.x + region.box.width
+        assert region.box.y <= region.peak.y < region.box.y + region.box.height
+
+
+def test_a_good_part_shows_a_calm_map_and_no_region():
+    found = localization_of(heat_of(np.full((64, 64), 1.9, dtype=np.float32), 2.0, 100, 100))
+    assert found.regions == []
+    assert decoded(found.heatmap_png).max() <= HEAT_OF_NORMAL
+    assert decoded(found.mask_png).max() == 0
+
+
+def test_heat_saturates_at_four_times_normal():
+    heatmap = decoded(localization_of(heat_of(np.full((64, 64), 100.0, dtype=np.float32), 2.0, 64, 64)).heatmap_png)
+    assert (heatmap == 255).all()
+
+
+def test_the_number_of_regions_is_bounded_and_the_strongest_are_kept():
+    noisy = np.zeros((64, 64), dtype=np.float32)
+    noisy[::4, ::4] = np.linspace(2, 5, 256).reshape(16, 16)
+    found = regions_of(heat_of(noisy, 1.0, 64, 64))
+    assert len(found) == 100
+    assert found[0].peak.value == pytest.approx(5)
+    assert found[-1].peak.value > 3.5
+
+
+def test_the_overlay_leaves_a_calm_part_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(overlay_of(image, None), image)
+    calm = heat_of(np.full((64, 64), 0.4, dtype=np.float32), 1.0, 70, 50)
+    np.testing.assert_array_equal(overlay_of(image, calm), image)
+
+
+def test_the_overlay_paints_the_fault_and_only_near_it():
+    image = np.full((64, 64, 3), 120, dtype=np.uint8)
+    picture = overlay_of(image, heat_of(spot_map(), 2.0, 64, 64))
+    assert (picture[11, 8] != 120).any()
+    assert (picture[32, 32] == 120).all()
+
+
+def test_png_keeps_colours():
+    image = np.zeros((2, 3, 3), dtype=np.uint8)
+    image[:, :, 0] = 200  # red
+    assert (cv2.imdecode(np.frombuffer(png(image), np.uint8), cv2.IMREAD_COLOR)[0, 0] == (0, 0, 200)).all()

@@ -1,0 +1,44 @@
+"""Settings come from the environment, and impossible ones are refused."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings
+
+
+def test_defaults_are_the_documented_limits():
+    settings = Settings()
+    assert settings.max_image_bytes == 32 * 1024 * 1024
+    assert settings.max_image_pixels == 64_000_000
+    assert settings.max_batch_images == 32
+    assert settings.deadline_seconds == 30
+    assert settings.queue_size == 256
+    assert settings.host == "127.0.0.1"
+
+
+def test_the_environment_overrides(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("INSPECT_WEIGHTS", "/srv/weights")
+    monkeypatch.setenv("INSPECT_PORT", "9000")
+    settings = Settings()
+    assert settings.port == 9000
+    assert settings.teachers_folder == Path("/srv/weights/teachers")
+    monkeypatch.setenv("INSPECT_TEACHERS", "/srv/teachers")
+    assert Settings().teachers_folder == Path("/srv/teachers")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INSPECT_PORT", "70000"),
+        ("INSPECT_DEADLINE_SECONDS", "0"),
+        ("INSPECT_QUEUE_SIZE", "many"),
+        ("INSPECT_LOG_LEVEL", "loud"),
+        ("INSPECT_MAX_BATCH_IMAGES", "257"),
+    ],
+)
+def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError):
+        Settings()
