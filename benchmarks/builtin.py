@@ -1,0 +1,151 @@
+"""Makes what is built in, from nothing but this repository's code, and measures it on images with unseen seeds.
+
+Run `make builtin`. It writes the category into weights/, sample images into samples/, the README's picture into
+docs/images/, the API documentation's examples into service/examples/, and the figures into benchmarks/results/.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+from fastapi.testclient import TestClient
+from PIL import Image, ImageDraw, ImageFont
+
+from benchmarks.record import machine_and_commit
+from model.datasets import mvtec_test
+from model.lifecycle import evaluate_category
+from model.synthetic import DEFECTS, defective_image, normal_image, write_dataset
+from service.app import create_app
+from service.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+WEIGHTS = ROOT / "weights"
+CATEGORY = "machined-plate"
+EPOCHS = 60
+TRAINING_SEED, TEST_SEED, SAMPLE_SEED = 1, 2, 3
+
+
+def eca_inspect(*arguments: str) -> None:
+    """Runs the command line, as a user would."""
+    command = [str(Path(sys.executable).with_name("eca-inspect")), *arguments]
+    print("$ eca-inspect", *arguments, flush=True)
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+def make_category(data: Path) -> None:
+    """Trains on 200 generated plates (40 more are held out) and calibrates on 60 good and 60 faulty ones."""
+    write_dataset(data, train=240, test_good=60, test_each=60 // len(DEFECTS), seed=TRAINING_SEED)
+    eca_inspect(
+        "train", CATEGORY, "--data", str(data), "--teacher", "compact", "--epochs", str(EPOCHS), "--replace",
+        "--device", "cpu",
+    )  # fmt: skip
+    eca_inspect("calibrate", CATEGORY, "--data", str(data), "--share", "1", "--device", "cpu")
+
+
+def measure(data: Path) -> dict[str, object]:
+    """Evaluates on 100 good and 25 faulty plates of each kind, all of unseen seeds."""
+    write_dataset(data, train=0, test_good=100, test_each=25, seed=TEST_SEED)
+    samples = mvtec_test(data)
+    found = evaluate_category(
+        WEIGHTS, WEIGHTS / "teachers", CATEGORY,
+        [one for one in samples if one.defect is None], [one for one in samples if one.defect is not None],
+    )  # fmt: skip
+    return asdict(found)
+
+
+def make_samples(folder: Path) -> list[Path]:
+    """One good plate and one of each fault, of a third seed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    paths = []
+    for index, name in enumerate(("good", *DEFECTS)):
+        rng = np.random.default_rng([SAMPLE_SEED, index])
+        image = normal_image(rng) if name == "good" else defective_image(rng, name)[0]
+        path = folder / f"{name}.png"
+        Image.fromarray(image).save(path)
+        paths.append(path)
+    return paths
+
+
+def make_picture(client: httpx.Client, samples: list[Path], path: Path) -> None:
+    """A row of samples above the row of what the server answers for them, with its verdicts."""
+    font = ImageFont.load_default(size=15)
+    side, caption = 256, 48
+    sheet = Image.new("RGB", (side * len(samples), 2 * side + caption), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, sample in enumerate(samples):
+        response = client.post(
+            f"/v1/categories/{CATEGORY}/inspect", content=sample.read_bytes(),
+            headers={"Content-Type": "image/png", "Accept": "image/png"},
+        )  # fmt: skip
+        overlay = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
+        sheet.paste(Image.open(sample), (column * side, 0))
+        sheet.paste(Image.fromarray(cv2.cvtColor(overlay, cv2.COLOR_BGR2RGB)), (column * side, side))
+        headers = response.headers
+        verdict = f"{sample.stem}: {headers['x-anomaly-decision']}"
+        scores = f"score {float(headers['x-anomaly-score']):.3g}, threshold {float(headers['x-anomaly-threshold']):.3g}"
+        draw.text((column * side + 6, 2 * side + 4), verdict, "black", font)
+        draw.text((column * side + 6, 2 * side + 24), scores, "black", font)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.quantize(128).save(path, optimize=True)
+
+
+def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> None:
+    """Real answers for the documentation; of a small image, so that their pictures stay short."""
+    url = f"/v1/categories/{CATEGORY}"
+
+    def small(path: Path) -> bytes:
+        ok, data = cv2.imencode(".png", cv2.resize(cv2.imread(str(path)), (64, 64), interpolation=cv2.INTER_AREA))
+        assert ok
+        return data.tobytes()
+
+    good, *faulty = samples
+    png = {"Content-Type": "image/png"}
+    inspect = f"{url}/inspect"
+    answers = {
+        "inspection": client.post(inspect + "?localize=always", content=small(faulty[0]), headers=png),
+        "batch": client.post(
+            f"{url}/inspect-batch?localize=never",
+            files=[("image", ("good.png", small(good))), ("image", ("broken.png", b"not an image"))],
+        ),
+        "categories": client.get("/v1/categories"),
+        "category": client.get(url),
+    }
+    for name, response in answers.items():
+        assert response.status_code == 200, response.text
+        (folder / f"{name}.json").write_text(json.dumps(response.json(), indent=1) + "\n")
+    problems = [
+        client.post(inspect, content=b"", headers=png),
+        client.get("/v1/categories/bottle"),
+        client.post(inspect, content=bytes(33 << 20), headers=png),
+        client.post(inspect, content=b"x", headers={"Content-Type": "text/plain"}),
+        client.post(inspect, content=b"not an image", headers=png),
+    ]
+    (folder / "problems.json").write_text(
+        json.dumps({str(response.status_code): response.json() for response in problems}, indent=1) + "\n"
+    )
+
+
+def main() -> None:
+    """Makes and measures everything that is built in."""
+    build = ROOT / "build" / "builtin"
+    shutil.rmtree(build, ignore_errors=True)
+    make_category(build / "training")
+    results = {"command": "make builtin", **machine_and_commit(), **measure(build / "test")}
+    (ROOT / "benchmarks" / "results").mkdir(exist_ok=True)
+    (ROOT / "benchmarks" / "results" / "builtin.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+    samples = make_samples(ROOT / "samples")
+    with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
+        make_picture(client, samples, ROOT / "docs" / "images" / "result.png")
+        record_examples(client, samples, ROOT / "service" / "examples")
+
+
+if __name__ == "__main__":
+    main()
