@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 MAX_PIXELS = 64_000_000
+PILLOW_MAX_PIXELS = 178_956_970
+"""Pillow itself refuses more than this."""
 
 
 class ImageError(ValueError):
@@ -46,8 +48,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 return _to_rgb(_upright(image))
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(str(error)) from None
+    except Image.DecompressionBombError:
+        raise ImageTooLargeError(f"the image declares more pixels than the {max_pixels} allowed") from None
     except UnidentifiedImageError:
         raise ImageError("not a JPEG, PNG, BMP, TIFF or WebP image") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files

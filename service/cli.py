@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -388,6 +389,8 @@ def serve(
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    # uvicorn sends SIGTERM to itself once more when it has shut down in order; that must not look like a failure.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     uvicorn.run(
         create_app(settings),
         host=settings.host,

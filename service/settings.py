@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.images import MAX_PIXELS
+from model.images import MAX_PIXELS, PILLOW_MAX_PIXELS
 
 
 class Settings(BaseSettings):
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(default=32 << 20, ge=1)
     """Largest image file accepted, bytes."""
 
-    max_image_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    max_image_pixels: int = Field(default=MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)
     """Most pixels an image may declare, checked before it is decoded."""
 
     max_batch_images: int = Field(default=32, ge=1)

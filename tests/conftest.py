@@ -1,5 +1,10 @@
 """Small real pairs, trained once for the whole run: nothing is mocked, only narrow and short."""
 
+import os
+
+# Networks this small gain nothing from threads, and on a busy machine threads that wait for each other cost a lot.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -11,8 +11,9 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def named(name: str) -> dict[str, Any]:
-    """The ``example`` of an OpenAPI media type, from ``NAME.json``."""
-    return {"example": _read(name)}
+    """The ``example`` of an OpenAPI media type, from ``NAME.json`` if it is recorded."""
+    recorded = _read(name)
+    return {"example": recorded} if recorded else {}
 
 
 def problem(status: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from model.detector import detect
 from service import engine as engine_module
@@ -101,7 +102,7 @@ class GatedServer:
 
     url: str
     gate: Gate
-    server: uvicorn.Server
+    app: FastAPI
 
 
 @pytest.fixture
@@ -109,7 +110,8 @@ def gated(factory: Factory, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     """Parametrize indirectly with a dictionary of settings."""
     settings = Settings(weights=factory.weights, **getattr(request, "param", {}))
     gate = Gate()
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_config=None, ws="none"))
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -119,7 +121,7 @@ def gated(factory: Factory, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         assert server.started
         monkeypatch.setattr(engine_module, "detect", gate)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield GatedServer(f"http://127.0.0.1:{port}", gate, server)
+        yield GatedServer(f"http://127.0.0.1:{port}", gate, app)
     finally:
         gate.open.set()
         server.should_exit = True

@@ -126,10 +126,13 @@ def test_413_too_many_pixels(small: Server):
 
 
 def test_413_a_bomb_is_not_decoded(client: httpx.Client):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    problem(client.post(URL, content=data, headers=PNG), 413, "too-many-pixels")
+    pixels = zlib.compress(bytes(1_000_000))
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    assert "64000000" in problem(client.post(URL, content=bomb, headers=PNG), 413, "too-many-pixels")
 
 
 def test_413_too_many_images(small: Server, png: bytes):
@@ -233,7 +236,7 @@ def test_503_shutting_down(gated: GatedServer, png: bytes):
     with httpx.Client(base_url=gated.url, timeout=30) as client:
         assert client.get("/readyz").status_code == 200
         gated.gate.open.set()
-        gated.server.config.loaded_app.state.parts.engine.close()
+        gated.app.state.parts.engine.close()
         problem(client.post(URL, content=png, headers=PNG), 503, "shutting-down")
         problem(client.get("/readyz"), 503, "shutting-down")
         problem(client.get("/livez"), 503, "not-alive")

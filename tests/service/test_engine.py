@@ -216,3 +216,4 @@ def test_nobody_waits_for_ever_when_the_thread_dies(striped: Detector, gate: Gat
         with pytest.raises(EngineClosedError):
             future.result(30)
     assert not engine.running
+    engine.close()
