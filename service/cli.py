@@ -108,6 +108,18 @@ def _device(name: str) -> torch.device:
         raise UsageError(str(error)) from None
 
 
+def _settings(**given: Any) -> Settings:
+    """The settings of the environment, with those given in place of them; None is not given."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        messages = []
+        for item in error.errors():
+            name = "INSPECT_" + "_".join(map(str, item["loc"])).upper() if item["loc"] else "settings"
+            messages.append(f"{name}: {item['msg']}")
+        raise UsageError("; ".join(messages)) from None
+
+
 def _teachers_folder(weights: Path, teachers: Path | None) -> Path:
     return teachers or weights / "teachers"
 
@@ -337,7 +349,7 @@ def inspect(
     answers: list[dict[str, object]] = []
     with _errors_in_plain_words():
         ready = Ready(*load_detector(weights, _teachers_folder(weights, teachers), category, _device(device)))
-        settings = Settings()
+        settings = _settings()
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         if overlay is not None:
             overlay.mkdir(parents=True, exist_ok=True)
@@ -373,19 +385,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; INSPECT_PORT.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of categories; INSPECT_WEIGHTS.")] = None,
 ) -> None:
-    """Serve all categories over HTTP. Every setting is an environment variable INSPECT_...; see the README."""
-    given: dict[str, Any] = {"host": host, "port": port, "weights": weights}
-    try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-        choose_device(settings.device)
-    except ValidationError as error:
-        for item in error.errors():
-            name = "INSPECT_" + "_".join(map(str, item["loc"])).upper() if item["loc"] else "settings"
-            typer.echo(f"error: {name}: {item['msg']}", err=True)
-        raise typer.Exit(1) from None
-    except ValueError as error:
-        typer.echo(f"error: INSPECT_DEVICE: {error}", err=True)
-        raise typer.Exit(1) from None
+    """Serve all categories over HTTP. Every setting is an environment variable INSPECT_...; see docs/deploying.md."""
+    with _errors_in_plain_words():
+        settings = _settings(host=host, port=port, weights=weights)
+        _device(settings.device)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.settings import Settings
+from tests.conftest import ROOT
 
 
 def test_defaults_are_the_documented_limits():
@@ -42,3 +43,12 @@ def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch, name: 
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError):
         Settings()
+
+
+def test_every_setting_is_documented_with_its_default():
+    page = (ROOT / "docs" / "deploying.md").read_text()
+    for name, field in Settings.model_fields.items():
+        row = next((line for line in page.splitlines() if line.startswith(f"| `INSPECT_{name.upper()}` ")), None)
+        assert row is not None, name
+        if field.default_factory is None and field.default is not None:
+            assert f"`{field.default:g}`" in row if isinstance(field.default, float) else f"`{field.default}`" in row

@@ -1,0 +1,228 @@
+"""The command line does what it says, and says plainly what it will not do."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner, Result
+
+from model.pair import read_card
+from service.cli import app
+from service.schemas import Inspection
+from tests.conftest import Factory, surface, write_images
+
+COMMAND = Path(sys.executable).with_name("eca-inspect")
+
+
+def run(*arguments: object, status: int = 0) -> Result:
+    """Runs a command in this process; its exit status must be this one."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == status, f"{result.output}\n{result.exception!r}"
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def weights(factory: Factory, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(factory.weights, tmp_path / "weights"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Fresh images: 10 good and 10 faulty, with masks that mark their middle."""
+    root = tmp_path / "photos"
+    write_images(root / "good", [surface(seed) for seed in range(500, 510)])
+    for sample in write_images(root / "bad" / "spot", [surface(seed, fault=True) for seed in range(600, 610)]):
+        mask = np.zeros((80, 80), np.uint8)
+        mask[20:60, 20:60] = 255
+        (root / "masks" / "spot").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / "masks" / "spot" / f"{sample.path.stem}_mask.png"), mask)
+    return root
+
+
+def test_from_a_folder_to_a_verdict(weights: Path, factory: Factory, photos: Path, tmp_path: Path):
+    options = ("--weights", weights, "--device", "cpu")
+    trained = run(
+        "train", "new", "--normal", factory.data / "train", "--teacher", "narrow", "--epochs", 20, "--image-size", 64,
+        "--batch-size", 8, "--seed", 3, "--no-omega", "--direction-weight", 0.05, *options,
+    )  # fmt: skip
+    assert "16 images to train on, 4 held out" in trained.output
+    assert "calibrate" in trained.output
+    card = read_card(weights / "new")
+    assert card.calibration.method == "normal-quantile"
+    assert (card.training.epochs, card.training.seed, card.direction_weight) == (20, 3, 0.05)
+    assert not card.architecture.weigh_distillation_layers
+
+    calibrated = run(
+        "calibrate", "new", "--normal", factory.data / "good", "--anomalous", factory.data / "bad", *options
+    )
+    assert "youden" in calibrated.output
+    assert "12 normal and 12 anomalous" in calibrated.output
+
+    judged = ("evaluate", "new", "--normal", photos / "good", "--anomalous", photos / "bad")
+    table = run(*judged, "--masks", photos / "masks", *options).output
+    for name in ("AUROC", "FPR", "FNR", "g-mean", "95 %", "pixel AUROC", "AUPRO", "AUROC of spot"):
+        assert name in table
+    found = json.loads(run(*judged, "--json", *options).stdout)
+    assert found["image"]["auroc"]["value"] > 0.9
+    assert found["image"]["auroc"]["low"] <= found["image"]["auroc"]["value"] <= found["image"]["auroc"]["high"]
+    assert found["pixel_auroc"] is None
+
+    overlays = tmp_path / "overlays"
+    faulty = photos / "bad" / "spot" / "000.png"
+    inspected = run("inspect", "new", faulty, "--overlay", overlays, "--json", *options)
+    (answer,) = json.loads(inspected.stdout)
+    assert Inspection.model_validate(answer).decision == "anomalous"
+    assert cv2.imread(str(overlays / "000.overlay.png")).shape == (80, 80, 3)
+    assert run("inspect", "new", faulty, *options).stdout.startswith("anomalous")
+
+
+def test_the_mvtec_layout_goes_all_the_way(weights: Path, tmp_path: Path):
+    root = tmp_path / "synthetic"
+    run("synthesize", root, "--train", 8, "--test-good", 4, "--test-each", 2)
+    options = ("--data", root, "--weights", weights)
+    run("train", "plate", "--teacher", "narrow", "--epochs", 1, "--image-size", 32, *options)
+    run("calibrate", "plate", "--share", 0.5, *options)
+    refused = run("evaluate", "plate", *options, status=1)
+    assert "has seen 7 of these images" in refused.stderr
+    assert "7 images left out" in run("evaluate", "plate", "--seen", "skip", *options).output
+    assert "4 normal and 10 anomalous" in run("evaluate", "plate", "--seen", "include", *options).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "new"), "either --data or --normal"),
+        (("train", "new", "--data", "x", "--normal", "y"), "either --data or --normal"),
+        (("train", "new", "--normal", "nowhere", "--teacher", "narrow"), "nowhere is not a folder"),
+        (("train", "../new", "--normal", "{data}/train", "--teacher", "narrow"), "cannot name a category"),
+        (("train", "striped", "--normal", "{data}/train", "--teacher", "narrow"), "--replace"),
+        (("train", "new", "--normal", "{data}/train", "--teacher", "narrow", "--resume"), "no interrupted training"),
+        (("train", "new", "--normal", "{data}/train", "--teacher", "missing"), "teacher fetch"),
+        (("train", "new", "--normal", "{data}/train", "--teacher", "narrow", "--device", "abacus"), "abacus"),
+        (("calibrate", "striped", "--anomalous", "{data}/bad"), "--normal"),
+        (("calibrate", "nothing", "--normal", "{data}/good"), "no category 'nothing'"),
+        (("calibrate", "striped", "--normal", "{data}/train"), "were trained on"),
+        (("calibrate", "striped", "--normal", "{data}/good", "--quantile", "1.5"), "quantile"),
+        (("evaluate", "striped", "--normal", "{data}/good"), "needs normal and anomalous"),
+        (("evaluate", "striped", "--normal", "{data}/good", "--anomalous", "{data}/bad"), "--seen skip"),
+        (("inspect", "nothing", "{data}/good/000.png"), "no category 'nothing'"),
+        (("teacher", "fetch", "--name", "mine"), "--from"),
+        (("teacher", "fetch", "--from", "nowhere.pth"), "no file nowhere.pth"),
+        (("teacher", "pretrain", "new", "--data", "{data}", "--widths", "1,2,3"), "five numbers"),
+        (("teacher", "pretrain", "new", "--data", "{data}/good"), "sub-folder"),
+        (("teacher", "pretrain", "narrow", "--data", "{data}"), "exists"),
+        (("synthesize", "{data}"), "not an empty folder"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(
+    factory: Factory, weights: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("INSPECT_WEIGHTS", str(weights))
+    before = sorted(weights.rglob("*"))
+    result = run(*(argument.format(data=factory.data) for argument in arguments), status=1)
+    assert message in result.stderr
+    assert sorted(weights.rglob("*")) == before
+
+
+def test_without_a_teacher_named_imagenet_is_wanted_and_two_ways_out_are_told(
+    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_network(*arguments: object, **options: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    message = run("train", "new", "--normal", factory.data / "train", "--weights", tmp_path, status=1).stderr
+    assert "no route to host" in message
+    assert "teacher fetch --from vgg16-397923af.pth" in message
+    assert "--teacher compact" in message
+    assert not (tmp_path / "new").exists()
+
+
+def test_unreadable_files_stop_training_unless_told(weights: Path, factory: Factory, tmp_path: Path):
+    folder = Path(shutil.copytree(factory.data / "train", tmp_path / "train"))
+    (folder / "broken.png").write_bytes(b"nonsense")
+    train = ("train", "new", "--normal", folder, "--teacher", "narrow", "--epochs", 1, "--weights", weights)
+    assert "broken.png" in run(*train, status=1).stderr
+    assert not (weights / "new").exists()
+    assert "broken.png" in run(*train, "--skip-unreadable").stderr
+    assert (weights / "new").is_dir()
+
+
+def test_ctrl_c_keeps_the_progress_and_resume_goes_on(weights: Path, factory: Factory):
+    train = ["train", "new", "--normal", str(factory.data / "train"), "--teacher", "narrow", "--weights", str(weights)]
+    process = subprocess.Popen(
+        [str(COMMAND), *train, "--epochs", "1000000", "--image-size", "32"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    said = ""
+    while "loss=" not in said:
+        said += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, rest
+    assert "--resume goes on" in rest
+    assert "Traceback" not in rest
+    assert not (weights / "new").exists()
+    run(*train, "--epochs", 2, "--image-size", 32, "--resume")
+    assert read_card(weights / "new").training.epochs >= 2
+    assert not list((weights / ".training").iterdir())
+
+
+def test_inspect_names_what_it_cannot_read_and_answers_the_rest(factory: Factory, tmp_path: Path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"nonsense")
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    good = factory.data / "good" / "000.png"
+    result = run(
+        "inspect", "striped", broken, good, tmp_path / "missing.png", empty, "--weights", factory.weights, status=1
+    )
+    assert len(result.stdout.splitlines()) == 1
+    assert str(good) in result.stdout
+    for name in ("broken.png", "missing.png", "empty.png"):
+        assert name in result.stderr
+
+
+def test_a_teacher_is_imported_from_a_file(factory: Factory, tmp_path: Path):
+    source = factory.teachers / "narrow.safetensors"
+    imported = run("teacher", "fetch", "--from", source, "--name", "mine", "--weights", tmp_path)
+    assert read_card(factory.weights / "striped").teacher.sha256 in imported.stdout
+    again = load_file(tmp_path / "teachers" / "mine.safetensors")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in load_file(source).items())
+
+
+def test_a_teacher_is_pretrained_with_its_provenance(factory: Factory, tmp_path: Path):
+    run(
+        "teacher", "pretrain", "mine", "--data", factory.data, "--epochs", 1, "--widths", "4,4,4,4,4", "--source",
+        "stripes", "--weights", tmp_path, "--device", "cpu",
+    )  # fmt: skip
+    record = json.loads((tmp_path / "teachers" / "mine.json").read_text())
+    assert (record["source"], record["images"], record["classes"], record["epochs"]) == ("stripes", 44, 3, 1)
+    assert 0 <= record["held_out_top1_accuracy"] <= 1
+    run("train", "new", "--normal", factory.data / "train", "--teacher", "mine", "--epochs", 1, "--weights", tmp_path)
+    assert read_card(tmp_path / "new").teacher.sha256 == record["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("INSPECT_PORT", "many", "INSPECT_PORT"), ("INSPECT_DEVICE", "abacus", "'abacus' cannot be used")],
+)
+def test_serve_refuses_impossible_settings(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str):
+    monkeypatch.setenv(name, value)
+    assert message in run("serve", status=1).stderr
+
+
+def test_inspect_refuses_impossible_settings(factory: Factory, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("INSPECT_MAX_IMAGE_BYTES", "none")
+    image = factory.data / "good" / "000.png"
+    assert "INSPECT_MAX_IMAGE_BYTES" in run("inspect", "striped", image, "--weights", factory.weights, status=1).stderr
