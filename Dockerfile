@@ -1,0 +1,41 @@
+# The inspection server. CUDA comes with the torch wheels, so a plain Python image is base enough; the host brings the
+# NVIDIA driver and its container toolkit. Any base with Python 3.11 or newer and its venv module will do.
+ARG BASE_IMAGE=python:3.11-slim
+FROM ${BASE_IMAGE}
+
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1
+
+# Dependencies first: this layer, by far the largest, is built again only when they change.
+WORKDIR /opt/eca-inspect
+COPY pyproject.toml constraints.txt ./
+RUN python3 -m venv /opt/venv \
+    && python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+       > /tmp/requirements.txt \
+    && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
+
+# The teachers: what is built in, and VGG16 for ImageNet unless told to do without (FETCH_TEACHER=0).
+COPY weights/teachers teachers
+COPY model model
+ARG FETCH_TEACHER=1
+RUN if [ "$FETCH_TEACHER" = 1 ]; then python -c \
+    'from pathlib import Path; from model.teachers import fetch_imagenet, save_teacher; save_teacher(fetch_imagenet(), Path("teachers"), "imagenet")' \
+    || { echo "To build without the ImageNet teacher: --build-arg FETCH_TEACHER=0" >&2; exit 1; }; fi
+
+COPY README.md LICENSE ./
+COPY service service
+RUN pip install --no-deps --editable .
+
+ENV INSPECT_HOST=0.0.0.0 \
+    INSPECT_PORT=8000 \
+    INSPECT_WEIGHTS=/weights \
+    INSPECT_TEACHERS=/opt/eca-inspect/teachers
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-c", \
+    "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['INSPECT_PORT'] + '/readyz', timeout=4)"]
+ENTRYPOINT ["eca-inspect"]
+CMD ["serve"]
