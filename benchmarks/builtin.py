@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -56,7 +55,7 @@ def measure(data: Path) -> dict[str, object]:
         WEIGHTS, WEIGHTS / "teachers", CATEGORY,
         [one for one in samples if one.defect is None], [one for one in samples if one.defect is not None],
     )  # fmt: skip
-    return asdict(found)
+    return found.as_dict()
 
 
 def make_samples(folder: Path) -> list[Path]:
@@ -76,8 +75,9 @@ def make_samples(folder: Path) -> list[Path]:
 def make_picture(client: httpx.Client, samples: list[Path], path: Path) -> None:
     """A row of samples above the row of what the server answers for them, with its verdicts."""
     font = ImageFont.load_default(size=15)
-    side, caption = 256, 48
-    sheet = Image.new("RGB", (side * len(samples), 2 * side + caption), "white")
+    side, gap, caption = 256, 4, 48
+    step = side + gap
+    sheet = Image.new("RGB", (step * len(samples) - gap, 2 * step + caption), "white")
     draw = ImageDraw.Draw(sheet)
     for column, sample in enumerate(samples):
         response = client.post(
@@ -85,34 +85,28 @@ def make_picture(client: httpx.Client, samples: list[Path], path: Path) -> None:
             headers={"Content-Type": "image/png", "Accept": "image/png"},
         )  # fmt: skip
         overlay = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
-        sheet.paste(Image.open(sample), (column * side, 0))
-        sheet.paste(Image.fromarray(cv2.cvtColor(overlay, cv2.COLOR_BGR2RGB)), (column * side, side))
+        sheet.paste(Image.open(sample), (column * step, 0))
+        sheet.paste(Image.fromarray(cv2.cvtColor(overlay, cv2.COLOR_BGR2RGB)), (column * step, step))
         headers = response.headers
         verdict = f"{sample.stem}: {headers['x-anomaly-decision']}"
         scores = f"score {float(headers['x-anomaly-score']):.3g}, threshold {float(headers['x-anomaly-threshold']):.3g}"
-        draw.text((column * side + 6, 2 * side + 4), verdict, "black", font)
-        draw.text((column * side + 6, 2 * side + 24), scores, "black", font)
+        draw.text((column * step + 6, 2 * step), verdict, "black", font)
+        draw.text((column * step + 6, 2 * step + 20), scores, "black", font)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.quantize(128).save(path, optimize=True)
+    sheet.save(path, quality=88, optimize=True)
 
 
 def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> None:
-    """Real answers for the documentation; of a small image, so that their pictures stay short."""
+    """Real answers for the API's documentation."""
     url = f"/v1/categories/{CATEGORY}"
-
-    def small(path: Path) -> bytes:
-        ok, data = cv2.imencode(".png", cv2.resize(cv2.imread(str(path)), (64, 64), interpolation=cv2.INTER_AREA))
-        assert ok
-        return data.tobytes()
-
-    good, *faulty = samples
-    png = {"Content-Type": "image/png"}
     inspect = f"{url}/inspect"
+    png = {"Content-Type": "image/png"}
+    images = {path.stem: path.read_bytes() for path in samples}
     answers = {
-        "inspection": client.post(inspect + "?localize=always", content=small(faulty[0]), headers=png),
+        "inspection": client.post(inspect, content=images["scratch"], headers=png),
         "batch": client.post(
             f"{url}/inspect-batch?localize=never",
-            files=[("image", ("good.png", small(good))), ("image", ("broken.png", b"not an image"))],
+            files=[("image", ("good.png", images["good"])), ("image", ("broken.png", b"not an image"))],
         ),
         "categories": client.get("/v1/categories"),
         "category": client.get(url),
@@ -143,7 +137,7 @@ def main() -> None:
     print(json.dumps(results, indent=2))
     samples = make_samples(ROOT / "samples")
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
-        make_picture(client, samples, ROOT / "docs" / "images" / "result.png")
+        make_picture(client, samples, ROOT / "docs" / "images" / "result.jpg")
         record_examples(client, samples, ROOT / "service" / "examples")
 
 

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -141,11 +140,11 @@ def main() -> None:
         "seed": SEED,
         "training_seconds": card.training.seconds,
         "first_and_last_loss": [losses[0], losses[-1]],
-        "evaluation": asdict(found),
+        "evaluation": found.as_dict(),
         "rates_at_the_first_threshold": {
             "method": quantile_only.calibration,
-            "false_alarm_rate": quantile_only.image.false_alarm_rate,
-            "miss_rate": quantile_only.image.miss_rate,
+            "false_alarm_rate": quantile_only.image.false_alarm_rate._asdict(),
+            "miss_rate": quantile_only.image.miss_rate._asdict(),
         },
         "served": served,
     }

@@ -1,12 +1,13 @@
 """A category's life: train it, calibrate it, evaluate it. What the command line does, without the printing."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,6 +88,11 @@ class Evaluation:
     pixel_images: int
     pixel_auroc: float | None
     aupro: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a measure of the decision is its value and the ends of its interval, by name."""
+        image = {name: measures.Estimate(*values)._asdict() for name, values in asdict(self.image).items()}
+        return {**asdict(self), "image": image}
 
 
 def scores_of(detector: Detector, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from fastapi import FastAPI
@@ -13,6 +14,7 @@ from fastapi_offline import FastAPIOffline
 from service import problems
 from service.catalogue import Catalogue
 from service.engine import Engine
+from service.examples import add_examples
 from service.inspection import Inspector, Limits
 from service.routes import router
 from service.settings import Settings
@@ -71,4 +73,17 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(router)
     problems.install(app)
+    _document(app)
     return app
+
+
+def _document(app: FastAPI) -> None:
+    """Puts recorded answers into the OpenAPI document when it is first asked for."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            add_examples(generate())
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +29,6 @@ from model.lifecycle import (
     load_detector,
     train_category,
 )
-from model.measures import Estimate
 from model.pair import PairError
 from model.synthetic import write_dataset
 from model.teachers import (
@@ -304,12 +302,7 @@ def evaluate(
             skip_unreadable=skip_unreadable,
         )
     _report_unreadable(found.unreadable)
-    typer.echo(json.dumps(_evaluation_json(found), indent=2) if json_output else _evaluation_table(found))
-
-
-def _evaluation_json(found: Evaluation) -> dict[str, object]:
-    image = {name: Estimate(*values)._asdict() for name, values in asdict(found.image).items()}
-    return {**asdict(found), "image": image}
+    typer.echo(json.dumps(found.as_dict(), indent=2) if json_output else _evaluation_table(found))
 
 
 def _evaluation_table(found: Evaluation) -> str:

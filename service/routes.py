@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service import examples
 from service.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.catalogue import Ready, Refused, summary_of
 from service.problems import MEDIA_TYPE, Problem, problem_of
@@ -58,7 +57,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": _PROBLEM_TEXTS[status],
-            "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA, **examples.problem(status)}},
+            "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}},
         }
         for status in statuses
     }
@@ -100,10 +99,7 @@ def _wants_picture(accept: str) -> bool:
     responses={
         200: {
             "description": "The verdict. With Accept: image/png the overlay picture, the verdict in headers",
-            "content": {
-                "application/json": examples.named("inspection"),
-                "image/png": {"schema": _BINARY},
-            },
+            "content": {"application/json": {}, "image/png": {"schema": _BINARY}},
             "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
         },
         **_problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
@@ -145,10 +141,7 @@ async def inspect(
     tags=["inspection"],
     response_model=BatchAnswer,
     responses={
-        200: {
-            "description": "Answers in the order of the images; one that failed has a problem in its place",
-            "content": {"application/json": examples.named("batch")},
-        },
+        200: {"description": "Answers in the order of the images; one that failed has a problem in its place"},
         **_problems(400, 404, 413, 415, 422, 429, 500, 503),
     },
     openapi_extra={
@@ -181,7 +174,6 @@ async def inspect_batch(
     "/v1/categories",
     summary="List the categories",
     tags=["categories"],
-    responses={200: {"content": {"application/json": examples.named("categories")}}},
 )
 async def categories(state: StateOf) -> CategoryList:
     """Every category of the weights folder, with the reason where one is refused."""
@@ -192,7 +184,7 @@ async def categories(state: StateOf) -> CategoryList:
     "/v1/categories/{category}",
     summary="Show one category",
     tags=["categories"],
-    responses={200: {"content": {"application/json": examples.named("category")}}, **_problems(404)},
+    responses=_problems(404),
 )
 async def category_detail(category: CategoryName, state: StateOf) -> CategoryDetail:
     """A category with the record of its training and calibration."""

@@ -4,19 +4,30 @@ import json
 from pathlib import Path
 from typing import Any
 
+_ANSWERS = {
+    "/v1/categories/{category}/inspect": "inspection",
+    "/v1/categories/{category}/inspect-batch": "batch",
+    "/v1/categories": "categories",
+    "/v1/categories/{category}": "category",
+}
+
+
+def add_examples(document: dict[str, Any]) -> None:
+    """Adds an ``example`` to the answers of an OpenAPI document for which one is recorded.
+
+    Done on the finished document, because FastAPI drops what is null from examples it is given before.
+    """
+    problems = _read("problems")
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                content = response.get("content", {})
+                if status in problems and "application/problem+json" in content:
+                    content["application/problem+json"]["example"] = problems[status]
+                elif status == "200" and path in _ANSWERS:
+                    content["application/json"]["example"] = _read(_ANSWERS[path])
+
 
 def _read(name: str) -> dict[str, Any]:
-    path = Path(__file__).with_name(f"{name}.json")
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def named(name: str) -> dict[str, Any]:
-    """The ``example`` of an OpenAPI media type, from ``NAME.json`` if it is recorded."""
-    recorded = _read(name)
-    return {"example": recorded} if recorded else {}
-
-
-def problem(status: int) -> dict[str, Any]:
-    """The ``example`` of a problem with this status, where one is recorded."""
-    recorded = _read("problems").get(str(status))
-    return {"example": recorded} if recorded else {}
+    recorded: dict[str, Any] = json.loads(Path(__file__).with_name(f"{name}.json").read_text())
+    return recorded

@@ -8,8 +8,6 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
 
 from model.pair import read_card
 from tests.conftest import ROOT, Factory
@@ -107,7 +105,6 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
         "/readyz",
         "/metrics",
     }
-    registry = Registry().with_resource("", Resource.from_contents(document, default_specification=DRAFT202012))
     inspect = document["paths"]["/v1/categories/{category}/inspect"]["post"]["responses"]
     assert set(inspect) == {"200", "400", "404", "413", "415", "422", "429", "500", "503", "504"}
     checked = 0
@@ -116,6 +113,7 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
             for response in operation["responses"].values():
                 for media in response.get("content", {}).values():
                     if "example" in media:
-                        Draft202012Validator(media["schema"], registry=registry).validate(media["example"])
+                        schema = {**media["schema"], "components": document["components"]}
+                        Draft202012Validator(schema).validate(media["example"])
                         checked += 1
     assert checked >= 10

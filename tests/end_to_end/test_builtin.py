@@ -1,0 +1,57 @@
+"""What is built in keeps its promise on images that nobody has seen, and the first minute ends with a found fault."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from model.datasets import mvtec_test
+from model.lifecycle import evaluate_category
+from model.synthetic import DEFECTS, write_dataset
+from model.teachers import COMPACT
+from tests.conftest import ROOT
+from tests.end_to_end.conftest import running_server
+
+WEIGHTS = ROOT / "weights"
+CATEGORY = "machined-plate"
+UNSEEN_SEED = 20_231
+URL = f"/v1/categories/{CATEGORY}/inspect"
+
+
+def test_it_tells_good_plates_from_faulty_ones_and_finds_the_faults(tmp_path: Path):
+    write_dataset(tmp_path / "plates", train=0, test_good=40, test_each=8, seed=UNSEEN_SEED)
+    samples = mvtec_test(tmp_path / "plates")
+    found = evaluate_category(
+        WEIGHTS,
+        WEIGHTS / "teachers",
+        CATEGORY,
+        [one for one in samples if one.defect is None],
+        [one for one in samples if one.defect is not None],
+    )
+    assert found.calibration == "youden"
+    assert found.pixel_images == found.anomalous_images == 8 * len(DEFECTS)
+    assert found.image.auroc.value >= 0.95
+    assert found.pixel_auroc is not None
+    assert found.pixel_auroc >= 0.85
+    assert min(found.auroc_by_defect.values()) >= 0.9
+
+
+def test_the_samples_are_answered_as_a_newcomer_expects():
+    with running_server(WEIGHTS, device="cpu") as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        (listed,) = client.get("/v1/categories").json()["categories"]
+        assert (listed["category"], listed["status"], listed["teacher"]) == (CATEGORY, "ready", COMPACT)
+        for name in ("good", *DEFECTS):
+            data = (ROOT / "samples" / f"{name}.png").read_bytes()
+            answer = client.post(URL, content=data, headers={"Content-Type": "image/png"}).json()
+            assert answer["decision"] == ("normal" if name == "good" else "anomalous"), name
+            assert (answer["localization"] is None) == (name == "good")
+            assert name == "good" or answer["localization"]["regions"]
+
+
+@pytest.mark.parametrize("page", ["Makefile", "README.md"])
+def test_the_first_request_that_is_shown_fits_what_is_there(page: str):
+    text = (ROOT / page).read_text()
+    assert URL in text
+    (sample,) = set(re.findall(r"@(samples/\S+)", text))
+    assert (ROOT / sample).is_file()
