@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 from torchvision.models import VGG16_Weights
 
@@ -45,7 +45,7 @@ def read_teacher(path: Path) -> Teacher:
         raise TeacherError(f"there is no file {path}")
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state = load(path.read_bytes())
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
@@ -114,7 +114,7 @@ def save_teacher(teacher: Teacher, folder: Path, name: str) -> Path:
         raise TeacherError(f"{path} is another teacher, and students may depend on it; choose another name")
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(teacher.state_dict(), temporary)
+    temporary.write_bytes(save(teacher.state_dict()))  # save_file would make it readable by its owner alone
     os.replace(temporary, path)
     return path
 

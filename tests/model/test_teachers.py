@@ -98,6 +98,13 @@ def test_the_wrong_teacher_is_refused_with_the_remedy(tmp_path: Path, teacher: T
         load_teacher(tmp_path, "../elsewhere")
 
 
+def test_a_teacher_is_as_readable_as_any_file(tmp_path: Path, teacher: Teacher):
+    """The container's user is another one than who fetched it."""
+    (tmp_path / "other").touch()
+    path = save_teacher(teacher, tmp_path, "narrow")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_teacher_is_never_overwritten_by_another(tmp_path: Path, teacher: Teacher):
     path = save_teacher(teacher, tmp_path, "mine")
     before = path.read_bytes()
