@@ -5,6 +5,7 @@ import os
 # Networks this small gain nothing from threads, and on a busy machine threads that wait for each other cost a lot.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from model.datasets import Sample
+from model.detector import detect
 from model.lifecycle import calibrate_category, train_category
 from model.teachers import save_teacher
 from model.training import Recipe
@@ -82,3 +84,16 @@ def factory(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher) -> Facto
     calibrate_category(weights, weights / "teachers", "striped", good, bad)
     train_category("fresh", train[:8], weights, "narrow", teacher, Recipe(image_size=96, epochs=2))
     return Factory(weights, weights / "teachers", data, ("striped", "fresh"))
+
+
+class Gate:
+    """Stands before the real `detect`: lets batches through only when told, so that a test decides what is waiting."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Semaphore(0)
+        self.open = threading.Event()
+
+    def __call__(self, *arguments: object, **options: object) -> object:
+        self.reached.release()
+        assert self.open.wait(60)
+        return detect(*arguments, **options)

@@ -17,11 +17,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from model.detector import detect
 from service import engine as engine_module
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import Factory
+from tests.conftest import Factory, Gate
 
 COMMAND = Path(sys.executable).with_name("eca-inspect")
 
@@ -81,19 +80,6 @@ def server(factory: Factory) -> Iterator[Server]:
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=60) as made:
         yield made
-
-
-class Gate:
-    """Holds the device until told, so that a test decides what is waiting."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Semaphore(0)
-        self.open = threading.Event()
-
-    def __call__(self, *arguments: object, **options: object) -> object:
-        self.reached.release()
-        assert self.open.wait(60)
-        return detect(*arguments, **options)
 
 
 @dataclass

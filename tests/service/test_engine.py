@@ -11,7 +11,7 @@ from model.lifecycle import load_detector
 from service import engine as engine_module
 from service.engine import Engine, EngineClosedError, Job, QueueFullError
 from service.schemas import Localize
-from tests.conftest import Factory
+from tests.conftest import Factory, Gate
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +35,6 @@ def engine(sizes: list[int]) -> Iterator[Engine]:
     running = Engine(max_admitted=64, max_batch=8, on_batch=sizes.append)
     yield running
     running.close()
-
-
-class Gate:
-    """Stands before the real `detect`: lets batches through only when told."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Semaphore(0)
-        self.open = threading.Event()
-
-    def __call__(self, *arguments: object, **options: object) -> object:
-        self.reached.release()
-        assert self.open.wait(30)
-        return detect(*arguments, **options)
 
 
 @pytest.fixture
