@@ -78,9 +78,14 @@ def normal_quantile(normal: np.ndarray, quantile: float) -> float:
         CalibrationError: if there is no score, one is not finite, or the quantile is not strictly between 0 and 1.
     """
     _require_finite("normal", normal)
+    check_quantile(quantile)
+    return float(np.nextafter(np.quantile(normal.astype(np.float64), quantile, method="higher"), np.inf))
+
+
+def check_quantile(quantile: float) -> None:
+    """Raises `CalibrationError` unless the quantile lies strictly between 0 and 1."""
     if not 0 < quantile < 1:
         raise CalibrationError(f"the quantile must lie between 0 and 1, got {quantile}")
-    return float(np.nextafter(np.quantile(normal.astype(np.float64), quantile, method="higher"), np.inf))
 
 
 def _require_finite(name: str, scores: np.ndarray) -> None:

@@ -146,15 +146,24 @@ def load_images(samples: Sequence[Sample], size: int, *, skip_unreadable: bool =
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:
-    """A ground-truth mask as boolean ``[size, size]``: any value above half of the scale is faulty.
+    """A ground-truth mask as boolean ``[size, size]``: any value above half of its own maximum is faulty.
+
+    A fault too thin for the size keeps the pixels that it touches.
 
     Raises:
-        DatasetError: if the file cannot be read.
+        DatasetError: if the file cannot be read, or marks no pixel.
     """
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise DatasetError(f"cannot read the mask {path}")
-    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 127
+    if not mask.any():
+        raise DatasetError(f"the mask {path} marks no pixel")
+    faulty = (mask > mask.max() / 2).astype(np.float32)
+    small = cv2.resize(faulty, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    if not small.any():
+        small = cv2.resize(faulty, (size, size), interpolation=cv2.INTER_AREA)
+    found: np.ndarray = small > 0
+    return found
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:

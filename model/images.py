@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 MAX_PIXELS = 64_000_000
+MAX_SIDE = 1_000_000
+"""Pixels; libpng, which writes the heat map, knows no longer side."""
 PILLOW_MAX_PIXELS = 178_956_970
 """Pillow itself refuses more than this."""
 
@@ -31,7 +33,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     write it the first picture counts; other files must hold one image.
 
     Raises:
-        ImageTooLargeError: more than ``max_pixels`` pixels, found before decoding.
+        ImageTooLargeError: more than ``max_pixels`` pixels or a side of over a million, found before decoding.
         ImageError: not one whole image of these formats.
     """
     try:
@@ -41,9 +43,11 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise ImageTooLargeError(f"{width}x{height} pixels are more than the {max_pixels} allowed")
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1 and image.format != "MPO":
-                    raise ImageError(f"the file holds {frames} images; send one")
+                if max(width, height) > MAX_SIDE:
+                    raise ImageTooLargeError(f"{width}x{height} pixels: a side is longer than the {MAX_SIDE} allowed")
+                # Not n_frames, which walks through all pages of a TIFF.
+                if getattr(image, "is_animated", False) and image.format != "MPO":
+                    raise ImageError("the file holds several images; send one")
                 image.load()
                 return _to_rgb(_upright(image))
     except ImageError:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from model import datasets, measures
-from model.calibration import Youden, normal_quantile, youden
+from model.calibration import Youden, check_quantile, normal_quantile, youden
 from model.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.detector import Detector
 from model.pair import (
@@ -157,11 +157,13 @@ def train_category(
 
     Raises:
         PairError: if the name is impossible or the category exists.
+        CalibrationError: if the quantile is impossible.
         DatasetError: if files cannot be read.
         TrainingError: with fewer than 8 different images, or nothing to resume.
         TrainingInterrupted: after Ctrl-C; `resume` goes on.
     """
     check_category_name(category)
+    check_quantile(quantile)
     if (weights / category).exists() and not replace:
         raise PairError(f"{weights / category} exists; say --replace to train it anew")
     checkpoint = checkpoint_path(weights, category)
@@ -256,11 +258,14 @@ def calibrate_category(
     quantile: float = NORMAL_QUANTILE,
     device: torch.device | str = "cpu",
     skip_unreadable: bool = False,
-) -> Card:
+) -> tuple[Card, list[str]]:
     """Sets the threshold from images that training has not seen, and writes it into the card.
 
     With anomalous images it is Youden's, without any it is the quantile of the normal scores. Images held out of
     training may serve again.
+
+    Returns:
+        The new card, and one message for each file that was left out because it could not be read.
 
     Raises:
         PairError, TeacherError: see `load_detector`.
@@ -270,17 +275,15 @@ def calibrate_category(
     card, detector = load_detector(weights, teachers, category, device)
     seen = read_seen(weights / category)
     good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
-    trained = set(seen.training)
-    if known := [sample.path for sample, digest in zip(good.samples, good.digests, strict=True) if digest in trained]:
-        raise DatasetError(
-            f"{len(known)} of the {len(good.digests)} normal images were trained on, which makes their scores too good "
-            f"(first: {known[0]}); calibrate on others"
-        )
+    _refuse_trained(good, seen)
     normal_scores = scores_of(detector, good.pixels)
     used = list(good.digests)
+    unreadable = list(good.unreadable)
     if anomalous:
         bad = datasets.unique(load_images(anomalous, card.image_size, skip_unreadable=skip_unreadable))
+        _refuse_trained(bad, seen)
         _refuse_two_labels(good, bad)
+        unreadable += bad.unreadable
         anomalous_scores = scores_of(detector, bad.pixels)
         calibration = _youden_calibration(youden(normal_scores, anomalous_scores), normal_scores, anomalous_scores)
         used += bad.digests
@@ -288,7 +291,7 @@ def calibrate_category(
         calibration = _normal_calibration(normal_scores, quantile)
     card = card.model_copy(update={"calibration": calibration})
     rewrite_card(weights / category, card, seen.model_copy(update={"calibration": tuple(used)}))
-    return card
+    return card, unreadable
 
 
 def evaluate_category(
@@ -306,8 +309,8 @@ def evaluate_category(
 
     Raises:
         PairError, TeacherError: see `load_detector`.
-        DatasetError: if files cannot be read, one is both normal and anomalous, a group is empty, or the pair has
-            seen some and the policy is to refuse.
+        DatasetError: if files cannot be read, one is both normal and anomalous, a group has fewer than two images, or
+            the pair has seen some and the policy is to refuse.
     """
     card, detector = load_detector(weights, teachers, category, device)
     good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
@@ -325,12 +328,12 @@ def evaluate_category(
                 f"training or calibration has seen {left_out} of these images, so they cannot judge the result; leave "
                 "them out with --seen skip, or count them all the same with --seen include"
             )
-        if not fresh_good or not fresh_bad:
-            raise DatasetError(
-                f"besides the {left_out} images that were seen there are {len(fresh_good)} normal and {len(fresh_bad)} "
-                "anomalous ones; evaluation needs both"
-            )
         good, bad = datasets.pick(good, fresh_good), datasets.pick(bad, fresh_bad)
+    if min(len(good.digests), len(bad.digests)) < 2:
+        raise DatasetError(
+            f"evaluation needs two different normal and two anomalous images at least, got {len(good.digests)} and "
+            f"{len(bad.digests)}" + (f" besides the {left_out} that were seen" if left_out else "")
+        )
     normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
     threshold = card.calibration.threshold
     by_defect: dict[str, float] = {}
@@ -366,6 +369,16 @@ def evaluate_category(
 
 def _on_grid(maps: np.ndarray) -> np.ndarray:
     return np.stack([cv2.resize(one, (PIXEL_GRID, PIXEL_GRID), interpolation=cv2.INTER_LINEAR) for one in maps])
+
+
+def _refuse_trained(images: LoadedImages, seen: SeenImages) -> None:
+    trained = set(seen.training)
+    known = [one.path for one, digest in zip(images.samples, images.digests, strict=True) if digest in trained]
+    if known:
+        raise DatasetError(
+            f"{len(known)} of the {len(images.digests)} images were trained on, which makes their scores too low "
+            f"(first: {known[0]}); calibrate on others"
+        )
 
 
 def _refuse_two_labels(good: LoadedImages, bad: LoadedImages) -> None:

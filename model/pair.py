@@ -17,7 +17,7 @@ from safetensors.torch import save as save_tensors
 
 from model.detector import Detector
 from model.score import TermWeights
-from model.vgg import Student, Teacher
+from model.vgg import Student, Teacher, student_plan
 
 SCHEMA_VERSION = 1
 CARD = "card.json"
@@ -200,7 +200,13 @@ def read_student(folder: Path, card: Card) -> Student:
 
 
 def build_detector(folder: Path, card: Card, teacher: Teacher, device: torch.device | str = "cpu") -> Detector:
-    """Composes the pair of a card with its teacher, which the caller has checked; see `read_student`."""
+    """Composes the pair of a card with its teacher, whose fingerprint the caller has checked.
+
+    Raises:
+        PairError: if the card's plan is not that of a student of this teacher; otherwise see `read_student`.
+    """
+    if card.architecture.plan != student_plan(teacher.plan):
+        raise PairError(f"{folder / CARD} is not a valid card: architecture.plan: does not fit the teacher")
     weights = TermWeights(card.squared_weight, card.direction_weight)
     return Detector(teacher, read_student(folder, card), weights, device)
 
@@ -251,8 +257,9 @@ def write_pair(weights: Path, card: Card, student: bytes, seen: SeenImages, *, r
             place.rename(old)
             try:
                 new.rename(place)
-            except OSError:
-                old.rename(place)
+            except BaseException:  # Ctrl-C too: the temporary folder goes, and must not take the old pair along
+                if not place.exists():
+                    old.rename(place)
                 raise
         else:
             new.rename(place)

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 import os
 import tempfile
 import time
@@ -46,6 +47,9 @@ class Recipe:
         direction_weight: lambda of equation 13.
         weigh_distillation_layers: multiply the student's maps by omega, as equation 13 has it.
         seed: for the student's first weights and the order of the images.
+
+    Raises:
+        TrainingError: if a value is out of range.
     """
 
     image_size: int = 128
@@ -55,6 +59,12 @@ class Recipe:
     direction_weight: float = 0.1
     weigh_distillation_layers: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.epochs >= 1 and self.batch_size >= 1 and 0 < self.learning_rate < math.inf):
+            raise TrainingError("epochs, batch size and learning rate must be above 0")
+        if not 0 <= self.direction_weight < math.inf:
+            raise TrainingError("the direction weight must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -139,8 +149,8 @@ def train(
         pixels: uint8 RGB ``[N, size, size, 3]`` of normal parts, N >= 1, size as the recipe has it.
         recipe: how to train.
         device: where to train.
-        checkpoint: file to keep progress in, every minute and when interrupted. If it exists training goes on
-            from there. The caller removes it when the student is safe.
+        checkpoint: file to keep progress in, every minute, when interrupted and at the end. If it exists training
+            goes on from there. The caller removes it when the student is safe.
         memory_bytes: see `teacher_features`.
         spill_folder: see `teacher_features`.
         on_epoch: called after each epoch.
@@ -192,6 +202,8 @@ def train(
                 _save(state, checkpoint)
                 saved = time.monotonic()
             on_epoch(Epoch(len(losses), loss))
+        if checkpoint is not None:  # whatever fails afterwards need not train again
+            _save(state, checkpoint)
     except KeyboardInterrupt:
         if checkpoint is not None:
             _save(state, checkpoint)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -85,18 +87,14 @@ def _errors_in_plain_words() -> Iterator[None]:
     """Prints an expected error as one message and ends with status 1."""
     try:
         yield
-    except (
-        CalibrationError,
-        DatasetError,
-        FileExistsError,
-        ImageError,
-        PairError,
-        TeacherError,
-        TrainingError,
-        UsageError,
-    ) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    except (CalibrationError, DatasetError, ImageError, PairError, TeacherError, TrainingError, UsageError) as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    else:
+        return
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(1)
 
 
 def _device(name: str) -> torch.device:
@@ -138,7 +136,7 @@ def train(
     epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
     image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
-    learning_rate: Annotated[float, typer.Option(min=0)] = Recipe.learning_rate,
+    learning_rate: Annotated[float, typer.Option()] = Recipe.learning_rate,
     direction_weight: Annotated[float, typer.Option(min=0, help="Lambda of the score.")] = Recipe.direction_weight,
     omega: Annotated[
         bool, typer.Option("--omega/--no-omega", help="Weigh the distillation layers by their own attention.")
@@ -157,16 +155,16 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a pair on images of normal parts (8 at least; a fifth is held out for the first threshold)."""
-    recipe = Recipe(
-        image_size=image_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        direction_weight=direction_weight,
-        weigh_distillation_layers=omega,
-        seed=seed,
-    )
     with _errors_in_plain_words():
+        recipe = Recipe(
+            image_size=image_size,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            direction_weight=direction_weight,
+            weigh_distillation_layers=omega,
+            seed=seed,
+        )
         samples = _training_samples(data, normal)
         name, network = resolve_teacher(_teachers_folder(weights, teachers), teacher)
         with tqdm(total=epochs, unit="epoch", desc=category, dynamic_ncols=True) as bar:
@@ -253,7 +251,7 @@ def calibrate(
         if data is not None and share < 1:
             samples, _ = datasets.split(samples, share, seed)
         good, bad = _by_label(samples)
-        card = calibrate_category(
+        card, unreadable = calibrate_category(
             weights,
             _teachers_folder(weights, teachers),
             category,
@@ -263,6 +261,7 @@ def calibrate(
             device=_device(device),
             skip_unreadable=skip_unreadable,
         )
+    _report_unreadable(unreadable)
     found = card.calibration
     typer.echo(f"{category}: threshold {found.threshold:.6g}, method {found.method}")
     typer.echo(f"{found.normal_images} normal and {found.anomalous_images} anomalous images")
@@ -331,7 +330,7 @@ def inspect(
     category: Category,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     localize: Annotated[Localize, typer.Option(help="Whether to find the place of the fault.")] = Localize.AUTO,
-    overlay: Annotated[Path | None, typer.Option(help="Folder to write overlay pictures to.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Folder to write NAME.overlay.png to.")] = None,
     json_output: JsonOutput = False,
     weights: Weights = DEFAULT_WEIGHTS,
     teachers: Teachers = None,
@@ -344,8 +343,8 @@ def inspect(
         ready = Ready(*load_detector(weights, _teachers_folder(weights, teachers), category, _device(device)))
         settings = _settings()
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-        if overlay is not None:
-            overlay.mkdir(parents=True, exist_ok=True)
+        # Pictures keep the images' folders below the one they share, so that no two have one name.
+        shared = Path(os.path.commonpath([path.absolute().parent for path in images]))
         for path in images:
             try:
                 found, picture = inspect_offline(
@@ -356,7 +355,9 @@ def inspect(
                 typer.echo(f"error: {path}: {error}", err=True)
                 continue
             if overlay is not None and picture is not None:
-                (overlay / f"{path.stem}.overlay.png").write_bytes(picture)
+                place = overlay / path.absolute().parent.relative_to(shared) / f"{path.name}.overlay.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(picture)
             if json_output:
                 answers.append({"path": str(path), **found.model_dump(mode="json")})
             else:
@@ -395,6 +396,8 @@ def serve(
         access_log=False,
         server_header=False,
         ws="none",
+        # Accepted requests are answered by their deadline; who has not sent his image by then is not waited for.
+        timeout_graceful_shutdown=math.ceil(settings.deadline_seconds) + 5,
     )
 
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from model.images import ImageError, ImageTooLargeError
 from service.engine import EngineClosedError, QueueFullError
@@ -62,6 +63,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(413, "too-many-pixels", str(error))
         case ImageError():
             return Problem(422, "not-decodable", str(error))
+        case ClientDisconnect():
+            return Problem(400, "client-gone", "the connection ended before the answer was ready")
         case QueueFullError():
             return Problem(429, "queue-full", "the server has as many images waiting as it takes; try again shortly")
         case EngineClosedError():

@@ -39,21 +39,21 @@ def localization_of(heat: Heat) -> Localization:
     """The answer's pictures and regions."""
     return Localization(
         heatmap_png=b64encode(png(_grey(heat))).decode(),
-        mask_png=b64encode(png(np.where(heat.mask, np.uint8(255), np.uint8(0)))).decode(),
+        mask_png=b64encode(png(heat.mask.view(np.uint8) * np.uint8(255))).decode(),
         regions=regions_of(heat),
     )
 
 
 def _grey(heat: Heat) -> np.ndarray:
-    # Rounding must not carry a value across the level of the mask: up above it, down below.
-    scaled = heat.relative * HEAT_OF_NORMAL
-    grey: np.ndarray = np.where(heat.mask, np.ceil(scaled).clip(HEAT_OF_NORMAL + 1, 255), np.floor(scaled))
-    return grey.astype(np.uint8)
+    grey = cv2.convertScaleAbs(heat.relative, alpha=HEAT_OF_NORMAL)
+    # Rounding must not bring what lies in the mask down to its level.
+    np.maximum(grey, HEAT_OF_NORMAL + 1, out=grey, where=heat.mask)
+    return grey
 
 
 def regions_of(heat: Heat) -> list[Region]:
     """The connected parts of the mask, strongest peak first, at most 100."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(heat.mask.astype(np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(heat.mask.view(np.uint8))
     regions = []
     for label in range(1, count):
         x, y, width, height, area = (int(value) for value in stats[label])
@@ -86,9 +86,11 @@ def overlay_of(image: np.ndarray, heat: Heat | None) -> np.ndarray:
     if heat is None:
         return image
     colours = cv2.cvtColor(cv2.applyColorMap(_grey(heat), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    opacity = ((heat.relative - 0.5).clip(0, 1) * 0.6)[:, :, None]
-    picture = (image * (1 - opacity) + colours * opacity).astype(np.uint8)
-    outlines, _ = cv2.findContours(heat.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    # In eight bits: a large photograph in floating point would take several times its size in memory.
+    opacity = cv2.convertScaleAbs((heat.relative - 0.5).clip(0, 1), alpha=0.6 * 255)
+    opacity = cv2.merge((opacity, opacity, opacity))
+    picture = cv2.add(cv2.multiply(image, 255 - opacity, scale=1 / 255), cv2.multiply(colours, opacity, scale=1 / 255))
+    outlines, _ = cv2.findContours(heat.mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     thickness = max(1, round(min(image.shape[:2]) / 256))
     cv2.drawContours(picture, outlines, -1, (255, 64, 64), thickness, cv2.LINE_AA)
     return picture

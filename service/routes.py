@@ -1,12 +1,14 @@
 """The HTTP endpoints. Each reads its request, asks the room that knows, and answers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import ClientDisconnect
 
 from service.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.catalogue import Ready, Refused, summary_of
@@ -24,6 +26,7 @@ from service.state import State, state_of
 from service.telemetry import UNKNOWN_CATEGORY
 
 router = APIRouter()
+T = TypeVar("T")
 
 CategoryName = Annotated[str, Path(description="A category that `GET /v1/categories` lists")]
 LocalizeQuery = Annotated[
@@ -87,8 +90,31 @@ def _wants_picture(accept: str) -> bool:
         kind, *parameters = (part.strip().lower() for part in item.split(";"))
         if kind in quality:
             q = next((part[2:] for part in parameters if part.startswith("q=")), "1")
-            quality[kind] = float(q) if q.replace(".", "", 1).isdigit() else 0.0
+            with suppress(ValueError):
+                quality[kind] = float(q)
     return quality["image/png"] > quality["application/json"]
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The work's result; cancels it when the client goes, so that the device is not kept busy for nobody.
+
+    Raises:
+        ClientDisconnect: if the client has gone.
+    """
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        watch.cancel()
 
 
 @router.post(
@@ -124,8 +150,8 @@ async def inspect(
         ready = state.catalogue.require(category)
         data = await read_image_body(request, state.settings.max_image_bytes)
         if not _wants_picture(request.headers.get("accept", "")):
-            return _json(await state.inspector.inspect(ready, data, localize))
-        inspection, picture = await state.inspector.overlay(ready, data, localize)
+            return _json(await _unless_gone(request, state.inspector.inspect(ready, data, localize)))
+        inspection, picture = await _unless_gone(request, state.inspector.overlay(ready, data, localize))
         headers = {
             "X-Anomaly-Score": repr(inspection.score),
             "X-Anomaly-Threshold": repr(inspection.threshold),
@@ -167,7 +193,8 @@ async def inspect_batch(
         ready = state.catalogue.require(category)
         settings = state.settings
         images = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)
-        return _json(BatchAnswer(results=await state.inspector.inspect_many(ready, images, localize)))
+        results = await _unless_gone(request, state.inspector.inspect_many(ready, images, localize))
+        return _json(BatchAnswer(results=results))
 
 
 @router.get(

@@ -181,7 +181,7 @@ def test_the_picture_is_the_one_the_command_line_draws(client: httpx.Client, fac
         capture_output=True,
     )
     online = np.asarray(Image.open(io.BytesIO(response.content))).astype(int)
-    drawn = np.asarray(Image.open(tmp_path / "001.overlay.png")).astype(int)
+    drawn = np.asarray(Image.open(tmp_path / "001.png.overlay.png")).astype(int)
     assert online.shape == (80, 80, 3)
     assert np.abs(online - drawn).max() <= 2
     assert (online != np.asarray(Image.open(bad))).any()
@@ -197,13 +197,14 @@ def test_the_picture_is_the_one_the_command_line_draws(client: httpx.Client, fac
         ("image/png;q=0.1, application/json", "application/json"),
         ("text/html", "application/json"),
         ("image/png;q=nonsense", "application/json"),
+        ("image/png;q=\u00b2", "application/json"),
     ],
 )
 def test_the_accept_header_chooses(client: httpx.Client, files: list[Path], accept: str, kind: str):
     response = client.post(
         "/v1/categories/striped/inspect",
         content=files[0].read_bytes(),
-        headers={"Content-Type": "image/jpeg", "Accept": accept},
+        headers={"Content-Type": "image/jpeg", "Accept": accept.encode("latin-1")},
     )
     assert response.headers["content-type"] == kind
 

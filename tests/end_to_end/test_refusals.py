@@ -38,6 +38,22 @@ def small(factory: Factory) -> Iterator[Server]:
         yield started
 
 
+def raw_request(url: str, body: bytes, declared: int) -> socket.socket:
+    """Sends a request by hand, perhaps not all of its body, and leaves the connection open."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=20)
+    head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {declared}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def wait_for_metric(url: str, line: str) -> None:
+    deadline = time.monotonic() + 30
+    while line not in httpx.get(url + "/metrics").text:
+        assert time.monotonic() < deadline, line
+        time.sleep(0.01)
+
+
 def problem(response: httpx.Response, status: int, kind: str) -> str:
     """Checks the whole form of a problem and returns its sentence."""
     assert response.status_code == status, response.text
@@ -173,9 +189,7 @@ def test_429_queue_full_and_the_accepted_are_answered(gated: GatedServer, png: b
     with ThreadPoolExecutor(4) as pool:
         accepted = [pool.submit(httpx.post, gated.url + URL, content=png, headers=PNG, timeout=60) for _ in range(4)]
         assert gated.gate.reached.acquire(timeout=30)
-        deadline = time.monotonic() + 30
-        while "inspect_in_flight_images 4.0" not in httpx.get(gated.url + "/metrics").text:
-            assert time.monotonic() < deadline
+        wait_for_metric(gated.url, "inspect_in_flight_images 4.0")
         problem(httpx.post(gated.url + URL, content=png, headers=PNG), 429, "queue-full")
         problem(httpx.post(gated.url + BATCH, files={"image": ("a.png", png)}), 429, "queue-full")
         gated.gate.open.set()
@@ -183,6 +197,40 @@ def test_429_queue_full_and_the_accepted_are_answered(gated: GatedServer, png: b
     metrics = httpx.get(gated.url + "/metrics").text
     assert "inspect_in_flight_images 0.0" in metrics
     assert 'inspect_images_total{category="striped",outcome="queue-full"} 2.0' in metrics
+
+
+@pytest.mark.parametrize("gated", [{"device_batch": 1}], indirect=True)
+def test_a_client_that_goes_frees_its_place_and_the_device_never_sees_its_image(gated: GatedServer, png: bytes):
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(httpx.post, gated.url + URL, content=png, headers=PNG, timeout=60)
+        assert gated.gate.reached.acquire(timeout=30)
+        second = raw_request(gated.url, png, len(png))
+        wait_for_metric(gated.url, "inspect_queue_depth_images 1.0")
+        second.close()
+        wait_for_metric(gated.url, "inspect_in_flight_images 1.0")
+        gated.gate.open.set()
+        assert first.result().status_code == 200
+    metrics = httpx.get(gated.url + "/metrics").text
+    assert "inspect_batch_size_images_sum 1.0" in metrics
+    assert 'inspect_images_total{category="striped",outcome="client-gone"} 1.0' in metrics
+    assert "inspect_in_flight_images 0.0" in metrics
+    assert "inspect_queue_depth_images 0.0" in metrics
+
+
+def test_an_upload_that_breaks_off_is_not_an_internal_error(gated: GatedServer, png: bytes):
+    raw_request(gated.url, png[:100], len(png)).close()
+    wait_for_metric(gated.url, 'inspect_images_total{category="striped",outcome="client-gone"} 1.0')
+    assert "internal-error" not in httpx.get(gated.url + "/metrics").text
+
+
+def test_a_stalled_upload_does_not_keep_the_server_from_ending(factory: Factory, png: bytes):
+    with (
+        running_server(factory.weights, deadline_seconds="0.5") as server,
+        raw_request(server.url, png[:100], len(png)),
+    ):
+        httpx.get(server.url + "/readyz")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("gated", [{"deadline_seconds": 0.3}], indirect=True)

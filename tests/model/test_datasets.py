@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,6 +49,18 @@ def test_anomalous_folders_name_the_defect_and_find_masks(mvtec: Path):
     nested = datasets.anomalous_samples(mvtec / "test", mvtec / "ground_truth")
     assert {sample.defect for sample in nested} == {"good", "spot"}
     assert sum(sample.mask is not None for sample in nested) == 1
+
+
+def test_masks_of_any_scale_and_of_thin_faults_are_read(tmp_path: Path):
+    ones, thin, blank = np.zeros((3, 400, 400), np.uint8)
+    ones[100:200, 100:200] = 1
+    thin[7, :] = 255
+    for name, mask in (("ones", ones), ("thin", thin), ("blank", blank)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), mask)
+    assert datasets.read_mask(tmp_path / "ones.png", 100).sum() == 25 * 25
+    assert datasets.read_mask(tmp_path / "thin.png", 50)[0].all()
+    with pytest.raises(DatasetError, match=r"blank\.png marks no pixel"):
+        datasets.read_mask(tmp_path / "blank.png", 50)
 
 
 @pytest.mark.parametrize("layout", ["missing", "empty"])

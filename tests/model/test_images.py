@@ -108,8 +108,13 @@ def test_the_first_picture_of_a_multi_picture_jpeg_counts(photo: Image.Image):
 @pytest.mark.parametrize("file_format", ["TIFF", "WEBP", "PNG"])
 def test_files_with_several_images_are_refused(photo: Image.Image, file_format: str):
     data = encoded(photo, file_format, save_all=True, append_images=[Image.new("RGB", photo.size)])
-    with pytest.raises(ImageError, match="holds 2 images"):
+    with pytest.raises(ImageError, match="holds several images"):
         decode_image(data)
+
+
+def test_sides_that_no_png_can_have_are_refused():
+    with pytest.raises(ImageTooLargeError, match="1000001x1 pixels"):
+        decode_image(encoded(Image.new("L", (1_000_001, 1)), "BMP"))
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])

@@ -1,5 +1,6 @@
 """Train, calibrate, evaluate: the card tells the truth, and no image judges what it made."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -107,6 +108,20 @@ def test_calibration_refuses_images_that_were_trained_on(copy: Path, factory: Fa
     assert (copy / "striped" / "card.json").read_bytes() == before
 
 
+def test_calibration_refuses_trained_images_as_anomalous_ones_too(copy: Path, factory: Factory):
+    good, trained = normal_samples(factory.data / "good"), bad_samples(factory.data / "train")
+    with pytest.raises(DatasetError, match="of the 20 images were trained on"):
+        calibrate_category(copy, factory.teachers, "striped", good, trained)
+
+
+def test_an_impossible_recipe_or_quantile_is_refused_before_training(copy: Path, factory: Factory, teacher: Teacher):
+    for wrong in ({"learning_rate": 0.0}, {"learning_rate": math.nan}, {"epochs": 0}, {"direction_weight": -1.0}):
+        with pytest.raises(TrainingError):
+            Recipe(**wrong)
+    with pytest.raises(CalibrationError, match="between 0 and 1"):
+        train_category("new", [], copy, "narrow", teacher, Recipe(), quantile=1.0)
+
+
 def test_calibration_refuses_an_image_with_two_labels(copy: Path, factory: Factory):
     good = normal_samples(factory.data / "good")
     with pytest.raises(DatasetError, match="both as normal and as anomalous"):
@@ -123,7 +138,7 @@ def test_calibration_refuses_scores_that_tell_nothing(copy: Path, factory: Facto
 
 def test_calibration_without_anomalous_images_takes_the_quantile(copy: Path, factory: Factory):
     good = normal_samples(factory.data / "good")
-    card = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.9)
+    card, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.9)
     assert read_card(copy / "fresh") == card
     assert (card.calibration.method, card.calibration.quantile, card.calibration.normal_images) == (
         "normal-quantile",
@@ -137,7 +152,7 @@ def test_evaluation_refuses_images_it_has_seen_unless_asked_by_name(factory: Fac
     good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
     with pytest.raises(DatasetError, match="has seen 24 of these images"):
         evaluate_category(factory.weights, factory.teachers, "striped", good, bad)
-    with pytest.raises(DatasetError, match="besides the 24 images that were seen there are 0 normal and 0"):
+    with pytest.raises(DatasetError, match="two anomalous images at least, got 0 and 0 besides the 24"):
         evaluate_category(factory.weights, factory.teachers, "striped", good, bad, seen_policy=SeenPolicy.SKIP)
     everything = evaluate_category(
         factory.weights, factory.teachers, "striped", good, bad, seen_policy=SeenPolicy.INCLUDE

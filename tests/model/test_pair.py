@@ -45,6 +45,21 @@ def test_an_existing_pair_is_replaced_only_when_told(folder: Path, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["striped"]
 
 
+def test_ctrl_c_while_a_pair_is_replaced_loses_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    card, seen, student = read_card(folder), read_seen(folder), (folder / "student.safetensors").read_bytes()
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_pair(tmp_path, card.model_copy(update={"model_version": "newer"}), student, seen, replace=True)
+    assert read_card(folder) == card
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -1,5 +1,6 @@
 """A bad category is refused with its reason; the others serve."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def test_a_damaged_category_is_refused_and_the_other_serves(weights: Path):
     assert problem.value.status == 503
 
 
+@pytest.mark.parametrize("plan", [[16, "M"], [], [0] * 18, [16, 16, "M", 16, 13, "M"]])
+def test_a_plan_that_is_no_students_is_refused_and_the_other_serves(weights: Path, plan: list[int | str]):
+    path = weights / "striped" / "card.json"
+    card = json.loads(path.read_text())
+    card["architecture"]["plan"] = plan
+    path.write_text(json.dumps(card))
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    assert statuses(catalogue) == {"fresh": "ready", "striped": "refused"}
+    assert "architecture.plan" in reason(catalogue, "striped")
+
+
 def test_another_teacher_is_refused_with_the_way_to_the_right_one(weights: Path):
     shutil.rmtree(weights / "teachers")
     save_teacher(Teacher(vgg16_plan((8, 12, 16, 20, 24))), weights / "teachers", "narrow")
@@ -63,7 +75,7 @@ def test_a_missing_teacher_is_refused(weights: Path):
 
 
 def test_folders_that_are_no_category_are_refused_or_passed_over(weights: Path):
-    (weights / ".training").mkdir()
+    (weights / ".training").mkdir(exist_ok=True)
     (weights / "README.md").write_text("about")
     (weights / "empty").mkdir()
     (weights / "bad name").mkdir()

@@ -20,6 +20,7 @@ from service.cli import app
 from service.schemas import Inspection
 from tests.conftest import Factory, surface, write_images
 
+SPILL_NOWHERE = ("--feature-memory", "0", "--spill-folder", "/nowhere")
 COMMAND = Path(sys.executable).with_name("eca-inspect")
 
 
@@ -82,7 +83,7 @@ def test_from_a_folder_to_a_verdict(weights: Path, factory: Factory, photos: Pat
     inspected = run("inspect", "new", faulty, "--overlay", overlays, "--json", *options)
     (answer,) = json.loads(inspected.stdout)
     assert Inspection.model_validate(answer).decision == "anomalous"
-    assert cv2.imread(str(overlays / "000.overlay.png")).shape == (80, 80, 3)
+    assert cv2.imread(str(overlays / "000.png.overlay.png")).shape == (80, 80, 3)
     assert run("inspect", "new", faulty, *options).stdout.startswith("anomalous")
 
 
@@ -109,6 +110,9 @@ def test_the_mvtec_layout_goes_all_the_way(weights: Path, tmp_path: Path):
         (("train", "new", "--normal", "{data}/train", "--teacher", "narrow", "--resume"), "no interrupted training"),
         (("train", "new", "--normal", "{data}/train", "--teacher", "missing"), "teacher fetch"),
         (("train", "new", "--normal", "{data}/train", "--teacher", "narrow", "--device", "abacus"), "abacus"),
+        (("train", "new", "--normal", "{data}/train", "--teacher", "narrow", "--learning-rate", "0"), "above 0"),
+        (("train", "new", "--normal", "{data}/train", "--teacher", "narrow", "--quantile", "1"), "between 0 and 1"),
+        (("train", "new", "--normal", "{data}/train", "--teacher", "narrow", *SPILL_NOWHERE), "/nowhere"),
         (("calibrate", "striped", "--anomalous", "{data}/bad"), "--normal"),
         (("calibrate", "nothing", "--normal", "{data}/good"), "no category 'nothing'"),
         (("calibrate", "striped", "--normal", "{data}/train"), "were trained on"),
@@ -156,6 +160,21 @@ def test_unreadable_files_stop_training_unless_told(weights: Path, factory: Fact
     assert not (weights / "new").exists()
     assert "broken.png" in run(*train, "--skip-unreadable").stderr
     assert (weights / "new").is_dir()
+
+
+def test_calibration_names_what_it_leaves_out(weights: Path, factory: Factory, tmp_path: Path):
+    folder = Path(shutil.copytree(factory.data / "good", tmp_path / "good"))
+    (folder / "broken.png").write_bytes(b"nonsense")
+    calibrate = ("calibrate", "striped", "--normal", folder, "--anomalous", factory.data / "bad", "--weights", weights)
+    assert "broken.png" in run(*calibrate, status=1).stderr
+    assert "broken.png" in run(*calibrate, "--skip-unreadable").stderr
+
+
+def test_overlays_of_images_with_one_name_do_not_overwrite_each_other(factory: Factory, tmp_path: Path):
+    images = [factory.data / "good" / "000.png", factory.data / "bad" / "000.png"]
+    run("inspect", "striped", *images, "--overlay", tmp_path / "out", "--weights", factory.weights)
+    written = sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png"))
+    assert written == [Path("bad/000.png.overlay.png"), Path("good/000.png.overlay.png")]
 
 
 def test_ctrl_c_keeps_the_progress_and_resume_goes_on(weights: Path, factory: Factory):
