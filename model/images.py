@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -49,7 +50,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 if getattr(image, "is_animated", False) and image.format != "MPO":
                     raise ImageError("the file holds several images; send one")
                 image.load()
-                return _to_rgb(_upright(image))
+                _turn_upright(image)
+                return _to_rgb(image)
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -60,11 +62,9 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ImageError(f"damaged or unsupported image: {error}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block says nothing of the orientation
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    with suppress(Exception):  # a damaged EXIF block says nothing of the orientation
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -77,7 +77,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_image(path: Path) -> np.ndarray:
