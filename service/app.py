@@ -1,9 +1,11 @@
 """Makes the web application."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -40,17 +42,22 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def _load(settings: Settings) -> Catalogue:
+    device = choose_device(settings.device)
+    log.info("loading the categories of %s onto %s", settings.weights, device)
+    catalogue = Catalogue(settings.weights, settings.teachers_folder, device)
+    catalogue.warm_up()
+    return catalogue
+
+
 def create_app(settings: Settings) -> FastAPI:
     """An application with these settings. Its categories are loaded when it starts."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        device = choose_device(settings.device)
-        log.info("loading the categories of %s onto %s", settings.weights, device)
-        catalogue = Catalogue(settings.weights, settings.teachers_folder, device)
-        catalogue.warm_up()
         telemetry = Telemetry()
         engine = Engine(settings.queue_size, settings.device_batch, lambda size: telemetry.batch_size.observe(size))
+        catalogue = await asyncio.wrap_future(engine.call(partial(_load, settings)))
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted)
         ready = len(catalogue.ready())
         telemetry.categories.labels("ready").set(ready)

@@ -1,4 +1,9 @@
-"""The batching engine: requests gather while the device is busy, and one thread that owns it takes what is there."""
+"""The batching engine: requests gather while the device is busy, and one thread that owns it takes what is there.
+
+That thread does everything that computes in torch, loading and warm-up too. On a CPU a second thread that computes in
+torch brings worker threads of its own, and OpenMP, which then counts more threads than cores, makes all of them sleep
+at every step instead of spinning: one image takes twice as long from then on.
+"""
 
 import logging
 import math
@@ -9,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +22,7 @@ from model.detector import Detector, detect
 from service.schemas import Localize
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class QueueFullError(Exception):
@@ -77,6 +84,7 @@ class Engine:
         self._on_batch = on_batch
         self._admitted = 0
         self._queue: deque[Job] = deque()
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -130,6 +138,20 @@ class Engine:
             self._changed.notify()
         return job.future
 
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Does other work on the device thread, before the images that wait.
+
+        Raises:
+            EngineClosedError: after `close`.
+        """
+        future: Future[T] = Future()
+        with self._changed:
+            if self._closed:
+                raise EngineClosedError
+            self._calls.append((future, work))
+            self._changed.notify()
+        return future
+
     def close(self) -> None:
         """Takes no more images, finishes those that were queued, and returns when the thread has ended."""
         with self._changed:
@@ -138,9 +160,12 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
-        taken: list[Job] = []
+        taken: list[Job] | tuple[Future[Any], Callable[[], Any]] = []
         try:
             while taken := self._take():
+                if isinstance(taken, tuple):
+                    _fulfil(*taken)
+                    continue
                 taken = [job for job in taken if job.future.set_running_or_notify_cancel()]
                 groups: dict[tuple[int, tuple[int, ...]], list[Job]] = {}
                 for job in taken:
@@ -151,17 +176,21 @@ class Engine:
         finally:  # whatever ended the thread, nobody waits for ever
             with self._changed:
                 self._closed = True
-                waiting = [job for job in self._queue if job.future.set_running_or_notify_cancel()]
+                waiting = [job.future for job in self._queue] + [future for future, _ in self._calls]
+                waiting = [future for future in waiting if future.set_running_or_notify_cancel()]
                 self._queue.clear()
-            for job in taken + waiting:
-                if not job.future.done():
-                    job.future.set_exception(EngineClosedError())
+                self._calls.clear()
+            for future in [job.future for job in taken if isinstance(job, Job)] + waiting:
+                if not future.done():
+                    future.set_exception(EngineClosedError())
 
-    def _take(self) -> list[Job]:
-        """All that is waiting, up to the limit; waits for the first. Empty when closed and done."""
+    def _take(self) -> list[Job] | tuple[Future[Any], Callable[[], Any]]:
+        """The next call, or all images that wait, up to the limit; waits for one. Empty when closed and done."""
         with self._changed:
-            while not self._queue and not self._closed:
+            while not self._calls and not self._queue and not self._closed:
                 self._changed.wait()
+            if self._calls:
+                return self._calls.popleft()
             return [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
 
     def _work(self, jobs: list[Job]) -> None:
@@ -178,6 +207,14 @@ class Engine:
             return
         for job, outcome in zip(jobs, outcomes, strict=True):
             job.future.set_result(outcome)
+
+
+def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
 
 
 def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:

@@ -1,16 +1,22 @@
 """The engine: batches of what is there, one image's failure its own, nothing accepted is lost."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 
+import httpx
 import numpy as np
 import pytest
+import torch
 
 from model.detector import Detector, detect
 from model.lifecycle import load_detector
+from model.vgg import Teacher
 from service import engine as engine_module
+from service.app import create_app
 from service.engine import Engine, EngineClosedError, Job, QueueFullError
 from service.schemas import Localize
+from service.settings import Settings
 from tests.conftest import Factory, Gate
 
 
@@ -185,6 +191,41 @@ def test_closing_finishes_what_was_accepted_and_takes_no_more(striped: Detector,
     assert not engine.running
     with pytest.raises(EngineClosedError):
         engine.submit(job(striped, 9))
+
+
+def test_other_work_is_done_on_the_device_thread_and_its_errors_come_back(engine: Engine, striped: Detector):
+    assert engine.call(lambda: threading.current_thread().name).result(30) == "device"
+    with pytest.raises(ZeroDivisionError):
+        engine.call(lambda: 1 / 0).result(30)
+    assert engine.submit(job(striped, 1)).result(30).score > 0
+    engine.close()
+    with pytest.raises(EngineClosedError):
+        engine.call(lambda: None)
+
+
+def test_nothing_but_the_device_thread_runs_the_networks(factory: Factory, monkeypatch: pytest.MonkeyPatch):
+    """Loading, warm-up and requests; see the module for what a second thread would cost."""
+    forward, threads = Teacher.forward, []
+
+    def recorded(self: Teacher, x: torch.Tensor) -> list[torch.Tensor]:
+        threads.append(threading.current_thread().name)
+        return forward(self, x)
+
+    monkeypatch.setattr(Teacher, "forward", recorded)
+    app = create_app(Settings(weights=factory.weights, device="cpu"))
+    image = (factory.data / "bad" / "000.png").read_bytes()
+
+    async def start_and_inspect() -> None:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        ):
+            assert threads == ["device"] * 2
+            response = await client.post("/v1/categories/striped/inspect", content=image)
+            assert response.status_code == 200
+
+    asyncio.run(start_and_inspect())
+    assert threads == ["device"] * 4
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
