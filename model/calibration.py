@@ -53,7 +53,8 @@ def youden(normal: np.ndarray, anomalous: np.ndarray) -> Youden:
     best = int(np.argmax(tpr - fpr))
     if tpr[best] - fpr[best] <= 0:
         raise CalibrationError(
-            "no threshold rejects anomalous images more often than normal ones: the scores do not tell them apart"
+            "no threshold rejects anomalous images more often than normal ones: the scores do not tell them apart; "
+            "train for more epochs, or on another teacher"
         )
     lowest_rejected = thresholds[best]
     below = scores[scores < lowest_rejected]

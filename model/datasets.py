@@ -70,12 +70,20 @@ def anomalous_samples(folder: Path, masks: Path | None = None) -> list[Sample]:
     Args:
         folder: the images.
         masks: a folder with the same sub-folders and one ``NAME_mask.png`` or ``NAME.png`` for each ``NAME.*``.
+
+    Raises:
+        DatasetError: if there is no image, or no mask for any of them in a folder of masks.
     """
     samples = []
     for path in list_images(folder):
         inside = path.relative_to(folder)
         defect = inside.parts[0] if len(inside.parts) > 1 else folder.name
         samples.append(Sample(path, defect, _mask_of(inside, masks) if masks else None))
+    if masks and not any(sample.mask for sample in samples):
+        raise DatasetError(
+            f"{masks} holds no mask for any image of {folder}; for {samples[0].path.name} it should be "
+            f"{(masks / samples[0].path.relative_to(folder)).with_name(samples[0].path.stem + '_mask.png')}"
+        )
     return samples
 
 
@@ -151,13 +159,11 @@ def read_mask(path: Path, size: int) -> np.ndarray:
     A fault too thin for the size keeps the pixels that it touches.
 
     Raises:
-        DatasetError: if the file cannot be read, or marks no pixel.
+        DatasetError: if the file cannot be read.
     """
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise DatasetError(f"cannot read the mask {path}")
-    if not mask.any():
-        raise DatasetError(f"the mask {path} marks no pixel")
     faulty = (mask > mask.max() / 2).astype(np.float32)
     small = cv2.resize(faulty, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
     if not small.any():

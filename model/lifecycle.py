@@ -159,7 +159,8 @@ def train_category(
         PairError: if the name is impossible or the category exists.
         CalibrationError: if the quantile is impossible.
         DatasetError: if files cannot be read.
-        TrainingError: with fewer than 8 different images, or nothing to resume.
+        TrainingError: with fewer than 8 different images, nothing to resume, or an interrupted training that is not to
+            be resumed.
         TrainingInterrupted: after Ctrl-C; `resume` goes on.
     """
     check_category_name(category)
@@ -169,8 +170,11 @@ def train_category(
     checkpoint = checkpoint_path(weights, category)
     if resume and not checkpoint.exists():
         raise TrainingError(f"there is no interrupted training of {category!r} to resume")
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
+    if not resume and checkpoint.exists():
+        raise TrainingError(
+            f"there is an interrupted training of {category!r}; say --resume to go on with it, or remove {checkpoint} "
+            "to start anew"
+        )
     images = datasets.unique(load_images(samples, recipe.image_size, skip_unreadable=skip_unreadable))
     if len(images.pixels) < MINIMUM_IMAGES:
         raise TrainingError(f"{len(images.pixels)} different images are too few to train on; {MINIMUM_IMAGES} at least")
@@ -349,6 +353,8 @@ def evaluate_category(
             mask = bad.samples[index].mask
             assert mask is not None
             masks[row] = datasets.read_mask(mask, PIXEL_GRID)
+        if not masks.any():
+            raise DatasetError("none of the masks marks a pixel")
         pixel_auroc, aupro = measures.pixel_auroc(maps, masks), measures.aupro(maps, masks)
     return Evaluation(
         category=category,

@@ -132,7 +132,10 @@ def fetch_imagenet() -> Teacher:
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=expected)
         except (OSError, RuntimeError) as error:
-            raise TeacherError(f"cannot fetch VGG16 from {url}: {error}") from None
+            raise TeacherError(
+                f"cannot fetch VGG16 from {url}: {error}\nWithout internet: bring the file from another machine, then "
+                "`eca-inspect teacher fetch --from vgg16-397923af.pth`"
+            ) from None
         return read_teacher(path)
 
 
@@ -155,10 +158,6 @@ def resolve_teacher(folder: Path, name_or_path: str) -> tuple[str, Teacher]:
         try:
             teacher = fetch_imagenet()
         except TeacherError as error:
-            raise TeacherError(
-                f"{error}\nTwo ways out: bring the file vgg16-397923af.pth from a machine with internet and run "
-                "`eca-inspect teacher fetch --from vgg16-397923af.pth`; or train on the teacher that is built in: "
-                f"`--teacher {COMPACT}`"
-            ) from None
+            raise TeacherError(f"{error}\nOr train on the teacher that is built in: `--teacher {COMPACT}`") from None
         save_teacher(teacher, folder, IMAGENET)
     return name_or_path, load_teacher(folder, name_or_path)

@@ -59,6 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
         engine = Engine(settings.queue_size, settings.device_batch, lambda size: telemetry.batch_size.observe(size))
         catalogue = await asyncio.wrap_future(engine.call(partial(_load, settings)))
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted)
+        for entry in catalogue.ready():
+            telemetry.announce(entry.card.category)
         ready = len(catalogue.ready())
         telemetry.categories.labels("ready").set(ready)
         telemetry.categories.labels("refused").set(len(catalogue.names()) - ready)

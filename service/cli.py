@@ -89,6 +89,9 @@ def _errors_in_plain_words() -> Iterator[None]:
         yield
     except (CalibrationError, DatasetError, ImageError, PairError, TeacherError, TrainingError, UsageError) as error:
         message = str(error)
+    except KeyboardInterrupt:
+        typer.echo("stopped; nothing was written", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     else:

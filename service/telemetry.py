@@ -63,6 +63,11 @@ class Telemetry:
             "inspect_categories", "Categories of the weights folder", ("status",), registry=self.registry
         )
 
+    def announce(self, category: str) -> None:
+        """Starts a category's counters at 0, so that its first image, and its first failure, show as an increase."""
+        for outcome in ("normal", "anomalous", "queue-full", "deadline-passed", "internal-error"):
+            self.images.labels(category, outcome)
+
     def watch_queue(self, depth: Callable[[], int], admitted: Callable[[], int]) -> None:
         """Reads the queue whenever metrics are scraped."""
         Gauge("inspect_queue_depth_images", "Images waiting for the device", registry=self.registry).set_function(depth)

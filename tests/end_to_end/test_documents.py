@@ -58,6 +58,7 @@ def test_metrics_count_and_time_every_image(client: httpx.Client, factory: Facto
         assert grown[f"inspect_images_total{{'category': 'striped', 'outcome': '{outcome}'}}"] == 1
     assert grown["inspect_images_total{'category': '-', 'outcome': 'unknown-category'}"] == 1
     assert not any("made-up" in name for name in after)
+    assert after["inspect_images_total{'category': 'fresh', 'outcome': 'internal-error'}"] == 0
     assert grown["inspect_request_duration_seconds_count{'endpoint': 'inspect'}"] == 4
     for stage, count in (("decode", 2), ("queue", 2), ("inference", 2), ("localization", 1)):
         assert grown[f"inspect_stage_duration_seconds_count{{'stage': '{stage}'}}"] == count

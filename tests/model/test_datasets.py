@@ -59,8 +59,7 @@ def test_masks_of_any_scale_and_of_thin_faults_are_read(tmp_path: Path):
         cv2.imwrite(str(tmp_path / f"{name}.png"), mask)
     assert datasets.read_mask(tmp_path / "ones.png", 100).sum() == 25 * 25
     assert datasets.read_mask(tmp_path / "thin.png", 50)[0].all()
-    with pytest.raises(DatasetError, match=r"blank\.png marks no pixel"):
-        datasets.read_mask(tmp_path / "blank.png", 50)
+    assert not datasets.read_mask(tmp_path / "blank.png", 50).any()
 
 
 @pytest.mark.parametrize("layout", ["missing", "empty"])

@@ -119,6 +119,10 @@ def test_the_mvtec_layout_goes_all_the_way(weights: Path, tmp_path: Path):
         (("calibrate", "striped", "--normal", "{data}/good", "--quantile", "1.5"), "quantile"),
         (("evaluate", "striped", "--normal", "{data}/good"), "needs normal and anomalous"),
         (("evaluate", "striped", "--normal", "{data}/good", "--anomalous", "{data}/bad"), "--seen skip"),
+        (
+            ("evaluate", "striped", "--normal", "{data}/good", "--anomalous", "{data}/bad", "--masks", "{data}"),
+            "no mask",
+        ),
         (("inspect", "nothing", "{data}/good/000.png"), "no category 'nothing'"),
         (("teacher", "fetch", "--name", "mine"), "--from"),
         (("teacher", "fetch", "--from", "nowhere.pth"), "no file nowhere.pth"),
@@ -192,6 +196,9 @@ def test_ctrl_c_keeps_the_progress_and_resume_goes_on(weights: Path, factory: Fa
     assert "--resume goes on" in rest
     assert "Traceback" not in rest
     assert not (weights / "new").exists()
+    checkpoint = weights / ".training" / "new.pt"
+    assert str(checkpoint) in run(*train, "--epochs", 2, "--image-size", 32, status=1).stderr
+    assert checkpoint.exists()
     run(*train, "--epochs", 2, "--image-size", 32, "--resume")
     assert read_card(weights / "new").training.epochs >= 2
     assert not list((weights / ".training").iterdir())
