@@ -12,10 +12,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torchvision.models import VGG16_Weights
 
-from model.vgg import Teacher
+from model.vgg import VGG16, Plan, Teacher
 
 IMAGENET = "imagenet"
 COMPACT = "compact"
+SHIPPED_COMPACT = Path(__file__).parent.parent / "weights" / "teachers" / f"{COMPACT}.safetensors"
+"""The compact teacher as this project ships it."""
 TEACHER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -53,8 +55,13 @@ def read_teacher(path: Path) -> Teacher:
         return Teacher.from_state_dict(state)
     except (SafetensorError, ValueError) as error:
         raise TeacherError(f"cannot read a teacher from {path}: {error}") from None
-    except Exception as error:  # torch.load fails in many ways on damaged or unsafe files
-        raise TeacherError(f"cannot read a teacher from {path}: {error}".splitlines()[0]) from None
+    except OSError as error:
+        raise TeacherError(f"cannot read a teacher from {path}: {error.strerror}") from None
+    except Exception:  # torch.load fails in many ways, and its advice to read the file unsafely is not ours
+        raise TeacherError(
+            f"cannot read a teacher from {path}: the file is damaged, or holds more than tensors, which is never read "
+            "because it could run code"
+        ) from None
 
 
 def teacher_path(folder: Path, name: str) -> Path:
@@ -101,12 +108,22 @@ def _remedy(name: str) -> str:
     return f"bring the file that was used in training: `eca-inspect teacher fetch --name {name} --from FILE`"
 
 
+def check_plan(name: str, plan: Plan) -> None:
+    """Raises `TeacherError` if a teacher of this shape cannot have this name: ``imagenet`` is VGG16 at full width."""
+    if name == IMAGENET and plan != VGG16:
+        raise TeacherError(
+            f"the name {IMAGENET!r} is kept for VGG16 at its full width, and this teacher has other numbers of "
+            "channels; choose another name"
+        )
+
+
 def save_teacher(teacher: Teacher, folder: Path, name: str) -> Path:
     """Writes a teacher into a folder of teachers in one step; the same teacher there already is left alone.
 
     Raises:
-        TeacherError: if another teacher of this name is there, which students may depend on.
+        TeacherError: if another teacher of this name is there, which students may depend on, or see `check_plan`.
     """
+    check_plan(name, teacher.plan)
     path = teacher_path(folder, name)
     if path.exists():
         if fingerprint(read_teacher(path)) == fingerprint(teacher):
@@ -139,10 +156,27 @@ def fetch_imagenet() -> Teacher:
         return read_teacher(path)
 
 
+def imagenet_teacher(folder: Path) -> Teacher:
+    """The folder's teacher ``imagenet``; it is fetched if it is not there.
+
+    Raises:
+        TeacherError: if it cannot be fetched, or what is there is damaged or not VGG16 at its full width.
+    """
+    path = teacher_path(folder, IMAGENET)
+    if path.exists():
+        teacher = read_teacher(path)
+        if teacher.plan != VGG16:
+            raise TeacherError(f"{path} is not VGG16 at its full width; choose another folder with --teachers")
+        return teacher
+    teacher = fetch_imagenet()
+    save_teacher(teacher, folder, IMAGENET)
+    return teacher
+
+
 def resolve_teacher(folder: Path, name_or_path: str) -> tuple[str, Teacher]:
     """The teacher a user asks for: one of the folder's by name, or a file, which is then copied into the folder.
 
-    ``imagenet`` is fetched if it is not there.
+    Where the folder lacks them, ``imagenet`` is fetched, and ``compact`` is copied from what this project ships.
 
     Returns:
         Its name in the folder, and the teacher.
@@ -154,10 +188,19 @@ def resolve_teacher(folder: Path, name_or_path: str) -> tuple[str, Teacher]:
         teacher = read_teacher(path)
         save_teacher(teacher, folder, path.stem)
         return path.stem, teacher
-    if name_or_path == IMAGENET and not teacher_path(folder, IMAGENET).exists():
+    if name_or_path == IMAGENET:
         try:
-            teacher = fetch_imagenet()
+            return IMAGENET, imagenet_teacher(folder)
         except TeacherError as error:
             raise TeacherError(f"{error}\nOr train on the teacher that is built in: `--teacher {COMPACT}`") from None
-        save_teacher(teacher, folder, IMAGENET)
-    return name_or_path, load_teacher(folder, name_or_path)
+    path = teacher_path(folder, name_or_path)
+    if path.exists():
+        return name_or_path, read_teacher(path)
+    if name_or_path == COMPACT and SHIPPED_COMPACT.is_file():
+        teacher = read_teacher(SHIPPED_COMPACT)
+        save_teacher(teacher, folder, COMPACT)
+        return COMPACT, teacher
+    raise TeacherError(
+        f"there is no teacher {name_or_path!r} in {folder}; name the file of its weights in place of it, or put it "
+        f"there with `eca-inspect teacher fetch --name {name_or_path} --from FILE`"
+    )

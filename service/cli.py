@@ -37,8 +37,9 @@ from model.teachers import (
     COMPACT,
     IMAGENET,
     TeacherError,
-    fetch_imagenet,
+    check_plan,
     fingerprint,
+    imagenet_teacher,
     read_teacher,
     resolve_teacher,
     save_teacher,
@@ -431,9 +432,15 @@ def fetch(
     with _errors_in_plain_words():
         if source is None and name != IMAGENET:
             raise UsageError("a teacher of another name comes from a file: say --from")
-        teacher = fetch_imagenet() if source is None else read_teacher(source)
-        path = save_teacher(teacher, _teachers_folder(weights, teachers), name)
-    typer.echo(f"{path}: SHA-256 of its weights {fingerprint(teacher)}")
+        folder = _teachers_folder(weights, teachers)
+        path = teacher_path(folder, name)
+        was_there = path.exists()
+        if source is None:
+            teacher = imagenet_teacher(folder)
+        else:
+            teacher = read_teacher(source)
+            save_teacher(teacher, folder, name)
+    typer.echo(f"{path}{' is there already' if was_there else ''}: SHA-256 of its weights {fingerprint(teacher)}")
 
 
 @teacher_app.command()
@@ -461,6 +468,8 @@ def pretrain(
             a, b, c, d, e = (int(width) for width in widths.split(","))
         except ValueError:
             raise UsageError(f"--widths must be five numbers, got {widths!r}") from None
+        plan = vgg16_plan((a, b, c, d, e))
+        check_plan(name, plan)
         images, labels, classes = _class_folders(data, image_size)
         with tqdm(unit="step", desc=name, dynamic_ncols=True) as bar:
 
@@ -473,7 +482,7 @@ def pretrain(
             teacher, accuracy = pretraining.pretrain(
                 images,
                 labels,
-                vgg16_plan((a, b, c, d, e)),
+                plan,
                 epochs=epochs,
                 seed=seed,
                 device=_device(device),

@@ -1,6 +1,7 @@
 """Every way to get a teacher in, and every wrong file kept out."""
 
 import hashlib
+import json
 import pickle
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torchvision.models import VGG16_Weights, vgg16
 
 from model import teachers
 from model.teachers import (
+    SHIPPED_COMPACT,
     TeacherError,
     fetch_imagenet,
     fingerprint,
@@ -66,8 +68,10 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path):
 
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps({"features.0.weight": Evil()}))
-    with pytest.raises(TeacherError, match="cannot read a teacher"):
+    with pytest.raises(TeacherError, match="cannot read a teacher") as refusal:
         read_teacher(path)
+    assert "holds more than tensors" in str(refusal.value)
+    assert "weights_only" not in str(refusal.value)  # torch advises to read it all the same
     assert not (tmp_path / "executed").exists()
 
 
@@ -88,7 +92,7 @@ def test_other_contents_are_refused(tmp_path: Path):
 
 
 def test_the_wrong_teacher_is_refused_with_the_remedy(tmp_path: Path, teacher: Teacher):
-    save_teacher(teacher, tmp_path, "imagenet")
+    save_file(dict(teacher.state_dict()), tmp_path / "imagenet.safetensors")
     assert fingerprint(load_teacher(tmp_path, "imagenet", fingerprint(teacher))) == fingerprint(teacher)
     with pytest.raises(TeacherError, match=r"not the one this student learned from.*teacher fetch"):
         load_teacher(tmp_path, "imagenet", "0" * 64)
@@ -157,3 +161,27 @@ def test_a_teacher_given_as_a_file_is_kept_under_its_name(tmp_path: Path, full_v
     name, network = resolve_teacher(tmp_path, str(full_vgg16))
     assert name == "vgg16-397923af"
     assert fingerprint(load_teacher(tmp_path, name)) == fingerprint(network)
+
+
+def test_the_compact_teacher_goes_into_any_folder_that_lacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name, network = resolve_teacher(tmp_path / "new", "compact")
+    assert name == "compact"
+    record = json.loads(SHIPPED_COMPACT.with_suffix(".json").read_text())
+    assert fingerprint(load_teacher(tmp_path / "new", "compact")) == fingerprint(network) == record["sha256"]
+    monkeypatch.setattr(teachers, "SHIPPED_COMPACT", tmp_path / "nowhere.safetensors")
+    assert resolve_teacher(tmp_path / "new", "compact")[0] == "compact"
+    with pytest.raises(TeacherError, match=r"no teacher 'compact' in .*; name the file") as refusal:
+        resolve_teacher(tmp_path, "compact")
+    assert "in training" not in str(refusal.value)
+
+
+def test_the_name_imagenet_is_kept_for_the_full_vgg16(tmp_path: Path, teacher: Teacher, full_vgg16: Path):
+    with pytest.raises(TeacherError, match="kept for VGG16 at its full width"):
+        save_teacher(teacher, tmp_path, "imagenet")
+    save_file(dict(teacher.state_dict()), tmp_path / "imagenet.safetensors")
+    with pytest.raises(TeacherError, match="kept for VGG16 at its full width"):
+        resolve_teacher(tmp_path / "teachers", str(tmp_path / "imagenet.safetensors"))
+    with pytest.raises(TeacherError, match=r"imagenet\.safetensors is not VGG16 at its full width"):
+        resolve_teacher(tmp_path, "imagenet")
+    save_teacher(read_teacher(full_vgg16), tmp_path / "teachers", "imagenet")
+    assert resolve_teacher(tmp_path / "teachers", "imagenet")[0] == "imagenet"

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from typer.testing import CliRunner, Result
 
 from model.pair import read_card
+from model.teachers import fingerprint, save_teacher
+from model.vgg import Teacher, vgg16_plan
 from service.cli import app
 from service.schemas import Inspection
 from tests.conftest import Factory, surface, write_images
@@ -225,6 +227,27 @@ def test_a_teacher_is_imported_from_a_file(factory: Factory, tmp_path: Path):
     assert read_card(factory.weights / "striped").teacher.sha256 in imported.stdout
     again = load_file(tmp_path / "teachers" / "mine.safetensors")
     assert all(torch.equal(tensor, again[name]) for name, tensor in load_file(source).items())
+
+
+def test_a_teacher_that_is_there_is_not_downloaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    downloads: list[object] = []
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *arguments, **options: downloads.append(arguments))
+    teacher = Teacher()
+    path = save_teacher(teacher, tmp_path / "teachers", "imagenet")
+    said = run("teacher", "fetch", "--weights", tmp_path).stdout
+    assert said == f"{path} is there already: SHA-256 of its weights {fingerprint(teacher)}\n"
+    path.write_bytes(save(Teacher(vgg16_plan((4, 4, 4, 4, 4))).state_dict()))
+    assert "not VGG16 at its full width" in run("teacher", "fetch", "--weights", tmp_path, status=1).stderr
+    assert downloads == []
+
+
+def test_a_narrow_teacher_cannot_be_named_imagenet(factory: Factory, tmp_path: Path):
+    source = factory.teachers / "narrow.safetensors"
+    imported = run("teacher", "fetch", "--from", source, "--weights", tmp_path, status=1)
+    assert "kept for VGG16 at its full width" in imported.stderr
+    pretrained = run("teacher", "pretrain", "imagenet", "--data", factory.data, "--weights", tmp_path, status=1)
+    assert "kept for VGG16 at its full width" in pretrained.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_teacher_is_pretrained_with_its_provenance(factory: Factory, tmp_path: Path):
