@@ -142,7 +142,7 @@ def load_images(samples: Sequence[Sample], size: int, *, skip_unreadable: bool =
             data = sample.path.read_bytes()
             pixels.append(preprocess(decode_image(data), size))
         except (ImageError, OSError) as error:
-            unreadable.append(f"{sample.path}: {error}")
+            unreadable.append(f"{sample.path}: {error.strerror if isinstance(error, OSError) else error}")
             continue
         digests.append(hashlib.sha256(data).hexdigest())
         kept.append(sample)

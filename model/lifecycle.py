@@ -115,6 +115,30 @@ def checkpoint_path(weights: Path, category: str) -> Path:
     return weights / ".training" / f"{category}.pt"
 
 
+def check_trainable(
+    weights: Path, category: str, *, resume: bool = False, replace: bool = False, quantile: float = NORMAL_QUANTILE
+) -> None:
+    """Whether a training could begin, as far as that is known before its teacher and images are; see `train_category`.
+
+    Raises:
+        PairError: if the name is impossible or the category exists.
+        CalibrationError: if the quantile is impossible.
+        TrainingError: if there is nothing to resume, or an interrupted training that is not to be resumed.
+    """
+    check_category_name(category)
+    check_quantile(quantile)
+    if (weights / category).exists() and not replace:
+        raise PairError(f"{weights / category} exists; say --replace to train it anew")
+    checkpoint = checkpoint_path(weights, category)
+    if resume and not checkpoint.exists():
+        raise TrainingError(f"there is no interrupted training of {category!r} to resume")
+    if not resume and checkpoint.exists():
+        raise TrainingError(
+            f"there is an interrupted training of {category!r}; say --resume to go on with it, or remove {checkpoint} "
+            "to start anew"
+        )
+
+
 def train_category(
     category: str,
     samples: Sequence[Sample],
@@ -156,25 +180,13 @@ def train_category(
         The new card, and the mean loss of each epoch.
 
     Raises:
-        PairError: if the name is impossible or the category exists.
-        CalibrationError: if the quantile is impossible.
+        PairError, CalibrationError, TrainingError: see `check_trainable`.
         DatasetError: if files cannot be read.
-        TrainingError: with fewer than 8 different images, nothing to resume, or an interrupted training that is not to
-            be resumed.
+        TrainingError: with fewer than 8 different images, or see `model.training.train`.
         TrainingInterrupted: after Ctrl-C; `resume` goes on.
     """
-    check_category_name(category)
-    check_quantile(quantile)
-    if (weights / category).exists() and not replace:
-        raise PairError(f"{weights / category} exists; say --replace to train it anew")
+    check_trainable(weights, category, resume=resume, replace=replace, quantile=quantile)
     checkpoint = checkpoint_path(weights, category)
-    if resume and not checkpoint.exists():
-        raise TrainingError(f"there is no interrupted training of {category!r} to resume")
-    if not resume and checkpoint.exists():
-        raise TrainingError(
-            f"there is an interrupted training of {category!r}; say --resume to go on with it, or remove {checkpoint} "
-            "to start anew"
-        )
     images = datasets.unique(load_images(samples, recipe.image_size, skip_unreadable=skip_unreadable))
     if len(images.pixels) < MINIMUM_IMAGES:
         raise TrainingError(f"{len(images.pixels)} different images are too few to train on; {MINIMUM_IMAGES} at least")

@@ -159,8 +159,8 @@ def train(
         The student in evaluation mode on the CPU, and the mean loss of each epoch.
 
     Raises:
-        TrainingError: if the checkpoint belongs to other images, another teacher or another recipe, or the loss is
-            no longer finite.
+        TrainingError: if the checkpoint belongs to other images, another teacher or another recipe, or has more epochs
+            than the recipe; or if the loss is no longer finite.
         TrainingInterrupted: after Ctrl-C.
     """
     torch.manual_seed(recipe.seed)
@@ -171,6 +171,11 @@ def train(
     losses: list[float] = []
     if checkpoint is not None and checkpoint.exists():
         losses = _restore(checkpoint, identity, student, optimizer)
+        if len(losses) > recipe.epochs:
+            raise TrainingError(
+                f"the checkpoint {checkpoint} has {len(losses)} epochs already, {recipe.epochs} are asked for; ask for "
+                "more to go on"
+            )
     weights = TermWeights(direction=recipe.direction_weight)
     images = torch.from_numpy(pixels)
     state = _snapshot(identity, student, optimizer, losses)
@@ -250,5 +255,7 @@ def _restore(
         return list(state["losses"])
     except TrainingError:
         raise
-    except Exception as error:  # a damaged file fails in many ways inside torch
-        raise TrainingError(f"cannot read the checkpoint {checkpoint}: {error}") from None
+    except Exception:  # a damaged file fails in many ways inside torch
+        raise TrainingError(
+            f"cannot read the checkpoint {checkpoint}: it is damaged; remove it to start anew"
+        ) from None

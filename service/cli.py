@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,7 @@ from model.lifecycle import (
     Evaluation,
     SeenPolicy,
     calibrate_category,
+    check_trainable,
     evaluate_category,
     load_detector,
     train_category,
@@ -67,16 +68,17 @@ teacher_app = typer.Typer(help="Get and make teachers.", no_args_is_help=True)
 app.add_typer(teacher_app, name="teacher")
 
 Category = Annotated[str, typer.Argument(help="Name of the category.")]
-Weights = Annotated[Path, typer.Option(envvar="INSPECT_WEIGHTS", help="Folder of categories.")]
+Weights = Annotated[Path | None, typer.Option(help="Folder of categories; INSPECT_WEIGHTS, else weights.")]
 Teachers = Annotated[
-    Path | None, typer.Option(envvar="INSPECT_TEACHERS", help="Folder of teachers; WEIGHTS/teachers if not given.")
+    Path | None, typer.Option(help="Folder of teachers; INSPECT_TEACHERS, else teachers in the folder of categories.")
 ]
-Device = Annotated[str, typer.Option(envvar="INSPECT_DEVICE", help="cpu, cuda, cuda:1 ...; auto prefers a GPU.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 ...; INSPECT_DEVICE, else auto, which prefers a GPU.")
+]
 Data = Annotated[Path | None, typer.Option(help="The category in the MVTec AD layout.")]
 Quantile = Annotated[float, typer.Option(help="Of normal scores, for the threshold without anomalous images.")]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Go on without files that cannot be read.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DEFAULT_WEIGHTS = Path("weights")
 
 
 class UsageError(ValueError):
@@ -120,10 +122,6 @@ def _settings(**given: Any) -> Settings:
         raise UsageError("; ".join(messages)) from None
 
 
-def _teachers_folder(weights: Path, teachers: Path | None) -> Path:
-    return teachers or weights / "teachers"
-
-
 def _report_unreadable(messages: list[str]) -> None:
     for message in messages:
         typer.echo(f"left out: {message}", err=True)
@@ -154,9 +152,9 @@ def train(
         float, typer.Option(min=0, help="GiB of memory for teacher features; beyond it they go to a file.")
     ] = FEATURE_MEMORY_BYTES / GIB,
     spill_folder: Annotated[Path | None, typer.Option(help="Where that file goes; else the temporary folder.")] = None,
-    weights: Weights = DEFAULT_WEIGHTS,
+    weights: Weights = None,
     teachers: Teachers = None,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Train a pair on images of normal parts (8 at least; a fifth is held out for the first threshold)."""
     with _errors_in_plain_words():
@@ -169,45 +167,74 @@ def train(
             weigh_distillation_layers=omega,
             seed=seed,
         )
+        settings = _settings(weights=weights, teachers=teachers, device=device)
+        used_device = _device(settings.device)
         samples = _training_samples(data, normal)
-        name, network = resolve_teacher(_teachers_folder(weights, teachers), teacher)
-        with tqdm(total=epochs, unit="epoch", desc=category, dynamic_ncols=True) as bar:
-
-            def on_start(images: LoadedImages, held_out: int) -> None:
-                _report_unreadable(images.unreadable)
-                bar.write(f"{len(images.digests) - held_out} images to train on, {held_out} held out", file=sys.stderr)
-
-            def on_epoch(epoch: Epoch) -> None:
-                bar.set_postfix(loss=f"{epoch.loss:.4g}", refresh=False)
-                bar.update(epoch.number - bar.n)
-
-            try:
+        # Before the teacher, which may have to be downloaded.
+        check_trainable(settings.weights, category, resume=resume, replace=replace, quantile=quantile)
+        name, network = resolve_teacher(settings.teachers_folder, teacher)
+        try:
+            with closing(_EpochBar(category, epochs)) as bar:
                 card, _ = train_category(
                     category,
                     samples,
-                    weights,
+                    settings.weights,
                     name,
                     network,
                     recipe,
-                    device=_device(device),
+                    device=used_device,
                     skip_unreadable=skip_unreadable,
                     resume=resume,
                     replace=replace,
                     quantile=quantile,
                     memory_bytes=round(feature_memory * GIB),
                     spill_folder=spill_folder,
-                    on_start=on_start,
-                    on_epoch=on_epoch,
+                    on_start=_report_start,
+                    on_epoch=bar.show,
                 )
-            except TrainingInterrupted as stop:
-                bar.close()
-                typer.echo(f"{stop}; the same command with --resume goes on", err=True)
-                raise typer.Exit(EXIT_INTERRUPTED) from None
-    typer.echo(f"{weights / category}: version {card.model_version}, loss {card.training.final_loss:.4g}")
+        except TrainingInterrupted as stop:
+            typer.echo(f"{stop}; the same command with --resume goes on", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    typer.echo(f"{settings.weights / category}: version {card.model_version}, loss {card.training.final_loss:.4g}")
     typer.echo(
         f"threshold {card.calibration.threshold:.4g}: {card.calibration.quantile:.0%} quantile of "
         f"{card.calibration.normal_images} held-out normal scores; `eca-inspect calibrate` does better"
     )
+
+
+def _report_start(images: LoadedImages, held_out: int) -> None:
+    _report_unreadable(images.unreadable)
+    typer.echo(f"{len(images.digests) - held_out} images to train on, {held_out} held out", err=True)
+
+
+class _EpochBar:
+    """A progress bar that appears with the first epoch, so that a training that is refused leaves none behind."""
+
+    def __init__(self, name: str, epochs: int) -> None:
+        self._name = name
+        self._epochs = epochs
+        self._bar: Any = None
+
+    def show(self, epoch: Epoch) -> None:
+        """Another epoch is done."""
+        loss = f"{epoch.loss:.4g}"
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self._epochs,
+                initial=epoch.number,
+                unit="epoch",
+                desc=self._name,
+                dynamic_ncols=True,
+                postfix={"loss": loss},
+            )
+        else:
+            self._bar.set_postfix(loss=loss, refresh=False)
+            self._bar.update()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _training_samples(data: Path | None, normal: Path | None) -> list[Sample]:
@@ -245,24 +272,25 @@ def calibrate(
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of that share.")] = 0,
     quantile: Quantile = NORMAL_QUANTILE,
     skip_unreadable: SkipUnreadable = False,
-    weights: Weights = DEFAULT_WEIGHTS,
+    weights: Weights = None,
     teachers: Teachers = None,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Set the threshold: Youden's where there are anomalous images, else a quantile of normal scores."""
     with _errors_in_plain_words():
+        settings = _settings(weights=weights, teachers=teachers, device=device)
         samples = _judged_samples(data, normal, anomalous)
         if data is not None and share < 1:
             samples, _ = datasets.split(samples, share, seed)
         good, bad = _by_label(samples)
         card, unreadable = calibrate_category(
-            weights,
-            _teachers_folder(weights, teachers),
+            settings.weights,
+            settings.teachers_folder,
             category,
             good,
             bad,
             quantile=quantile,
-            device=_device(device),
+            device=_device(settings.device),
             skip_unreadable=skip_unreadable,
         )
     _report_unreadable(unreadable)
@@ -271,6 +299,12 @@ def calibrate(
     typer.echo(f"{found.normal_images} normal and {found.anomalous_images} anomalous images")
     if found.method == "youden":
         typer.echo(f"Youden index {found.youden_index:.4f}, AUROC {found.auroc:.4f}")
+    if found.auroc is not None and found.auroc < 0.5:
+        typer.echo(
+            f"warning: the AUROC is {found.auroc:.3f}: most anomalous images score lower than normal ones, so this "
+            "threshold is of no use. Are the folders exchanged? If not, train for more epochs, or on another teacher",
+            err=True,
+        )
 
 
 @app.command()
@@ -285,23 +319,24 @@ def evaluate(
     ] = SeenPolicy.REFUSE,
     skip_unreadable: SkipUnreadable = False,
     json_output: JsonOutput = False,
-    weights: Weights = DEFAULT_WEIGHTS,
+    weights: Weights = None,
     teachers: Teachers = None,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Judge a category on images it has not seen; measures with 95 % bootstrap intervals."""
     with _errors_in_plain_words():
+        settings = _settings(weights=weights, teachers=teachers, device=device)
         good, bad = _by_label(_judged_samples(data, normal, anomalous, masks))
         if not good or not bad:
             raise UsageError("evaluation needs normal and anomalous images")
         found = evaluate_category(
-            weights,
-            _teachers_folder(weights, teachers),
+            settings.weights,
+            settings.teachers_folder,
             category,
             good,
             bad,
             seen_policy=seen,
-            device=_device(device),
+            device=_device(settings.device),
             skip_unreadable=skip_unreadable,
         )
     _report_unreadable(found.unreadable)
@@ -336,16 +371,16 @@ def inspect(
     localize: Annotated[Localize, typer.Option(help="Whether to find the place of the fault.")] = Localize.AUTO,
     overlay: Annotated[Path | None, typer.Option(help="Folder to write NAME.overlay.png to.")] = None,
     json_output: JsonOutput = False,
-    weights: Weights = DEFAULT_WEIGHTS,
+    weights: Weights = None,
     teachers: Teachers = None,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Inspect image files exactly as the server does. Ends with status 1 if a file could not be inspected."""
     failed = False
     answers: list[dict[str, object]] = []
     with _errors_in_plain_words():
-        ready = Ready(*load_detector(weights, _teachers_folder(weights, teachers), category, _device(device)))
-        settings = _settings()
+        settings = _settings(weights=weights, teachers=teachers, device=device)
+        ready = Ready(*load_detector(settings.weights, settings.teachers_folder, category, _device(settings.device)))
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         # Pictures keep the images' folders below the one they share, so that no two have one name.
         shared = Path(os.path.commonpath([path.absolute().parent for path in images]))
@@ -356,7 +391,8 @@ def inspect(
                 )
             except (ImageError, OSError, Problem) as error:
                 failed = True
-                typer.echo(f"error: {path}: {error}", err=True)
+                reason = error.strerror if isinstance(error, OSError) else error
+                typer.echo(f"error: {path}: {reason}", err=True)
                 continue
             if overlay is not None and picture is not None:
                 place = overlay / path.absolute().parent.relative_to(shared) / f"{path.name}.overlay.png"
@@ -425,14 +461,14 @@ def fetch(
         Path | None, typer.Option("--from", help="Take the weights from this file (.pth or .safetensors) instead.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name to keep it under.")] = IMAGENET,
-    weights: Weights = DEFAULT_WEIGHTS,
+    weights: Weights = None,
     teachers: Teachers = None,
 ) -> None:
     """Fetch torchvision's VGG16 for ImageNet (528 MB), or import a file; the features alone are kept (59 MB)."""
     with _errors_in_plain_words():
         if source is None and name != IMAGENET:
             raise UsageError("a teacher of another name comes from a file: say --from")
-        folder = _teachers_folder(weights, teachers)
+        folder = _settings(weights=weights, teachers=teachers).teachers_folder
         path = teacher_path(folder, name)
         was_there = path.exists()
         if source is None:
@@ -454,13 +490,15 @@ def pretrain(
     image_size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 32,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     source: Annotated[str, typer.Option(help="What the data is and where it comes from, for the record.")] = "",
-    weights: Weights = DEFAULT_WEIGHTS,
+    weights: Weights = None,
     teachers: Teachers = None,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Pretrain a narrow VGG16 on pictures sorted into classes, for machines without ImageNet weights."""
     with _errors_in_plain_words():
-        folder = _teachers_folder(weights, teachers)
+        settings = _settings(weights=weights, teachers=teachers, device=device)
+        used_device = _device(settings.device)
+        folder = settings.teachers_folder
         path = teacher_path(folder, name)
         if path.exists():
             raise UsageError(f"{path} exists, and students may depend on it; choose another name")
@@ -485,7 +523,7 @@ def pretrain(
                 plan,
                 epochs=epochs,
                 seed=seed,
-                device=_device(device),
+                device=used_device,
                 on_step=on_step,
             )
         save_teacher(teacher, folder, name)
@@ -502,7 +540,7 @@ def pretrain(
             "held_out_share": pretraining.HELD_OUT_SHARE,
             "held_out_top1_accuracy": accuracy,
             "torch": torch.__version__,
-            "device": str(_device(device)),
+            "device": str(used_device),
             "seconds": round((datetime.now(UTC) - started).total_seconds()),
             "date": started.date().isoformat(),
         }

@@ -97,6 +97,8 @@ def test_unreadable_files_are_named_and_skipped_only_when_told(mvtec: Path):
     assert loaded.pixels.shape == (2, 32, 32, 3)
     assert [sample.path.name for sample in loaded.samples] == ["000.png", "002.png"]
     assert "001.png" in loaded.unreadable[0]
+    with pytest.raises(DatasetError, match=r"gone\.png: No such file or directory$"):
+        datasets.load_images([Sample(mvtec / "gone.png")], 32)
     with pytest.raises(DatasetError, match="none of the images"):
         datasets.load_images([Sample(broken)], 32, skip_unreadable=True)
 

@@ -78,6 +78,20 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_student(teacher: Teacher, 
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_a_checkpoint_with_more_epochs_than_asked_for_is_refused_and_kept(
+    teacher: Teacher, pixels: np.ndarray, tmp_path: Path
+):
+    checkpoint = tmp_path / "run.pt"
+    student, _ = train(teacher, pixels, replace(RECIPE, epochs=3), checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    with pytest.raises(TrainingError, match="has 3 epochs already, 2 are asked for"):
+        train(teacher, pixels, replace(RECIPE, epochs=2), checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
+    again, losses = train(teacher, pixels, replace(RECIPE, epochs=3), checkpoint=checkpoint)  # only writing had failed
+    assert len(losses) == 3
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in student.state_dict().items())
+
+
 def test_the_seed_decides(teacher: Teacher, pixels: np.ndarray):
     _, first = train(teacher, pixels, RECIPE)
     _, again = train(teacher, pixels, RECIPE)

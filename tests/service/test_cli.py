@@ -141,7 +141,30 @@ def test_what_cannot_be_done_is_one_sentence(
     before = sorted(weights.rglob("*"))
     result = run(*(argument.format(data=factory.data) for argument in arguments), status=1)
     assert message in result.stderr
+    assert "%|" not in result.stderr  # no progress bar of what never began
     assert sorted(weights.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("../new",), "cannot name a category"),
+        (("striped",), "--replace"),
+        (("new", "--resume"), "no interrupted training"),
+        (("stopped",), "say --resume"),
+        (("new", "--quantile", "1"), "between 0 and 1"),
+        (("new", "--device", "abacus"), "abacus"),
+    ],
+)
+def test_a_training_that_cannot_begin_brings_in_no_teacher(
+    factory: Factory, weights: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+):
+    (weights / ".training").mkdir(exist_ok=True)
+    (weights / ".training" / "stopped.pt").touch()
+    source = shutil.copy(factory.teachers / "narrow.safetensors", tmp_path / "other.safetensors")
+    options = ("--normal", factory.data / "train", "--teacher", source, "--weights", weights)
+    assert message in run("train", *arguments, *options, status=1).stderr
+    assert not (weights / "teachers" / "other.safetensors").exists()
 
 
 def test_without_a_teacher_named_imagenet_is_wanted_and_two_ways_out_are_told(
@@ -176,6 +199,18 @@ def test_calibration_names_what_it_leaves_out(weights: Path, factory: Factory, t
     assert "broken.png" in run(*calibrate, "--skip-unreadable").stderr
 
 
+def test_a_calibration_worse_than_chance_is_written_with_a_warning(weights: Path, factory: Factory, tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    good_and_noise = Path(shutil.copytree(factory.data / "good", tmp_path / "mostly-good"))
+    cv2.imwrite(str(good_and_noise / "noise.png"), noise)
+    options = ("--weights", weights)
+    exchanged = ("--normal", factory.data / "bad", "--anomalous", good_and_noise)
+    assert "Are the folders exchanged?" in run("calibrate", "striped", *exchanged, *options).stderr
+    assert read_card(weights / "striped").calibration.auroc < 0.5
+    right = ("--normal", factory.data / "good", "--anomalous", factory.data / "bad")
+    assert run("calibrate", "striped", *right, *options).stderr == ""
+
+
 def test_overlays_of_images_with_one_name_do_not_overwrite_each_other(factory: Factory, tmp_path: Path):
     images = [factory.data / "good" / "000.png", factory.data / "bad" / "000.png"]
     run("inspect", "striped", *images, "--overlay", tmp_path / "out", "--weights", factory.weights)
@@ -198,11 +233,12 @@ def test_ctrl_c_keeps_the_progress_and_resume_goes_on(weights: Path, factory: Fa
     assert "--resume goes on" in rest
     assert "Traceback" not in rest
     assert not (weights / "new").exists()
+    done = int(rest.partition("stopped after ")[2].partition(" epochs")[0])
     checkpoint = weights / ".training" / "new.pt"
-    assert str(checkpoint) in run(*train, "--epochs", 2, "--image-size", 32, status=1).stderr
+    assert str(checkpoint) in run(*train, "--epochs", done + 1, "--image-size", 32, status=1).stderr
     assert checkpoint.exists()
-    run(*train, "--epochs", 2, "--image-size", 32, "--resume")
-    assert read_card(weights / "new").training.epochs >= 2
+    run(*train, "--epochs", done + 1, "--image-size", 32, "--resume")
+    assert read_card(weights / "new").training.epochs == done + 1
     assert not list((weights / ".training").iterdir())
 
 
@@ -218,7 +254,8 @@ def test_inspect_names_what_it_cannot_read_and_answers_the_rest(factory: Factory
     assert len(result.stdout.splitlines()) == 1
     assert str(good) in result.stdout
     for name in ("broken.png", "missing.png", "empty.png"):
-        assert name in result.stderr
+        assert result.stderr.count(name) == 1
+    assert f"error: {tmp_path / 'missing.png'}: No such file or directory\n" in result.stderr
 
 
 def test_a_teacher_is_imported_from_a_file(factory: Factory, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Settings come from the environment, and impossible ones are refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ def test_the_environment_overrides(monkeypatch: pytest.MonkeyPatch):
     assert settings.teachers_folder == Path("/srv/weights/teachers")
     monkeypatch.setenv("INSPECT_TEACHERS", "/srv/teachers")
     assert Settings().teachers_folder == Path("/srv/teachers")
+    monkeypatch.setenv("INSPECT_TEACHERS", "")
+    assert Settings().teachers_folder == Path("/srv/weights/teachers")
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,16 @@ def test_impossible_settings_are_refused(monkeypatch: pytest.MonkeyPatch, name: 
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError):
         Settings()
+
+
+def test_nothing_else_reads_the_environment():
+    readers = {
+        path.name
+        for package in ("model", "service")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"environ|getenv|envvar|BaseSettings", path.read_text().replace("environment", ""))
+    }
+    assert readers == {"settings.py"}
 
 
 def test_every_setting_is_documented_with_its_default():
