@@ -29,9 +29,9 @@ class ImageTooLargeError(ImageError):
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes JPEG, PNG, BMP, TIFF or WebP to uint8 RGB ``[H, W, 3]``.
 
-    The EXIF orientation is applied. Greyscale, palette and CMYK become RGB; transparency is laid on white; 16-bit
-    values are scaled from 0..65535 to 0..255; colour profiles are not applied. Of a multi-picture JPEG as phones
-    write it the first picture counts; other files must hold one image.
+    The EXIF orientation is applied. Greyscale, palette and CMYK become RGB; transparency is laid on white; of
+    16-bit values the upper eight bits count; colour profiles are not applied. Of a multi-picture JPEG as phones write
+    it the first picture counts; other files must hold one image.
 
     Raises:
         ImageTooLargeError: more than ``max_pixels`` pixels or a side of over a million, found before decoding.
@@ -69,8 +69,10 @@ def _turn_upright(image: Image.Image) -> None:
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        sixteen_bit = np.asarray(image).astype(np.uint32)
-        grey = ((sixteen_bit + 128) // 257).astype(np.uint8)
+        sixteen_bit = np.asarray(image)
+        grey = (sixteen_bit >> 8).astype(np.uint8)  # as Pillow does with 16-bit colour
+        if (transparent := image.info.get("transparency")) is not None:
+            grey[sixteen_bit == transparent] = 255
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise ImageError(f"32-bit pixels (mode {image.mode}) have no defined white; send 8 or 16 bits")

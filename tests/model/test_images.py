@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -72,12 +73,21 @@ def test_transparent_palette_colour_is_laid_on_white():
     assert (decode_image(encoded(image, "PNG", transparency=0)) == 255).all()
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
-def test_sixteen_bits_are_scaled_not_cut(file_format: str):
-    values = np.array([[0, 128, 257, 25700, 32768, 65535]], dtype=np.uint16)
-    found = decode_image(encoded(Image.fromarray(values), file_format))
-    np.testing.assert_array_equal(found[0, :, 0], [0, 0, 1, 100, 128, 255])
-    assert found.shape == (1, 6, 3)
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_sixteen_bits_the_upper_eight_count(suffix: str, channels: int):
+    values = np.array([[0, 128, 255, 256, 25855, 32768, 65279, 65535]], dtype=np.uint16)
+    ok, data = cv2.imencode(suffix, np.repeat(values[:, :, None], channels, axis=2))
+    assert ok
+    found = decode_image(data.tobytes())
+    assert found.shape == (1, 8, 3)
+    np.testing.assert_array_equal(found, np.repeat((values >> 8)[:, :, None], 3, axis=2))
+
+
+def test_transparent_sixteen_bit_grey_is_laid_on_white():
+    values = np.array([[0x1234, 0x1235, 0]], dtype=np.uint16)
+    found = decode_image(encoded(Image.fromarray(values), "PNG", transparency=0x1234))
+    np.testing.assert_array_equal(found[0, :, 0], [255, 0x12, 0])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
