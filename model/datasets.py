@@ -3,12 +3,15 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from model.images import SUFFIXES, ImageError, decode_image, preprocess
+
+ANY_NAME = "*"
 
 
 class DatasetError(ValueError):
@@ -41,44 +44,67 @@ class LoadedImages:
     unreadable: list[str]
 
 
-def list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path, pattern: str = ANY_NAME) -> list[Path]:
     """The image files in a folder and below it, sorted by path; hidden files are passed over.
 
+    Args:
+        folder: where to look.
+        pattern: what the name of a file must match, such as ``*.jpg``.
+
     Raises:
-        DatasetError: if the folder does not exist or holds no image.
+        DatasetError: if the folder does not exist or holds no such image, or masks seem to lie beside the images.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder")
     paths = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(".")
+        and fnmatchcase(path.name, pattern)
+        and path.is_file()
     )
     if not paths:
-        raise DatasetError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
+        matching = "" if pattern == ANY_NAME else f" whose name matches {pattern!r}"
+        raise DatasetError(f"{folder} holds no image{matching} ({', '.join(sorted(SUFFIXES))})")
+    _refuse_masks(paths)
     return paths
 
 
-def normal_samples(folder: Path) -> list[Sample]:
-    """Every image of a folder as a normal part."""
-    return [Sample(path) for path in list_images(folder)]
+def _refuse_masks(paths: Sequence[Path]) -> None:
+    """A mask is told by its name, ``NAME_mask.*`` or ``NAME.*`` of another kind, beside an image ``NAME.*``."""
+    by_name: dict[tuple[Path, str], Path] = {}
+    for path in paths:
+        other = by_name.setdefault((path.parent, path.stem.removesuffix("_mask")), path)
+        if other is not path:
+            raise DatasetError(
+                f"{other} and {path.name} seem to be an image and its mask, and masks would be taken for images; keep "
+                "masks in a folder of their own, or, in a plain folder, say which files are images: --pattern '*.jpg'"
+            )
 
 
-def anomalous_samples(folder: Path, masks: Path | None = None) -> list[Sample]:
+def normal_samples(folder: Path, pattern: str = ANY_NAME) -> list[Sample]:
+    """Every image of a folder as a normal part; see `list_images`."""
+    return [Sample(path) for path in list_images(folder, pattern)]
+
+
+def anomalous_samples(folder: Path, masks: Path | None = None, pattern: str = ANY_NAME) -> list[Sample]:
     """Every image of a folder as a defective part; its defect is the name of the sub-folder it lies in, if any.
 
     Args:
         folder: the images.
-        masks: a folder with the same sub-folders and one ``NAME_mask.png`` or ``NAME.png`` for each ``NAME.*``.
+        masks: a folder with the same sub-folders and one ``NAME_mask.png`` or ``NAME.png`` for each ``NAME.*``; it may
+            be the folder of the images.
+        pattern: see `list_images`.
 
     Raises:
-        DatasetError: if there is no image, or no mask for any of them in a folder of masks.
+        DatasetError: see `list_images`; or if there is no mask for any of the images in a folder of masks.
     """
     samples = []
-    for path in list_images(folder):
+    for path in list_images(folder, pattern):
         inside = path.relative_to(folder)
         defect = inside.parts[0] if len(inside.parts) > 1 else folder.name
-        samples.append(Sample(path, defect, _mask_of(inside, masks) if masks else None))
+        samples.append(Sample(path, defect, _mask_of(path, folder, masks) if masks else None))
     if masks and not any(sample.mask for sample in samples):
         raise DatasetError(
             f"{masks} holds no mask for any image of {folder}; for {samples[0].path.name} it should be "
@@ -87,10 +113,11 @@ def anomalous_samples(folder: Path, masks: Path | None = None) -> list[Sample]:
     return samples
 
 
-def _mask_of(image: Path, masks: Path) -> Path | None:
-    for name in (f"{image.stem}_mask.png", f"{image.stem}.png"):
-        if (masks / image.parent / name).is_file():
-            return masks / image.parent / name
+def _mask_of(image: Path, folder: Path, masks: Path) -> Path | None:
+    place = masks / image.parent.relative_to(folder)
+    for mask in (place / f"{image.stem}_mask.png", place / f"{image.stem}.png"):
+        if mask.is_file() and not mask.samefile(image):
+            return mask
     return None
 
 
@@ -114,9 +141,7 @@ def mvtec_test(root: Path) -> list[Sample]:
             samples += normal_samples(folder)
         else:
             masks = root / "ground_truth" / folder.name
-            samples += [
-                Sample(path, folder.name, _mask_of(path.relative_to(folder), masks)) for path in list_images(folder)
-            ]
+            samples += [Sample(path, folder.name, _mask_of(path, folder, masks)) for path in list_images(folder)]
     if not samples:
         raise DatasetError(f"{test} holds no folder of images")
     return samples

@@ -77,6 +77,9 @@ Device = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option(help="The category in the MVTec AD layout.")]
 Quantile = Annotated[float, typer.Option(help="Of normal scores, for the threshold without anomalous images.")]
+Pattern = Annotated[
+    str, typer.Option(help="In plain folders, the files whose names match are images; '*.jpg' where masks lie beside.")
+]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Go on without files that cannot be read.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -132,6 +135,7 @@ def train(
     category: Category,
     data: Data = None,
     normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts.")] = None,
+    pattern: Pattern = datasets.ANY_NAME,
     teacher: Annotated[
         str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
     ] = IMAGENET,
@@ -169,7 +173,7 @@ def train(
         )
         settings = _settings(weights=weights, teachers=teachers, device=device)
         used_device = _device(settings.device)
-        samples = _training_samples(data, normal)
+        samples = _training_samples(data, normal, pattern)
         # Before the teacher, which may have to be downloaded.
         check_trainable(settings.weights, category, resume=resume, replace=replace, quantile=quantile)
         name, network = resolve_teacher(settings.teachers_folder, teacher)
@@ -237,24 +241,31 @@ class _EpochBar:
             self._bar.close()
 
 
-def _training_samples(data: Path | None, normal: Path | None) -> list[Sample]:
+def _training_samples(data: Path | None, normal: Path | None, pattern: str) -> list[Sample]:
     match data, normal:
         case Path(), None:
+            _refuse_pattern(pattern)
             return datasets.mvtec_training(data)
         case None, Path():
-            return datasets.normal_samples(normal)
+            return datasets.normal_samples(normal, pattern)
     raise UsageError("say either --data or --normal")
 
 
+def _refuse_pattern(pattern: str) -> None:
+    if pattern != datasets.ANY_NAME:
+        raise UsageError("--pattern is for plain folders, it does not go with --data")
+
+
 def _judged_samples(
-    data: Path | None, normal: Path | None, anomalous: Path | None, masks: Path | None = None
+    data: Path | None, normal: Path | None, anomalous: Path | None, masks: Path | None, pattern: str
 ) -> list[Sample]:
     match data, normal:
         case Path(), None if anomalous is None and masks is None:
+            _refuse_pattern(pattern)
             return datasets.mvtec_test(data)
         case None, Path():
-            bad = datasets.anomalous_samples(anomalous, masks) if anomalous is not None else []
-            return datasets.normal_samples(normal) + bad
+            bad = datasets.anomalous_samples(anomalous, masks, pattern) if anomalous is not None else []
+            return datasets.normal_samples(normal, pattern) + bad
     raise UsageError("say either --data alone, or --normal (and --anomalous)")
 
 
@@ -267,6 +278,7 @@ def calibrate(
     category: Category,
     normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts, not trained on.")] = None,
     anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
+    pattern: Pattern = datasets.ANY_NAME,
     data: Data = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="With --data: how much of its test images to use.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of that share.")] = 0,
@@ -279,7 +291,7 @@ def calibrate(
     """Set the threshold: Youden's where there are anomalous images, else a quantile of normal scores."""
     with _errors_in_plain_words():
         settings = _settings(weights=weights, teachers=teachers, device=device)
-        samples = _judged_samples(data, normal, anomalous)
+        samples = _judged_samples(data, normal, anomalous, None, pattern)
         if data is not None and share < 1:
             samples, _ = datasets.split(samples, share, seed)
         good, bad = _by_label(samples)
@@ -313,7 +325,10 @@ def evaluate(
     data: Data = None,
     normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts.")] = None,
     anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder of NAME_mask.png for the anomalous images.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of NAME_mask.png or NAME.png for the anomalous images.")
+    ] = None,
+    pattern: Pattern = datasets.ANY_NAME,
     seen: Annotated[
         SeenPolicy, typer.Option(help="What to do with images that training or calibration has seen.")
     ] = SeenPolicy.REFUSE,
@@ -326,7 +341,7 @@ def evaluate(
     """Judge a category on images it has not seen; measures with 95 % bootstrap intervals."""
     with _errors_in_plain_words():
         settings = _settings(weights=weights, teachers=teachers, device=device)
-        good, bad = _by_label(_judged_samples(data, normal, anomalous, masks))
+        good, bad = _by_label(_judged_samples(data, normal, anomalous, masks, pattern))
         if not good or not bad:
             raise UsageError("evaluation needs normal and anomalous images")
         found = evaluate_category(

@@ -62,6 +62,35 @@ def test_masks_of_any_scale_and_of_thin_faults_are_read(tmp_path: Path):
     assert not datasets.read_mask(tmp_path / "blank.png", 50).any()
 
 
+@pytest.mark.parametrize("mask", ["001.png", "001_mask.png", "001_mask.jpg"])
+def test_masks_beside_images_are_not_taken_for_images(tmp_path: Path, mask: str):
+    for name in ("000.jpg", "001.jpg", "other.png", mask):
+        Image.fromarray(surface(1)).save(tmp_path / name)
+    with pytest.raises(DatasetError, match=r"001\.jpg and 001.* seem to be an image and its mask.*--pattern"):
+        datasets.normal_samples(tmp_path)
+    with pytest.raises(DatasetError, match="an image and its mask"):
+        datasets.anomalous_samples(tmp_path, tmp_path)
+    names = [sample.path.name for sample in datasets.normal_samples(tmp_path, "00?.jpg")]
+    assert names == ["000.jpg", "001.jpg"]
+
+
+def test_a_folder_with_masks_beside_the_images_is_read_by_a_pattern(tmp_path: Path):
+    for name in ("crack/000.jpg", "crack/001.jpg", "crack/001.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(surface(1)).save(tmp_path / name)
+    samples = datasets.anomalous_samples(tmp_path, tmp_path, "*.jpg")
+    assert [(sample.path.name, sample.defect) for sample in samples] == [("000.jpg", "crack"), ("001.jpg", "crack")]
+    assert [sample.mask for sample in samples] == [None, tmp_path / "crack" / "001.png"]
+    with pytest.raises(DatasetError, match=r"no image whose name matches '\*\.tif'"):
+        datasets.normal_samples(tmp_path, "*.tif")
+
+
+def test_an_image_is_not_its_own_mask(mvtec: Path):
+    folder = mvtec / "test" / "spot"
+    with pytest.raises(DatasetError, match="holds no mask for any image"):
+        datasets.anomalous_samples(folder, folder)
+
+
 @pytest.mark.parametrize("layout", ["missing", "empty"])
 def test_folders_without_images_are_refused(tmp_path: Path, layout: str):
     folder = tmp_path / layout

@@ -89,6 +89,26 @@ def test_from_a_folder_to_a_verdict(weights: Path, factory: Factory, photos: Pat
     assert run("inspect", "new", faulty, *options).stdout.startswith("anomalous")
 
 
+def test_masks_may_lie_beside_the_images(weights: Path, tmp_path: Path):
+    """As in the data set of magnetic tiles."""
+    for folder, seeds, fault in (("free", 10, False), ("other", 4, False), ("crack", 4, True)):
+        (tmp_path / folder).mkdir()
+        for seed in range(seeds):
+            image = surface(seed + 700 + 50 * (folder == "other"), fault=fault)
+            cv2.imwrite(str(tmp_path / folder / f"{seed:03}.jpg"), image)
+            mask = np.zeros((80, 80), np.uint8)
+            mask[20:60, 20:60] = 255 * fault
+            cv2.imwrite(str(tmp_path / folder / f"{seed:03}.png"), mask)
+    options = ("--weights", weights, "--pattern", "*.jpg")
+    train = ("train", "tile", "--normal", tmp_path / "free", "--teacher", "narrow", "--epochs", 1, "--image-size", 32)
+    assert "000.jpg and 000.png seem to be an image and its mask" in run(*train, "--weights", weights, status=1).stderr
+    assert "8 images to train on, 2 held out" in run(*train, *options).stderr
+    judged = ("--normal", tmp_path / "other", "--anomalous", tmp_path / "crack")
+    found = json.loads(run("evaluate", "tile", *judged, "--masks", tmp_path / "crack", "--json", *options).stdout)
+    assert (found["normal_images"], found["anomalous_images"], found["pixel_images"]) == (4, 4, 4)
+    assert "4 normal and 4 anomalous" in run("calibrate", "tile", *judged, *options).stdout
+
+
 def test_the_mvtec_layout_goes_all_the_way(weights: Path, tmp_path: Path):
     root = tmp_path / "synthetic"
     run("synthesize", root, "--train", 8, "--test-good", 4, "--test-each", 2)
@@ -106,6 +126,9 @@ def test_the_mvtec_layout_goes_all_the_way(weights: Path, tmp_path: Path):
     [
         (("train", "new"), "either --data or --normal"),
         (("train", "new", "--data", "x", "--normal", "y"), "either --data or --normal"),
+        (("train", "new", "--data", "x", "--pattern", "*.jpg"), "--pattern is for plain folders"),
+        (("train", "new", "--normal", "{data}/train", "--pattern", "*.jpg"), "whose name matches"),
+        (("calibrate", "striped", "--data", "x", "--pattern", "*.jpg"), "--pattern is for plain folders"),
         (("train", "new", "--normal", "nowhere", "--teacher", "narrow"), "nowhere is not a folder"),
         (("train", "../new", "--normal", "{data}/train", "--teacher", "narrow"), "cannot name a category"),
         (("train", "striped", "--normal", "{data}/train", "--teacher", "narrow"), "--replace"),
