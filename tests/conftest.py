@@ -61,17 +61,17 @@ def teacher() -> Teacher:
 
 @dataclass(frozen=True)
 class Factory:
-    """A weights folder with two categories of different image sizes, and the images they were made from."""
+    """A weights folder with three categories, two of them of one image size, and the images they were made from."""
 
     weights: Path
     teachers: Path
     data: Path
-    categories: tuple[str, str]
+    categories: tuple[str, str, str]
 
 
 @pytest.fixture(scope="session")
 def factory(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher) -> Factory:
-    """``striped`` is Youden-calibrated at 64 pixels, ``fresh`` has only normal images, at 96 pixels."""
+    """``striped`` is Youden-calibrated at 64 pixels; ``brushed`` (64) and ``fresh`` (96) saw only normal images."""
     root = tmp_path_factory.mktemp("factory")
     weights, data = root / "weights", root / "data"
     save_teacher(teacher, weights / "teachers", "narrow")
@@ -82,8 +82,9 @@ def factory(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher) -> Facto
     recipe = Recipe(image_size=64, epochs=30, batch_size=8)
     train_category("striped", train, weights, "narrow", teacher, recipe)
     calibrate_category(weights, weights / "teachers", "striped", good, bad)
+    train_category("brushed", train[10:], weights, "narrow", teacher, Recipe(image_size=64, epochs=2, seed=1))
     train_category("fresh", train[:8], weights, "narrow", teacher, Recipe(image_size=96, epochs=2))
-    return Factory(weights, weights / "teachers", data, ("striped", "fresh"))
+    return Factory(weights, weights / "teachers", data, ("striped", "brushed", "fresh"))
 
 
 class Gate:

@@ -82,6 +82,14 @@ def client(server: Server) -> Iterator[httpx.Client]:
         yield made
 
 
+def wait_for_metric(url: str, line: str) -> None:
+    """Returns when this line stands in the metrics."""
+    deadline = time.monotonic() + 30
+    while line not in httpx.get(url + "/metrics").text:
+        assert time.monotonic() < deadline, line
+        time.sleep(0.01)
+
+
 @dataclass
 class GatedServer:
     """The application on a real socket, in this process, with a gate before its device."""

@@ -20,7 +20,7 @@ def test_probes(client: httpx.Client):
 
 def test_categories_are_listed(client: httpx.Client, factory: Factory):
     listed = {one["category"]: one for one in client.get("/v1/categories").json()["categories"]}
-    assert set(listed) == {"striped", "fresh"}
+    assert set(listed) == {"striped", "brushed", "fresh"}
     card = read_card(factory.weights / "striped")
     assert listed["striped"] == {
         "category": "striped",
@@ -64,7 +64,7 @@ def test_metrics_count_and_time_every_image(client: httpx.Client, factory: Facto
         assert grown[f"inspect_stage_duration_seconds_count{{'stage': '{stage}'}}"] == count
     assert grown["inspect_batch_size_images_sum{}"] == 2
     assert after["inspect_queue_depth_images{}"] == after["inspect_in_flight_images{}"] == 0
-    assert after["inspect_categories{'status': 'ready'}"] == 2
+    assert after["inspect_categories{'status': 'ready'}"] == 3
     edges = [float(found) for found in re.findall(r"request_duration_seconds_bucket.*?'le': '([0-9.]+)'", str(after))]
     assert min(edges) == 0.001
     assert max(edges) == 30

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Factory, surface
-from tests.end_to_end.conftest import COMMAND
+from tests.end_to_end.conftest import COMMAND, GatedServer, wait_for_metric
 
 TYPES = {"jpg": "image/jpeg", "png": "image/png", "bmp": "image/bmp", "tif": "image/tiff", "webp": "image/webp"}
 
@@ -84,6 +84,11 @@ def same_verdict(online: dict[str, object], offline: dict[str, object]) -> None:
         assert online[name] == offline[name], name
 
 
+def mixed(factory: Factory, files: list[Path]) -> list[tuple[str, Path]]:
+    """32 images of every format, in all categories by turns."""
+    return [(factory.categories[index % 3], files[index % len(files)]) for index in range(32)]
+
+
 def test_every_format_scores_like_offline(client: httpx.Client, files: list[Path], offline: dict, factory: Factory):
     for category in factory.categories:
         for path in files:
@@ -95,12 +100,31 @@ def test_every_format_scores_like_offline(client: httpx.Client, files: list[Path
 def test_thirty_two_requests_at_once_in_mixed_categories_score_like_offline(
     client: httpx.Client, files: list[Path], offline: dict, factory: Factory
 ):
-    work = [(factory.categories[index % 2], files[index // 2]) for index in range(32)]
+    work = mixed(factory, files)
     with ThreadPoolExecutor(32) as pool:
         responses = list(pool.map(lambda item: post(client, *item), work))
     for (category, path), response in zip(work, responses, strict=True):
         assert response.status_code == 200
         same_verdict(response.json(), offline[category][path.name])
+
+
+def test_categories_of_one_image_size_share_a_batch_and_score_like_offline(
+    gated: GatedServer, files: list[Path], offline: dict, factory: Factory
+):
+    work = mixed(factory, files)
+    with ThreadPoolExecutor(33) as pool, httpx.Client(base_url=gated.url, timeout=60) as client:
+        first = pool.submit(post, client, "fresh", files[0])
+        assert gated.gate.reached.acquire(timeout=30)
+        answers = [pool.submit(post, client, category, path) for category, path in work]
+        wait_for_metric(gated.url, "inspect_queue_depth_images 32.0")
+        gated.gate.open.set()
+        assert first.result().status_code == 200
+        for (category, path), answer in zip(work, answers, strict=True):
+            assert answer.result().status_code == 200
+            same_verdict(answer.result().json(), offline[category][path.name])
+    metrics = httpx.get(gated.url + "/metrics").text
+    assert "inspect_batch_size_images_sum 33.0" in metrics
+    assert "inspect_batch_size_images_count 3.0" in metrics  # the first, then one a size for three categories
 
 
 def test_the_answer_has_everything_the_contract_names(client: httpx.Client, files: list[Path]):

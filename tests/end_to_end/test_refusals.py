@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Factory
-from tests.end_to_end.conftest import GatedServer, Server, running_server
+from tests.end_to_end.conftest import GatedServer, Server, running_server, wait_for_metric
 
 URL = "/v1/categories/striped/inspect"
 BATCH = "/v1/categories/striped/inspect-batch"
@@ -45,13 +45,6 @@ def raw_request(url: str, body: bytes, declared: int) -> socket.socket:
     head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {declared}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
-
-
-def wait_for_metric(url: str, line: str) -> None:
-    deadline = time.monotonic() + 30
-    while line not in httpx.get(url + "/metrics").text:
-        assert time.monotonic() < deadline, line
-        time.sleep(0.01)
 
 
 def problem(response: httpx.Response, status: int, kind: str) -> str:
@@ -95,8 +88,8 @@ def test_404_unknown_category_lists_the_known(client: httpx.Client, png: bytes):
         client.post("/v1/categories/bottle/inspect-batch", files={"image": ("a.png", png)}),
         client.get("/v1/categories/bottle"),
     ):
-        assert "known: fresh, striped" in problem(response, 404, "unknown-category")
-        assert response.json()["categories"] == ["fresh", "striped"]
+        assert "known: brushed, fresh, striped" in problem(response, 404, "unknown-category")
+        assert response.json()["categories"] == ["brushed", "fresh", "striped"]
 
 
 def test_404_and_405_elsewhere_are_problems_too(client: httpx.Client):
