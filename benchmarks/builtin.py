@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import httpx
@@ -21,6 +22,7 @@ from model.datasets import mvtec_test
 from model.lifecycle import evaluate_category
 from model.synthetic import DEFECTS, defective_image, normal_image, write_dataset
 from service.app import create_app
+from service.engine import Engine
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -97,7 +99,7 @@ def make_picture(client: httpx.Client, samples: list[Path], path: Path) -> None:
 
 
 def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> None:
-    """Real answers for the API's documentation."""
+    """Real answers for the API's documentation, other than problems."""
     url = f"/v1/categories/{CATEGORY}"
     inspect = f"{url}/inspect"
     png = {"Content-Type": "image/png"}
@@ -114,16 +116,36 @@ def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> 
     for name, response in answers.items():
         assert response.status_code == 200, response.text
         (folder / f"{name}.json").write_text(json.dumps(response.json(), indent=1) + "\n")
-    problems = [
-        client.post(inspect, content=b"", headers=png),
-        client.get("/v1/categories/bottle"),
-        client.post(inspect, content=bytes(33 << 20), headers=png),
-        client.post(inspect, content=b"x", headers={"Content-Type": "text/plain"}),
-        client.post(inspect, content=b"not an image", headers=png),
-    ]
-    (folder / "problems.json").write_text(
-        json.dumps({str(response.status_code): response.json() for response in problems}, indent=1) + "\n"
-    )
+
+
+def record_problems(sample: Path, folder: Path) -> None:
+    """Real answers of servers that are asked wrongly, full, failing, ending or late, one for each status."""
+    inspect = f"/v1/categories/{CATEGORY}/inspect"
+    png = {"Content-Type": "image/png"}
+    image = sample.read_bytes()
+    app = create_app(Settings(weights=WEIGHTS, device="cpu"))
+    with TestClient(app) as client:
+        answers = [
+            client.post(inspect, content=b"", headers=png),
+            client.get("/v1/categories/bottle"),
+            client.post(inspect, content=bytes(33 << 20), headers=png),
+            client.post(inspect, content=b"x", headers={"Content-Type": "text/plain"}),
+            client.post(inspect, content=b"not an image", headers=png),
+        ]
+        engine: Engine = app.state.parts.engine
+        with engine.admit(app.state.parts.settings.queue_size):
+            answers.append(client.post(inspect, content=image, headers=png))
+        with patch("service.engine.detect", side_effect=RuntimeError("a failure for the documentation")):
+            answers.append(client.post(inspect, content=image, headers=png))
+        engine.close()
+        answers.append(client.post(inspect, content=image, headers=png))
+        dead = client.get("/livez")
+    with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", deadline_seconds=1e-6))) as client:
+        answers.append(client.post(inspect, content=image, headers=png))
+    problems = {str(answer.status_code): answer.json() for answer in answers}
+    problems[f"{dead.status_code} /livez"] = dead.json()
+    assert len(problems) == len(answers) + 1, problems.keys()
+    (folder / "problems.json").write_text(json.dumps(dict(sorted(problems.items())), indent=1) + "\n")
 
 
 def main() -> None:
@@ -139,6 +161,7 @@ def main() -> None:
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
         make_picture(client, samples, ROOT / "docs" / "images" / "result.jpg")
         record_examples(client, samples, ROOT / "service" / "examples")
+    record_problems(samples[0], ROOT / "service" / "examples")
 
 
 if __name__ == "__main__":

@@ -87,11 +87,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _document(app: FastAPI) -> None:
-    """Puts recorded answers into the OpenAPI document when it is first asked for."""
+    """Corrects the OpenAPI document and puts recorded answers into it, when it is first asked for."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
+            problems.drop_foreign_errors(generate())
             add_examples(generate())
         return generate()
 

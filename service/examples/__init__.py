@@ -22,8 +22,9 @@ def add_examples(document: dict[str, Any]) -> None:
         for operation in operations.values():
             for status, response in operation["responses"].items():
                 content = response.get("content", {})
-                if status in problems and "application/problem+json" in content:
-                    content["application/problem+json"]["example"] = problems[status]
+                if "application/problem+json" in content:
+                    example = problems.get(f"{status} {path}", problems[status])
+                    content["application/problem+json"]["example"] = example
                 elif status == "200" and path in _ANSWERS:
                     content["application/json"]["example"] = _read(_ANSWERS[path])
 

@@ -108,13 +108,21 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
     }
     inspect = document["paths"]["/v1/categories/{category}/inspect"]["post"]["responses"]
     assert set(inspect) == {"200", "400", "404", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(document["paths"]["/v1/categories/{category}"]["get"]["responses"]) == {"200", "404"}
+    assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
     checked = 0
     for path in document["paths"].values():
         for operation in path.values():
-            for response in operation["responses"].values():
-                for media in response.get("content", {}).values():
+            for status, response in operation["responses"].items():
+                for media_type, media in response.get("content", {}).items():
+                    if status >= "400":
+                        assert media_type == "application/problem+json"
+                        assert media["example"]["status"] == int(status)
                     if "example" in media:
                         schema = {**media["schema"], "components": document["components"]}
                         Draft202012Validator(schema).validate(media["example"])
                         checked += 1
-    assert checked >= 10
+    assert checked >= 20
+    assert document["paths"]["/livez"]["get"]["responses"]["503"]["content"]["application/problem+json"]["example"][
+        "type"
+    ].endswith(":not-alive")
