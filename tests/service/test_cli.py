@@ -1,6 +1,7 @@
 """The command line does what it says, and says plainly what it will not do."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from model.teachers import fingerprint, save_teacher
 from model.vgg import Teacher, vgg16_plan
 from service.cli import app
 from service.schemas import Inspection
-from tests.conftest import Factory, surface, write_images
+from tests.conftest import ROOT, Factory, surface, write_images
 
 SPILL_NOWHERE = ("--feature-memory", "0", "--spill-folder", "/nowhere")
 COMMAND = Path(sys.executable).with_name("eca-inspect")
@@ -202,6 +203,25 @@ def test_without_a_teacher_named_imagenet_is_wanted_and_two_ways_out_are_told(
     assert "teacher fetch --from vgg16-397923af.pth" in message
     assert "--teacher compact" in message
     assert not (tmp_path / "new").exists()
+
+
+def test_the_training_in_a_container_writes_nothing_to_the_folders_of_the_image(
+    factory: Factory, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The documented command, with the container's folders and environment."""
+    monkeypatch.setenv("INSPECT_WEIGHTS", str(weights))
+    monkeypatch.setenv("INSPECT_TEACHERS", str(weights / "teachers"))
+    (command,) = re.findall(r"^    inspect (train .*)$", (ROOT / "docs" / "deploying.md").read_text(), re.MULTILINE)
+    command = command.replace("/out", str(tmp_path / "out")).replace("/photos", str(factory.data))
+    short = ("--epochs", 1, "--image-size", 32, "--device", "cpu")
+    before = sorted(weights.rglob("*"))
+    run(*command.split(), "--teacher", "narrow", *short)
+    assert read_card(tmp_path / "out" / "bottle").teacher.name == "narrow"
+    own = shutil.copy(factory.teachers / "narrow.safetensors", tmp_path / "mine.safetensors")
+    run(*command.split(), "--replace", "--teacher", own, "--teachers", tmp_path / "out" / "teachers", *short)
+    assert read_card(tmp_path / "out" / "bottle").teacher.name == "mine"
+    assert (tmp_path / "out" / "teachers" / "mine.safetensors").exists()
+    assert sorted(weights.rglob("*")) == before
 
 
 def test_unreadable_files_stop_training_unless_told(weights: Path, factory: Factory, tmp_path: Path):
