@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -49,7 +50,9 @@ def read_teacher(path: Path) -> Teacher:
         if path.suffix == ".safetensors":
             state = load(path.read_bytes())
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd pickles, which are refused or read all the same
+                state = torch.load(path, map_location="cpu", weights_only=True)
             if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
                 raise ValueError("it holds no dictionary of tensors")
         return Teacher.from_state_dict(state)

@@ -61,7 +61,7 @@ def test_the_fingerprint_changes_with_a_single_weight(teacher: Teacher):
     assert fingerprint(other) != fingerprint(teacher)
 
 
-def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path):
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, recwarn: pytest.WarningsRecorder):
     class Evil:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
@@ -72,6 +72,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path):
         read_teacher(path)
     assert "holds more than tensors" in str(refusal.value)
     assert "weights_only" not in str(refusal.value)  # torch advises to read it all the same
+    assert not list(recwarn)
     assert not (tmp_path / "executed").exists()
 
 
