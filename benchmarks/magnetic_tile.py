@@ -82,7 +82,11 @@ def send_all(weights: Path, samples: list[Sample]) -> dict[str, object]:
     differences = []
     for sample, answer in zip(samples, answers, strict=True):
         offline, _ = inspect_offline(
-            Ready(card, detector), sample.path.read_bytes(), Localize.NEVER, limits, with_overlay=False
+            Ready(card, detector.teacher, lambda: detector),
+            sample.path.read_bytes(),
+            Localize.NEVER,
+            limits,
+            with_overlay=False,
         )
         differences.append(abs(answer["score"] / offline.score - 1))
 

@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from model.graphs import graphs_of
 from model.localization import anomaly_map
-from model.score import TermWeights, distillation_score, distillation_terms
-from model.vgg import Student, Teacher, normalize
+from model.score import TermWeights, score_and_gradient
+from model.vgg import Student, Teacher, fold_batch_norm
+
+BEST_BATCH = {"cpu": 8, "cuda": 64}
+"""Images a pass that measured fastest, by device type: more fit no cache on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +25,30 @@ class Detection:
         scores: float32 ``[N]``, equation 13, at least 0, larger is stranger.
         terms: float32 ``[N, L, 2]``, the score's terms a distillation layer before weighting: mean squared difference,
             and one minus cosine similarity.
-        maps: float32 ``[N, H, W]``, equation 5, or None if not asked for.
+        gradients: float32 ``[N, H, W]``, equation 4, or None if no maps were asked for.
     """
 
     scores: np.ndarray
     terms: np.ndarray
-    maps: np.ndarray | None
+    gradients: np.ndarray | None
+
+    @cached_property
+    def maps(self) -> np.ndarray | None:
+        """float32 ``[N, H, W]``, equation 5, or None if not asked for. Computed when first read."""
+        return None if self.gradients is None else np.stack([anomaly_map(gradient) for gradient in self.gradients])
 
 
 class Detector:
     """One category's pair on a device.
 
     Many detectors may share one teacher; `detect` then runs it once for a batch that mixes their categories.
-    The networks are moved to the device and put into evaluation mode.
+
+    Args:
+        teacher: moved as it is to the device, precision and channels-last layout; all its detectors must agree.
+        student: copied for serving, with its BatchNorm folded; see `model.vgg.fold_batch_norm`.
+        weights: of the score's terms.
+        device: where to compute.
+        precision: of the networks; the score's sums are float32 always.
     """
 
     def __init__(
@@ -40,10 +57,13 @@ class Detector:
         student: Student,
         weights: TermWeights = TermWeights(),
         device: torch.device | str = "cpu",
+        precision: torch.dtype = torch.float32,
     ) -> None:
         self.device = torch.device(device)
-        self.teacher = teacher.to(self.device)
-        self.student = student.to(self.device).eval().requires_grad_(False)
+        self.precision = precision
+        layout = torch.channels_last  # what convolutions on CPU and GPU like best
+        self.teacher = teacher.to(self.device, precision).to(memory_format=layout)
+        self.student = fold_batch_norm(student).to(self.device, precision).to(memory_format=layout)
         self.weights = weights
 
     def __call__(self, images: np.ndarray, *, maps: bool = False) -> Detection:
@@ -69,34 +89,46 @@ def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: bool = Fa
         raise ValueError(f"images must be uint8 of shape [N, H, W, 3], got {images.dtype} {list(images.shape)}")
     if len(detectors) != len(images):
         raise ValueError(f"{len(images)} images need as many detectors, got {len(detectors)}")
-    teacher, device = detectors[0].teacher, detectors[0].device
+    teacher = detectors[0].teacher
     if any(detector.teacher is not teacher for detector in detectors):
         raise ValueError("all detectors of a batch must share one teacher")
+    # Images of one category side by side: each student sees a view, not a copy.
+    rank = {detector: index for index, detector in enumerate(dict.fromkeys(detectors))}
+    order = np.argsort([rank[detector] for detector in detectors], kind="stable")
+    back = np.argsort(order)
+    ordered = [detectors[index] for index in order]
+    if ordered[0].device.type == "cuda":
+        run = graphs_of(teacher).run
+        outputs = run(teacher, images[order], [one.student for one in ordered], [one.weights for one in ordered], maps)
+    else:
+        outputs = _run(images[order], ordered, maps)
+    scores, terms, gradients = (None if output is None else output[back] for output in outputs)
+    assert scores is not None
+    assert terms is not None
+    return Detection(scores, terms, gradients)
 
-    slices: dict[Detector, list[int]] = {}
-    for index, detector in enumerate(detectors):
-        slices.setdefault(detector, []).append(index)
 
-    with torch.inference_mode(mode=not maps), torch.set_grad_enabled(maps):
-        # [N, H, W, 3] permuted is already channels-last, which convolutions on CPU and GPU like best.
-        x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div(255).requires_grad_(maps)
-        inputs = normalize(x)
-        teacher_maps = teacher(inputs)
-        terms, scores, order = [], [], []
-        for detector, indices in slices.items():
-            # A batch of one category, the usual case, needs no copies.
-            whole = len(slices) == 1
-            theirs = teacher_maps if whole else [teacher_map[indices] for teacher_map in teacher_maps]
-            slice_terms = distillation_terms(theirs, detector.student(inputs if whole else inputs[indices]))
-            terms.append(slice_terms)
-            scores.append(distillation_score(slice_terms, detector.weights))
-            order += indices
-        back = torch.argsort(torch.tensor(order, device=device))
-        all_scores = torch.cat(scores)[back]
-        all_terms = torch.cat(terms)[back]
-        found_maps = None
-        if maps:
-            (gradient,) = torch.autograd.grad(all_scores.sum(), x)
-            gradients = gradient.abs().sum(dim=1).cpu().numpy()
-            found_maps = np.stack([anomaly_map(image_gradient) for image_gradient in gradients])
-    return Detection(all_scores.detach().cpu().numpy(), all_terms.detach().cpu().numpy(), found_maps)
+def _run(
+    images: np.ndarray, detectors: Sequence[Detector], gradient: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Scores, terms and gradients of images that lie side by side by category."""
+    first = detectors[0]
+    counts: dict[Detector, int] = {}
+    for detector in detectors:
+        counts[detector] = counts.get(detector, 0) + 1
+
+    def students(inputs: Tensor) -> list[Tensor]:
+        slices = inputs.split(list(counts.values()))
+        maps = [detector.student(part) for detector, part in zip(counts, slices, strict=True)]
+        return [torch.cat(layer) for layer in zip(*maps, strict=True)] if len(maps) > 1 else maps[0]
+
+    weights = torch.tensor([detector.weights for detector in detectors], device=first.device)
+    with torch.inference_mode(mode=not gradient), torch.set_grad_enabled(gradient):
+        pixels = torch.from_numpy(images).to(first.device)
+        outputs = score_and_gradient(first.teacher, students, weights, pixels, first.precision, gradient)
+    scores, terms, gradients = outputs
+    return (
+        scores.detach().cpu().numpy(),
+        terms.detach().cpu().numpy(),
+        None if gradients is None else gradients.cpu().numpy(),
+    )

@@ -16,7 +16,7 @@ import torch
 from model import datasets, measures
 from model.calibration import Youden, check_quantile, normal_quantile, youden
 from model.datasets import DatasetError, LoadedImages, Sample, load_images
-from model.detector import Detector
+from model.detector import BEST_BATCH, Detector
 from model.pair import (
     Architecture,
     Calibration,
@@ -95,19 +95,20 @@ class Evaluation:
         return {**asdict(self), "image": image}
 
 
-def scores_of(detector: Detector, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
+def scores_of(detector: Detector, pixels: np.ndarray) -> np.ndarray:
     """Scores of prepared images ``[N, size, size, 3]``, float32 ``[N]``."""
-    return np.concatenate([detector(batch).scores for batch in _batches(pixels, batch_size)])
+    return np.concatenate([detector(batch).scores for batch in _batches(detector, pixels)])
 
 
-def maps_of(detector: Detector, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
+def maps_of(detector: Detector, pixels: np.ndarray) -> np.ndarray:
     """Anomaly maps of prepared images, float32 ``[N, size, size]``."""
-    found = [detector(batch, maps=True).maps for batch in _batches(pixels, batch_size)]
+    found = [detector(batch, maps=True).maps for batch in _batches(detector, pixels)]
     return np.concatenate([maps for maps in found if maps is not None])
 
 
-def _batches(pixels: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    return [pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size)]
+def _batches(detector: Detector, pixels: np.ndarray) -> list[np.ndarray]:
+    size = BEST_BATCH[detector.device.type]
+    return [pixels[start : start + size] for start in range(0, len(pixels), size)]
 
 
 def checkpoint_path(weights: Path, category: str) -> Path:
@@ -247,7 +248,11 @@ def train_category(
 
 
 def load_detector(
-    weights: Path, teachers: Path, category: str, device: torch.device | str = "cpu"
+    weights: Path,
+    teachers: Path,
+    category: str,
+    device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
 ) -> tuple[Card, Detector]:
     """Loads one category with the teacher its card names.
 
@@ -261,7 +266,7 @@ def load_detector(
         raise PairError(f"there is no category {category!r} in {weights}")
     card = read_card(folder)
     teacher = load_teacher(teachers, card.teacher.name, card.teacher.sha256)
-    return card, build_detector(folder, card, teacher, device)
+    return card, build_detector(folder, card, teacher, device, precision)
 
 
 def calibrate_category(
@@ -273,6 +278,7 @@ def calibrate_category(
     *,
     quantile: float = NORMAL_QUANTILE,
     device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
     skip_unreadable: bool = False,
 ) -> tuple[Card, list[str]]:
     """Sets the threshold from images that training has not seen, and writes it into the card.
@@ -288,7 +294,7 @@ def calibrate_category(
         DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
         CalibrationError: if the scores give no threshold.
     """
-    card, detector = load_detector(weights, teachers, category, device)
+    card, detector = load_detector(weights, teachers, category, device, precision)
     seen = read_seen(weights / category)
     good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
     _refuse_trained(good, seen)
@@ -319,6 +325,7 @@ def evaluate_category(
     *,
     seen_policy: SeenPolicy = SeenPolicy.REFUSE,
     device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
     skip_unreadable: bool = False,
 ) -> Evaluation:
     """Judges a category on images it has not seen. Pixel measures are taken on a 256x256 grid.
@@ -328,7 +335,7 @@ def evaluate_category(
         DatasetError: if files cannot be read, one is both normal and anomalous, a group has fewer than two images, or
             the pair has seen some and the policy is to refuse.
     """
-    card, detector = load_detector(weights, teachers, category, device)
+    card, detector = load_detector(weights, teachers, category, device, precision)
     good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
     bad = datasets.unique(load_images(anomalous, card.image_size, skip_unreadable=skip_unreadable))
     _refuse_two_labels(good, bad)

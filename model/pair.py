@@ -199,7 +199,13 @@ def read_student(folder: Path, card: Card) -> Student:
     return student.eval()
 
 
-def build_detector(folder: Path, card: Card, teacher: Teacher, device: torch.device | str = "cpu") -> Detector:
+def build_detector(
+    folder: Path,
+    card: Card,
+    teacher: Teacher,
+    device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
+) -> Detector:
     """Composes the pair of a card with its teacher, whose fingerprint the caller has checked.
 
     Raises:
@@ -208,7 +214,7 @@ def build_detector(folder: Path, card: Card, teacher: Teacher, device: torch.dev
     if card.architecture.plan != student_plan(teacher.plan):
         raise PairError(f"{folder / CARD} is not a valid card: architecture.plan: does not fit the teacher")
     weights = TermWeights(card.squared_weight, card.direction_weight)
-    return Detector(teacher, read_student(folder, card), weights, device)
+    return Detector(teacher, read_student(folder, card), weights, device, precision)
 
 
 def read_seen(folder: Path) -> SeenImages:

@@ -134,7 +134,8 @@ def save_teacher(teacher: Teacher, folder: Path, name: str) -> Path:
         raise TeacherError(f"{path} is another teacher, and students may depend on it; choose another name")
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(save(teacher.state_dict()))  # save_file would make it readable by its owner alone
+    state = {name: tensor.contiguous() for name, tensor in teacher.state_dict().items()}
+    temporary.write_bytes(save(state))  # save_file would make it readable by its owner alone
     os.replace(temporary, path)
     return path
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.detector import BEST_BATCH
 from model.score import TermWeights, distillation_score, distillation_terms
 from model.vgg import Student, Teacher, normalize, student_plan
 
@@ -82,7 +83,6 @@ def teacher_features(
     device: torch.device | str = "cpu",
     memory_bytes: int = FEATURE_MEMORY_BYTES,
     spill_folder: Path | None = None,
-    batch_size: int = 32,
 ) -> list[Tensor]:
     """The teacher's maps of all images, computed once.
 
@@ -96,12 +96,12 @@ def teacher_features(
         device: where to run the teacher.
         memory_bytes: how much memory the maps may take.
         spill_folder: where to put what does not fit.
-        batch_size: images a pass.
 
     Returns:
         One float32 tensor ``[N, C_i, H_i, W_i]`` a layer, on the CPU.
     """
-    teacher = teacher.to(device)
+    teacher = teacher.to(device).to(memory_format=torch.channels_last)
+    batch_size = BEST_BATCH[torch.device(device).type]
     layers: list[Tensor] = []
     with torch.no_grad():
         for start in range(0, len(pixels), batch_size):

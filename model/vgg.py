@@ -1,10 +1,13 @@
 """The teacher and the student: VGG16's thirteen convolutions, full and slim (figures 3 and 4 of the paper)."""
 
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.attention import ECA
 
@@ -163,8 +166,31 @@ class Student(_Taps):
         return [omega(tap) for omega, tap in zip(self.omega, self._taps(x), strict=True)]
 
 
+def fold_batch_norm(student: Student) -> Student:
+    """A copy of a trained student that computes the same with every BatchNorm folded into its convolution.
+
+    The copy is in evaluation mode and takes no gradients; it cannot be trained any further.
+    """
+    folded = deepcopy(student).eval().requires_grad_(False)
+    layers: list[nn.Module] = []
+    for layer in folded.features:
+        if isinstance(layer, nn.BatchNorm2d):
+            convolution = layers.pop()
+            assert isinstance(convolution, nn.Conv2d)
+            layer = fuse_conv_bn_eval(convolution, layer).requires_grad_(False)
+        layers.append(layer)
+    folded.features = nn.Sequential(*layers)
+    return folded
+
+
+@cache
+def _imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(mode=False):  # kept for later calls, which may want gradients
+        mean = torch.tensor(IMAGENET_MEAN, device=device)[:, None, None]
+        return mean, torch.tensor(IMAGENET_STD, device=device)[:, None, None]
+
+
 def normalize(images: Tensor) -> Tensor:
     """RGB values in [0, 1], ``[N, 3, H, W]``, to what the teacher was pretrained on (ImageNet mean and deviation)."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device, dtype=images.dtype)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=images.device, dtype=images.dtype)[:, None, None]
+    mean, std = _imagenet_statistics(images.device)
     return (images - mean) / std

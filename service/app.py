@@ -13,6 +13,7 @@ import torch
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from model.detector import BEST_BATCH
 from service import problems
 from service.catalogue import Catalogue
 from service.engine import Engine
@@ -42,11 +43,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _load(settings: Settings) -> Catalogue:
-    device = choose_device(settings.device)
+def _load(settings: Settings, device: torch.device, max_batch: int) -> Catalogue:
     log.info("loading the categories of %s onto %s", settings.weights, device)
-    catalogue = Catalogue(settings.weights, settings.teachers_folder, device)
-    catalogue.warm_up()
+    catalogue = Catalogue(
+        settings.weights, settings.teachers_folder, device, settings.dtype, settings.student_memory_bytes
+    )
+    catalogue.warm_up(max_batch)
     return catalogue
 
 
@@ -56,14 +58,16 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         telemetry = Telemetry()
-        engine = Engine(settings.queue_size, settings.device_batch, lambda size: telemetry.batch_size.observe(size))
-        catalogue = await asyncio.wrap_future(engine.call(partial(_load, settings)))
+        device = choose_device(settings.device)
+        max_batch = settings.device_batch or BEST_BATCH[device.type]
+        engine = Engine(settings.queue_size, max_batch, lambda size: telemetry.batch_size.observe(size))
+        catalogue = await asyncio.wrap_future(engine.call(partial(_load, settings, device, max_batch)))
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted)
         for entry in catalogue.ready():
             telemetry.announce(entry.card.category)
-        ready = len(catalogue.ready())
-        telemetry.categories.labels("ready").set(ready)
-        telemetry.categories.labels("refused").set(len(catalogue.names()) - ready)
+        telemetry.watch_categories(
+            lambda: len(catalogue.ready()), lambda: len(catalogue.names()) - len(catalogue.ready())
+        )
         with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
             inspector = Inspector(engine, pool, limits, settings.deadline_seconds, telemetry)

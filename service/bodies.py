@@ -39,10 +39,7 @@ async def read_image_body(request: Request, max_bytes: int) -> bytes:
             "unsupported-media-type",
             f"{media_type!r} is not an image type; send {', '.join(IMAGE_TYPES)} or {FORM_TYPE}{hint}",
         )
-    body = bytearray()
-    async for chunk in _limited(request, max_bytes):
-        body += chunk
-    return bytes(body)
+    return b"".join([chunk async for chunk in _limited(request, max_bytes)])
 
 
 async def read_image_form(request: Request, max_bytes: int, max_images: int) -> list[bytes]:

@@ -303,6 +303,7 @@ def calibrate(
             bad,
             quantile=quantile,
             device=_device(settings.device),
+            precision=settings.dtype,
             skip_unreadable=skip_unreadable,
         )
     _report_unreadable(unreadable)
@@ -352,6 +353,7 @@ def evaluate(
             bad,
             seen_policy=seen,
             device=_device(settings.device),
+            precision=settings.dtype,
             skip_unreadable=skip_unreadable,
         )
     _report_unreadable(found.unreadable)
@@ -395,7 +397,9 @@ def inspect(
     answers: list[dict[str, object]] = []
     with _errors_in_plain_words():
         settings = _settings(weights=weights, teachers=teachers, device=device)
-        ready = Ready(*load_detector(settings.weights, settings.teachers_folder, category, _device(settings.device)))
+        device_and_precision = _device(settings.device), settings.dtype
+        card, detector = load_detector(settings.weights, settings.teachers_folder, category, *device_and_precision)
+        ready = Ready(card, detector.teacher, lambda: detector)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         # Pictures keep the images' folders below the one they share, so that no two have one name.
         shared = Path(os.path.commonpath([path.absolute().parent for path in images]))

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
 
 from model.detector import Detector, detect
+from model.vgg import Teacher
 from service.schemas import Localize
 
 log = logging.getLogger(__name__)
@@ -39,14 +41,14 @@ class Outcome:
 
     Attributes:
         score: equation 13.
-        anomaly_map: float32 ``[H, W]``, or None if it was not wanted.
+        gradient: float32 ``[H, W]``, equation 4, or None if no map was wanted.
         queue_seconds: wait for the device.
-        inference_seconds: the score, of the whole batch the image was in.
-        localization_seconds: the gradient, of the whole batch; 0 without a map.
+        inference_seconds: the score, of the whole batch the image was in; 0 where one pass gave score and gradient.
+        localization_seconds: that pass, of the whole batch; 0 without a map.
     """
 
     score: float
-    anomaly_map: np.ndarray | None
+    gradient: np.ndarray | None
     queue_seconds: float
     inference_seconds: float
     localization_seconds: float
@@ -54,10 +56,19 @@ class Outcome:
 
 @dataclass(eq=False)
 class Job:
-    """One image waiting for the device: prepared pixels uint8 ``[H, W, 3]`` and what to do with them."""
+    """One image waiting for the device.
+
+    Attributes:
+        pixels: prepared, uint8 RGB ``[H, W, 3]``.
+        teacher: of the image's category.
+        detector: gives the category's pair; called on the device thread, may have to load it.
+        threshold: of the category.
+        localize: whether a map is wanted.
+    """
 
     pixels: np.ndarray
-    detector: Detector
+    teacher: Teacher
+    detector: Callable[[], Detector]
     threshold: float
     localize: Localize
     future: Future[Outcome] = field(default_factory=Future)
@@ -66,7 +77,7 @@ class Job:
     @property
     def group(self) -> tuple[int, tuple[int, ...]]:
         """Jobs of one group share a batch: they have the same teacher and image size."""
-        return id(self.detector.teacher), self.pixels.shape
+        return id(self.teacher), self.pixels.shape
 
 
 class Engine:
@@ -167,12 +178,9 @@ class Engine:
                     _fulfil(*taken)
                     continue
                 taken = [job for job in taken if job.future.set_running_or_notify_cancel()]
-                groups: dict[tuple[int, tuple[int, ...]], list[Job]] = {}
-                for job in taken:
-                    groups.setdefault(job.group, []).append(job)
-                for jobs in groups.values():
-                    self._on_batch(len(jobs))
-                    self._work(jobs)
+                if taken:
+                    self._on_batch(len(taken))
+                    self._work(taken)
         finally:  # whatever ended the thread, nobody waits for ever
             with self._changed:
                 self._closed = True
@@ -185,13 +193,22 @@ class Engine:
                     future.set_exception(EngineClosedError())
 
     def _take(self) -> list[Job] | tuple[Future[Any], Callable[[], Any]]:
-        """The next call, or all images that wait, up to the limit; waits for one. Empty when closed and done."""
+        """The next call, or the image that waits longest and all that can share its batch, up to the limit.
+
+        Waits for one. Empty when closed and done.
+        """
         with self._changed:
             while not self._calls and not self._queue and not self._closed:
                 self._changed.wait()
             if self._calls:
                 return self._calls.popleft()
-            return [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
+            if not self._queue:
+                return []
+            group = self._queue[0].group
+            batch = list(islice((job for job in self._queue if job.group == group), self._max_batch))
+            taken = set(batch)
+            self._queue = deque(job for job in self._queue if job not in taken)
+            return batch
 
     def _work(self, jobs: list[Job]) -> None:
         """Answers every job. If the batch fails its images are tried one by one, so that one fails alone."""
@@ -218,13 +235,17 @@ def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
 
 
 def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
-    """Scores first; then the gradient only for the images whose map is wanted."""
+    """Scores first; then score and gradient once more of the images whose map is wanted.
+
+    That is the cheaper way unless more than half of the images turn out anomalous (`benchmarks.ceiling`).
+    """
     started = perf_counter()
+    detectors = {job: job.detector() for job in jobs}
     scores: dict[Job, float] = {}
-    maps: dict[Job, np.ndarray] = {}
+    gradients: dict[Job, np.ndarray] = {}
     scored = [job for job in jobs if job.localize is not Localize.ALWAYS]
     if scored:
-        found = detect(_stack(scored), [job.detector for job in scored])
+        found = detect(_stack(scored), [detectors[job] for job in scored])
         scores = dict(zip(scored, found.scores.tolist(), strict=True))
     scored_at = perf_counter()
     mapped = [
@@ -233,9 +254,9 @@ def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
         if job.localize is Localize.ALWAYS or (job.localize is Localize.AUTO and scores[job] >= job.threshold)
     ]
     if mapped:
-        found = detect(_stack(mapped), [job.detector for job in mapped], maps=True)
-        assert found.maps is not None
-        maps = dict(zip(mapped, found.maps, strict=True))
+        found = detect(_stack(mapped), [detectors[job] for job in mapped], maps=True)
+        assert found.gradients is not None
+        gradients = dict(zip(mapped, found.gradients, strict=True))
         scores = dict(zip(mapped, found.scores.tolist(), strict=True)) | scores
     ended = perf_counter()
     if not all(math.isfinite(score) for score in scores.values()):
@@ -243,10 +264,10 @@ def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
     return [
         Outcome(
             score=scores[job],
-            anomaly_map=maps.get(job),
+            gradient=gradients.get(job),
             queue_seconds=started - job.submitted,
-            inference_seconds=scored_at - started,
-            localization_seconds=ended - scored_at if job in maps else 0.0,
+            inference_seconds=0.0 if job.localize is Localize.ALWAYS else scored_at - started,
+            localization_seconds=ended - scored_at if job in gradients else 0.0,
         )
         for job in jobs
     ]

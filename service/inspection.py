@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from model.images import decode_image, preprocess
+from model.localization import anomaly_map
 from model.pair import Card
 from service.catalogue import Ready
 from service.engine import Engine, Job, Outcome, inspect_jobs
@@ -67,9 +68,9 @@ def draw_overlay(data: bytes, card: Card, decoded: Decoded, outcome: Outcome, li
 
 
 def _heat(card: Card, decoded: Decoded, outcome: Outcome) -> Heat | None:
-    if outcome.anomaly_map is None:
+    if outcome.gradient is None:
         return None
-    return heat_of(outcome.anomaly_map, card.map_scale, decoded.info.width, decoded.info.height)
+    return heat_of(anomaly_map(outcome.gradient), card.map_scale, decoded.info.width, decoded.info.height)
 
 
 def answer(
@@ -131,7 +132,7 @@ def inspect_offline(
 
 
 def _job(ready: Ready, decoded: Decoded, wanted: Localize) -> Job:
-    return Job(decoded.pixels, ready.detector, ready.card.calibration.threshold, wanted)
+    return Job(decoded.pixels, ready.teacher, ready.detector, ready.card.calibration.threshold, wanted)
 
 
 class Inspector:
@@ -203,7 +204,7 @@ class Inspector:
             decoded, outcome, decode_seconds = await self._examine(ready, data, wanted)
             drawing = perf_counter()
             localization = None
-            if outcome.anomaly_map is not None:
+            if outcome.gradient is not None:
                 localization = await self._in_pool(partial(localize, ready.card, decoded, outcome))
         return self._finish(ready, decoded, outcome, localization, started, decode_seconds, drawing)
 
@@ -234,7 +235,7 @@ class Inspector:
             outcome,
             localization,
             decode_seconds=decode_seconds,
-            drawing_seconds=now - drawing if outcome.anomaly_map is not None else 0.0,
+            drawing_seconds=now - drawing if outcome.gradient is not None else 0.0,
             total_seconds=now - started,
         )
         self._telemetry.images.labels(ready.card.category, inspection.decision).inc()

@@ -75,7 +75,7 @@ class TimingMs(BaseModel):
     decode: Milliseconds = Field(description="Reading the pixels, including the wait for a free thread")
     queue: Milliseconds = Field(description="Waiting for the device")
     inference: Milliseconds = Field(
-        description="Score, of the whole batch the image was in; with localize=always it is part of localization"
+        description="Score, of the whole batch the image was in; 0 with localize=always, where localization holds it"
     )
     localization: Milliseconds = Field(description="Gradient, of the whole batch, and drawing")
     total: Milliseconds = Field(description="From the arrival of the whole body to the answer")

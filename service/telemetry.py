@@ -59,14 +59,19 @@ class Telemetry:
             buckets=BATCH_SIZES,
             registry=self.registry,
         )
-        self.categories = Gauge(
-            "inspect_categories", "Categories of the weights folder", ("status",), registry=self.registry
-        )
 
     def announce(self, category: str) -> None:
         """Starts a category's counters at 0, so that its first image, and its first failure, show as an increase."""
         for outcome in ("normal", "anomalous", "queue-full", "deadline-passed", "internal-error"):
             self.images.labels(category, outcome)
+
+    def watch_categories(self, ready: Callable[[], int], refused: Callable[[], int]) -> None:
+        """Counts the categories whenever metrics are scraped."""
+        categories = Gauge(
+            "inspect_categories", "Categories of the weights folder", ("status",), registry=self.registry
+        )
+        categories.labels("ready").set_function(ready)
+        categories.labels("refused").set_function(refused)
 
     def watch_queue(self, depth: Callable[[], int], admitted: Callable[[], int]) -> None:
         """Reads the queue whenever metrics are scraped."""
@@ -82,14 +87,14 @@ class Telemetry:
         return generate_latest(self.registry)
 
     def observe_stages(self, timing: TimingMs) -> None:
-        """Adds the stages of one answered image; localization only where there was any."""
+        """Adds the stages of one answered image; inference and localization only where there were any."""
         for stage, milliseconds in (
             ("decode", timing.decode),
             ("queue", timing.queue),
             ("inference", timing.inference),
             ("localization", timing.localization),
         ):
-            if stage != "localization" or milliseconds > 0:
+            if milliseconds > 0:
                 self.stage_seconds.labels(stage).observe(milliseconds / 1000)
 
     @contextmanager

@@ -108,6 +108,7 @@ def test_thirty_two_requests_at_once_in_mixed_categories_score_like_offline(
         same_verdict(response.json(), offline[category][path.name])
 
 
+@pytest.mark.parametrize("gated", [{"device_batch": 32}], indirect=True)
 def test_categories_of_one_image_size_share_a_batch_and_score_like_offline(
     gated: GatedServer, files: list[Path], offline: dict, factory: Factory
 ):

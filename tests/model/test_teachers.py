@@ -93,7 +93,7 @@ def test_other_contents_are_refused(tmp_path: Path):
 
 
 def test_the_wrong_teacher_is_refused_with_the_remedy(tmp_path: Path, teacher: Teacher):
-    save_file(dict(teacher.state_dict()), tmp_path / "imagenet.safetensors")
+    save_teacher(teacher, tmp_path, "narrow").rename(tmp_path / "imagenet.safetensors")
     assert fingerprint(load_teacher(tmp_path, "imagenet", fingerprint(teacher))) == fingerprint(teacher)
     with pytest.raises(TeacherError, match=r"not the one this student learned from.*teacher fetch"):
         load_teacher(tmp_path, "imagenet", "0" * 64)
@@ -179,7 +179,7 @@ def test_the_compact_teacher_goes_into_any_folder_that_lacks_it(tmp_path: Path, 
 def test_the_name_imagenet_is_kept_for_the_full_vgg16(tmp_path: Path, teacher: Teacher, full_vgg16: Path):
     with pytest.raises(TeacherError, match="kept for VGG16 at its full width"):
         save_teacher(teacher, tmp_path, "imagenet")
-    save_file(dict(teacher.state_dict()), tmp_path / "imagenet.safetensors")
+    save_teacher(teacher, tmp_path, "narrow").rename(tmp_path / "imagenet.safetensors")
     with pytest.raises(TeacherError, match="kept for VGG16 at its full width"):
         resolve_teacher(tmp_path / "teachers", str(tmp_path / "imagenet.safetensors"))
     with pytest.raises(TeacherError, match=r"imagenet\.safetensors is not VGG16 at its full width"):

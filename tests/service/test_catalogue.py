@@ -4,9 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from model.detector import Detector
+from model.lifecycle import load_detector
 from model.teachers import save_teacher
 from model.vgg import Teacher, vgg16_plan
 from service.catalogue import Catalogue, Refused
@@ -21,6 +24,10 @@ def weights(factory: Factory, tmp_path: Path) -> Path:
     return Path(shutil.copytree(factory.weights, tmp_path / "weights"))
 
 
+def build(weights: Path, category: str) -> Detector:
+    return load_detector(weights, weights / "teachers", category)[1]
+
+
 def statuses(catalogue: Catalogue) -> dict[str, str]:
     return {summary.category: summary.status for summary in catalogue.summaries()}
 
@@ -33,8 +40,10 @@ def reason(catalogue: Catalogue, category: str) -> str:
 
 def test_categories_share_one_teacher(weights: Path):
     catalogue = Catalogue(weights, weights / "teachers", CPU)
-    assert len({id(ready.detector.teacher) for ready in catalogue.ready()}) == 1
-    catalogue.warm_up()
+    entries = catalogue.ready()
+    assert len({id(entry.teacher) for entry in entries}) == 1
+    assert all(entry.detector().teacher is entry.teacher for entry in entries)
+    catalogue.warm_up(max_batch=2)
 
 
 def test_a_damaged_category_is_refused_and_the_other_serves(weights: Path):
@@ -91,3 +100,39 @@ def test_an_unknown_category_names_the_known(weights: Path):
 
 def test_a_missing_folder_is_an_empty_catalogue(tmp_path: Path):
     assert Catalogue(tmp_path / "nothing", tmp_path, CPU).names() == []
+
+
+def test_students_beyond_the_budget_leave_and_come_back(weights: Path):
+    catalogue = Catalogue(weights, weights / "teachers", CPU, student_bytes=0)
+    brushed, fresh, striped = catalogue.ready()
+    kept = striped.detector()
+    assert striped.detector() is kept  # the last one in, and one is kept always
+    image = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    before = brushed.detector()(image).scores
+    fresh.detector()
+    again = striped.detector()
+    assert again is not kept
+    assert np.array_equal(kept(image).scores, again(image).scores)
+    assert np.array_equal(brushed.detector()(image).scores, before)
+
+
+def test_the_student_wanted_least_lately_leaves_first(weights: Path):
+    one = sum(tensor.nbytes for tensor in build(weights, "striped").student.state_dict().values())
+    catalogue = Catalogue(weights, weights / "teachers", CPU, student_bytes=2 * one + one // 2)
+    brushed, fresh, striped = catalogue.ready()
+    kept_striped, kept_fresh = striped.detector(), fresh.detector()
+    brushed.detector()
+    assert fresh.detector() is kept_fresh
+    assert striped.detector() is not kept_striped
+
+
+def test_a_student_damaged_since_the_start_is_refused_when_it_is_read_again(weights: Path):
+    catalogue = Catalogue(weights, weights / "teachers", CPU, student_bytes=0)
+    brushed = catalogue.require("brushed")
+    (weights / "brushed" / "student.safetensors").write_bytes(b"other")
+    with pytest.raises(Problem, match="not the file its card was written for") as problem:
+        brushed.detector()
+    assert problem.value.status == 503
+    assert statuses(catalogue) == {"brushed": "refused", "fresh": "ready", "striped": "ready"}
+    with pytest.raises(Problem, match="not the file its card was written for"):
+        catalogue.require("brushed")
