@@ -110,8 +110,8 @@ def teacher_features(
             if not layers:
                 shapes = [(len(pixels), *taps.shape[1:]) for taps in maps]
                 total = sum(4 * int(np.prod(shape)) for shape in shapes)
-                if total <= memory_bytes:
-                    layers = [torch.empty(shape) for shape in shapes]
+                if total <= memory_bytes:  # in the layout that the student's maps will have
+                    layers = [torch.empty(shape, memory_format=torch.channels_last) for shape in shapes]
                 else:
                     layers = [_mapped(shape, spill_folder) for shape in shapes]
             for layer, taps in zip(layers, maps, strict=True):
@@ -120,8 +120,9 @@ def teacher_features(
 
 
 def _mapped(shape: Sequence[int], folder: Path | None) -> Tensor:
+    n, c, h, w = shape
     with tempfile.TemporaryFile(dir=folder, prefix="teacher-features-") as file:
-        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=tuple(shape)))
+        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(n, h, w, c))).permute(0, 3, 1, 2)
 
 
 def _as_input(batch: Tensor, device: torch.device | str) -> Tensor:
