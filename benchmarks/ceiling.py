@@ -70,7 +70,7 @@ def main() -> None:
     """Measures everything and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--seconds", type=float, default=3)
     arguments = parser.parse_args()
     device, precision = torch.device(arguments.device), getattr(torch, arguments.precision)

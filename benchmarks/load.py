@@ -24,6 +24,11 @@ class Tally:
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
 
+    def add(self, status: int, latency: float) -> None:
+        """Counts one answer."""
+        self.statuses[status] += 1
+        (self.answered if status == 200 else self.refused).append(latency)
+
     def row(self) -> dict[str, float]:
         """Images a second that were answered, and latencies in milliseconds."""
         found = {"images_per_second": round(len(self.answered) / self.seconds, 2)}
@@ -52,7 +57,7 @@ class Connection:
 
     async def send(self, message: bytes) -> tuple[int, bytes]:
         """The status and body of the answer."""
-        if self._streams is None:
+        if self._streams is None or self._streams[0].at_eof():  # the server ends idle connections
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams
         writer.write(message)
@@ -71,12 +76,6 @@ class Connection:
             self._streams = None
 
 
-async def _send(connection: Connection, message: bytes, tally: Tally, since: float) -> None:
-    status, _ = await connection.send(message)
-    tally.statuses[status] += 1
-    (tally.answered if status == 200 else tally.refused).append(time.perf_counter() - since)
-
-
 async def closed_loop(address: str, message: Callable[[], bytes], clients: int, seconds: float) -> Tally:
     """Each client sends its next image when it has the answer to the last one; every answer must be a 200."""
     tally = Tally()
@@ -85,7 +84,8 @@ async def closed_loop(address: str, message: Callable[[], bytes], clients: int, 
     async def client() -> None:
         connection = Connection(address)
         while (now := time.perf_counter()) < started + seconds:
-            await _send(connection, message(), tally, now)
+            status, _ = await connection.send(message())
+            tally.add(status, time.perf_counter() - now)
         connection.close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -95,32 +95,35 @@ async def closed_loop(address: str, message: Callable[[], bytes], clients: int, 
 
 
 async def open_loop(
-    address: str, message: Callable[[], bytes], rate: float, seconds: float, settle: float = 0.0
+    address: str, message: Callable[[], bytes], rate: float, seconds: float, *, settle: float = 0.0, burst: int = 0
 ) -> Tally:
     """Images arrive at random moments (Poisson) at a rate, whatever the server does with them.
 
-    Latency counts from the moment an image was due. What arrived in the first ``settle`` seconds loads the server but
-    is not counted.
+    Latency counts from the moment an image was due. What is answered in the first ``settle`` seconds, or after the
+    ``seconds`` that follow, is not counted. A burst of images at the start brings an overloaded server to its steady
+    state at once.
     """
     rng = np.random.default_rng(0)
     idle: list[Connection] = []
-    tally, settling = Tally(), Tally()
+    tally, outside = Tally(seconds=seconds), Tally()
     started = time.perf_counter()
 
-    async def one(due: float, into: Tally) -> None:
+    async def one(due: float) -> None:
         connection = idle.pop() if idle else Connection(address)
-        await _send(connection, message(), into, due)
+        status, _ = await connection.send(message())
         idle.append(connection)
+        now = time.perf_counter()
+        (tally if settle <= now - started < settle + seconds else outside).add(status, now - due)
 
-    due, tasks = started, []
+    due = started
+    tasks = [asyncio.create_task(one(due)) for _ in range(burst)]
     while due < started + settle + seconds:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        tasks.append(asyncio.create_task(one(due, tally if due >= started + settle else settling)))
+        tasks.append(asyncio.create_task(one(due)))
         due += rng.exponential(1 / rate)
     await asyncio.gather(*tasks)
     for connection in idle:
         connection.close()
-    tally.seconds = seconds
     return tally
 
 

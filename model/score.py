@@ -12,6 +12,9 @@ from model.vgg import normalize
 TINY = 1e-12
 """Stands in for a norm of zero where it would be divided by."""
 
+GRADIENT_SCALE = 2.0**14
+"""Keeps gradients of float16 networks from vanishing on their way back; a power of two, so it rounds nothing."""
+
 
 class TermWeights(NamedTuple):
     """How much each term of equation 13 counts. The paper's lambda is ``direction``: 0.1 for MVTec AD, else 0.01."""
@@ -92,5 +95,5 @@ def score_and_gradient(
     scores = distillation_score(terms, weights)
     if not gradient:
         return scores, terms, None
-    (at_pixels,) = torch.autograd.grad(scores.sum(), x)
-    return scores, terms, at_pixels.abs().sum(dim=1)
+    (at_pixels,) = torch.autograd.grad(scores.sum() * GRADIENT_SCALE, x)
+    return scores, terms, at_pixels.abs().sum(dim=1) / GRADIENT_SCALE

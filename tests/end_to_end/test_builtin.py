@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import torch
 
-from model.datasets import mvtec_test
-from model.lifecycle import evaluate_category
+from model.datasets import load_images, mvtec_test
+from model.lifecycle import evaluate_category, load_detector, scores_of
 from model.synthetic import DEFECTS, write_dataset
 from model.teachers import COMPACT
 from tests.conftest import ROOT
@@ -35,6 +37,30 @@ def test_it_tells_good_plates_from_faulty_ones_and_finds_the_faults(tmp_path: Pa
     assert found.pixel_auroc is not None
     assert found.pixel_auroc >= 0.85
     assert min(found.auroc_by_defect.values()) >= 0.9
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.cuda,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+            ],
+        ),
+    ],
+)
+def test_float16_changes_no_decision(tmp_path: Path, device: str):
+    write_dataset(tmp_path / "plates", train=0, test_good=20, test_each=4, seed=UNSEEN_SEED)
+    images = load_images(mvtec_test(tmp_path / "plates"), 128)
+    card, exact = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY)
+    _, reduced = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY, device, torch.float16)
+    expected, found = scores_of(exact, images.pixels), scores_of(reduced, images.pixels)
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+    threshold = card.calibration.threshold
+    assert ((found >= threshold) == (expected >= threshold)).all()
 
 
 def test_the_samples_are_answered_as_a_newcomer_expects():

@@ -144,7 +144,7 @@ def test_graphs_go_when_their_teacher_goes():
 
 @pytest.mark.cuda
 @NEEDS_GPU
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_gpu_scores_like_the_cpu(teacher: Teacher, precision: torch.dtype):
     on_gpu = Teacher(PLAN)
     on_gpu.load_state_dict(teacher.state_dict())
