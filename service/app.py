@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from model.detector import BEST_BATCH
@@ -19,12 +20,20 @@ from service.catalogue import Catalogue
 from service.engine import Engine
 from service.examples import add_examples
 from service.inspection import Inspector, Limits
+from service.observation import PROBES, Observation, endpoint_of
 from service.routes import router
 from service.settings import Settings
 from service.state import State
 from service.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 log = logging.getLogger(__name__)
+
+
+class MissingExtraError(Exception):
+    """A setting needs packages that come with an extra."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -52,8 +61,21 @@ def _load(settings: Settings, device: torch.device, max_batch: int) -> Catalogue
     return catalogue
 
 
+def _tracing(endpoint: str) -> "Tracing":
+    try:
+        from service.tracing import Tracing
+    except ModuleNotFoundError:
+        raise MissingExtraError("INSPECT_OTLP_ENDPOINT needs the extra: pip install 'eca-inspect[otel]'") from None
+    return Tracing(endpoint)
+
+
 def create_app(settings: Settings) -> FastAPI:
-    """An application with these settings. Its categories are loaded when it starts."""
+    """An application with these settings. Its categories are loaded when it starts.
+
+    Raises:
+        MissingExtraError: if traces are wanted and what sends them is not installed.
+    """
+    tracing = None if settings.otlp_endpoint is None else _tracing(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,20 +84,23 @@ def create_app(settings: Settings) -> FastAPI:
         max_batch = settings.device_batch or BEST_BATCH[device.type]
         engine = Engine(settings.queue_size, max_batch, lambda size: telemetry.batch_size.observe(size))
         catalogue = await asyncio.wrap_future(engine.call(partial(_load, settings, device, max_batch)))
-        telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted)
-        for entry in catalogue.ready():
-            telemetry.announce(entry.card.category)
-        telemetry.watch_categories(
-            lambda: len(catalogue.ready()), lambda: len(catalogue.names()) - len(catalogue.ready())
-        )
+        telemetry.describe_build(app.version, device, settings.precision)
+        telemetry.watch_device(device, lambda: engine.running)
+        telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted, settings.queue_size)
+        telemetry.watch_categories(catalogue.summaries)
+        for route in router.routes:
+            if isinstance(route, APIRoute) and route.path not in PROBES:
+                telemetry.announce_endpoint(endpoint_of(route), {200, *map(int, route.responses)})
         with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
             inspector = Inspector(engine, pool, limits, settings.deadline_seconds, telemetry)
-            app.state.parts = State(settings, catalogue, engine, inspector, telemetry)
+            app.state.parts = State(settings, catalogue, engine, inspector, telemetry, tracing)
             try:
                 yield
             finally:
                 engine.close()
+                if tracing is not None:
+                    tracing.close()
 
     app = FastAPIOffline(
         title="eca-inspect",
@@ -86,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(router)
     problems.install(app)
+    app.add_middleware(Observation)  # the last one added is the outermost
     _document(app)
     return app
 

@@ -1,11 +1,9 @@
 """The command line, ``eca-inspect``: reads options, calls the room that knows, prints."""
 
 import json
-import logging
 import math
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -48,7 +46,8 @@ from model.teachers import (
 )
 from model.training import FEATURE_MEMORY_BYTES, Epoch, Recipe, TrainingError, TrainingInterrupted
 from model.vgg import vgg16_plan
-from service.app import choose_device, create_app
+from service import logs
+from service.app import MissingExtraError, choose_device, create_app
 from service.catalogue import Ready
 from service.inspection import Limits, inspect_offline
 from service.problems import Problem
@@ -93,7 +92,16 @@ def _errors_in_plain_words() -> Iterator[None]:
     """Prints an expected error as one message and ends with status 1."""
     try:
         yield
-    except (CalibrationError, DatasetError, ImageError, PairError, TeacherError, TrainingError, UsageError) as error:
+    except (
+        CalibrationError,
+        DatasetError,
+        ImageError,
+        MissingExtraError,
+        PairError,
+        TeacherError,
+        TrainingError,
+        UsageError,
+    ) as error:
         message = str(error)
     except KeyboardInterrupt:
         typer.echo("stopped; nothing was written", err=True)
@@ -442,13 +450,12 @@ def serve(
     with _errors_in_plain_words():
         settings = _settings(host=host, port=port, weights=weights)
         _device(settings.device)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+        application = create_app(settings)
+    logs.configure(settings.log_level, settings.log_format)
     # uvicorn sends SIGTERM to itself once more when it has shut down in order; that must not look like a failure.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     uvicorn.run(
-        create_app(settings),
+        application,
         host=settings.host,
         port=settings.port,
         log_config=None,

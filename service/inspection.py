@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -16,6 +17,7 @@ from model.localization import anomaly_map
 from model.pair import Card
 from service.catalogue import Ready
 from service.engine import Engine, Job, Outcome, inspect_jobs
+from service.logs import RECORD
 from service.problems import Problem, problem_of
 from service.rendering import Heat, heat_of, localization_of, overlay_of, png
 from service.schemas import ImageInfo, Inspection, Localization, Localize, ProblemBody, TimingMs
@@ -179,6 +181,9 @@ class Inspector:
             except Exception as error:
                 problem = problem_of(error)
                 self._telemetry.images.labels(ready.card.category, problem.kind).inc()
+                self._telemetry.rejections.labels(problem.kind).inc()
+                if (record := RECORD.get()) is not None:
+                    record.outcomes.append(problem.kind)
                 return problem.body()
 
         with self._engine.admit(len(images)):
@@ -216,7 +221,8 @@ class Inspector:
         return decoded, outcome, decode_seconds
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        # In the request's context, so that what is logged there bears its id.
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(copy_context().run, work))
 
     def _finish(
         self,
@@ -238,6 +244,8 @@ class Inspector:
             drawing_seconds=now - drawing if outcome.gradient is not None else 0.0,
             total_seconds=now - started,
         )
-        self._telemetry.images.labels(ready.card.category, inspection.decision).inc()
-        self._telemetry.observe_stages(inspection.timing_ms)
+        self._telemetry.count_inspection(inspection)
+        if (record := RECORD.get()) is not None:
+            record.outcomes.append(inspection.decision)
+            record.inspections.append((started, inspection))
         return inspection

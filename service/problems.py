@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from model.images import ImageError, ImageTooLargeError
 from service.engine import EngineClosedError, QueueFullError
+from service.logs import RECORD
 from service.schemas import ProblemBody
 
 MEDIA_TYPE = "application/problem+json"
@@ -47,7 +48,9 @@ class Problem(Exception):
         )
 
     def response(self) -> JSONResponse:
-        """The whole answer; 429 and 503 say when to try again."""
+        """The whole answer; 429 and 503 say when to try again. The request's record keeps the kind."""
+        if (record := RECORD.get()) is not None:
+            record.problem = self.kind
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if self.status in (429, 503) else None
         return JSONResponse(
             self.body().model_dump(mode="json"), status_code=self.status, media_type=MEDIA_TYPE, headers=headers

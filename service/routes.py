@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from service.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.catalogue import Ready, Refused, summary_of
+from service.logs import RECORD, server_timing
 from service.problems import MEDIA_TYPE, Problem, problem_of
 from service.schemas import (
     BatchAnswer,
@@ -42,6 +43,7 @@ _HEADERS = {
     "X-Anomaly-Threshold": "The decision is anomalous when the score is at or above this",
     "X-Anomaly-Decision": "normal or anomalous",
     "X-Model-Version": "Version of the pair that decided",
+    "Server-Timing": "decode, queue, inference, localization and total as timing_ms has them, milliseconds",
 }
 _PROBLEM_TEXTS = {
     400: "Empty body, malformed form, or no image in it",
@@ -66,21 +68,22 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _json(model: Any) -> Response:
-    return Response(model.model_dump_json(), media_type="application/json")
+def _json(model: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(model.model_dump_json(), media_type="application/json", headers=headers)
 
 
 @contextmanager
-def _counted(state: State, category: str, endpoint: str) -> Iterator[None]:
-    """Times the request, and counts it by the kind of its problem if it has one."""
-    with state.telemetry.request(endpoint):
-        try:
-            yield
-        except Exception as error:
-            problem = problem_of(error)
-            label = category if category in state.catalogue.names() else UNKNOWN_CATEGORY
-            state.telemetry.images.labels(label, problem.kind).inc()
-            raise problem from error
+def _counted(state: State, category: str) -> Iterator[None]:
+    """Notes the category, and counts the request by the kind of its problem if it has one."""
+    known = category in state.catalogue.names()
+    if known and (record := RECORD.get()) is not None:
+        record.category = category
+    try:
+        yield
+    except Exception as error:
+        problem = problem_of(error)
+        state.telemetry.images.labels(category if known else UNKNOWN_CATEGORY, problem.kind).inc()
+        raise problem from error
 
 
 def _wants_picture(accept: str) -> bool:
@@ -146,17 +149,19 @@ async def inspect(
     request: Request, category: CategoryName, state: StateOf, localize: LocalizeQuery = Localize.AUTO
 ) -> Response:
     """Send the image itself as the body, or a form with one field `image`."""
-    with _counted(state, category, "inspect"):
+    with _counted(state, category):
         ready = state.catalogue.require(category)
         data = await read_image_body(request, state.settings.max_image_bytes)
         if not _wants_picture(request.headers.get("accept", "")):
-            return _json(await _unless_gone(request, state.inspector.inspect(ready, data, localize)))
+            inspection = await _unless_gone(request, state.inspector.inspect(ready, data, localize))
+            return _json(inspection, {"Server-Timing": server_timing(inspection.timing_ms)})
         inspection, picture = await _unless_gone(request, state.inspector.overlay(ready, data, localize))
         headers = {
             "X-Anomaly-Score": repr(inspection.score),
             "X-Anomaly-Threshold": repr(inspection.threshold),
             "X-Anomaly-Decision": inspection.decision,
             "X-Model-Version": inspection.model_version,
+            "Server-Timing": server_timing(inspection.timing_ms),
         }
         return Response(picture, media_type="image/png", headers=headers)
 
@@ -189,7 +194,7 @@ async def inspect_batch(
     request: Request, category: CategoryName, state: StateOf, localize: LocalizeQuery = Localize.AUTO
 ) -> Response:
     """Send a form with one field `image` for each image."""
-    with _counted(state, category, "inspect-batch"):
+    with _counted(state, category):
         ready = state.catalogue.require(category)
         settings = state.settings
         images = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)

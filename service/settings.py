@@ -62,6 +62,12 @@ class Settings(BaseSettings):
     log_level: str = Field(default="info", pattern="^(critical|error|warning|info|debug)$")
     """Least severe level that is logged."""
 
+    log_format: Literal["json", "text"] | None = None
+    """One JSON object a line, or text; if not given, text on a terminal and JSON elsewhere."""
+
+    otlp_endpoint: str | None = None
+    """Address of an OpenTelemetry collector for traces over HTTP; none, no traces. Needs the extra ``otel``."""
+
     @property
     def teachers_folder(self) -> Path:
         """Where the teachers lie."""

@@ -1,6 +1,7 @@
 """What one running application consists of."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
@@ -10,16 +11,20 @@ from service.inspection import Inspector
 from service.settings import Settings
 from service.telemetry import Telemetry
 
+if TYPE_CHECKING:  # needs the extra `otel`
+    from service.tracing import Tracing
+
 
 @dataclass(frozen=True)
 class State:
-    """The parts of one application, made when it starts."""
+    """The parts of one application, made when it starts; tracing only where it is wanted."""
 
     settings: Settings
     catalogue: Catalogue
     engine: Engine
     inspector: Inspector
     telemetry: Telemetry
+    tracing: "Tracing | None"
 
 
 def state_of(request: Request) -> State:

@@ -1,31 +1,64 @@
 """What Prometheus sees. Base units; label values come from the catalogue and from this code only."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from time import perf_counter
+from collections.abc import Callable, Iterable
 
+import torch
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Info,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from service.schemas import TimingMs
+from service.schemas import CategorySummary, Inspection
 
 # 1 ms to 30 s, dense where an inspection lies, so that p50 to p99 can be read off.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 STAGES = ("decode", "queue", "inference", "localization")
+REASONS = (
+    "empty-body",
+    "no-image",
+    "malformed-form",
+    "client-gone",
+    "not-found",
+    "unknown-category",
+    "method-not-allowed",
+    "too-many-bytes",
+    "too-many-pixels",
+    "too-many-images",
+    "unsupported-media-type",
+    "not-decodable",
+    "invalid-request",
+    "queue-full",
+    "internal-error",
+    "category-refused",
+    "no-category",
+    "shutting-down",
+    "deadline-passed",
+)
+"""Every kind of problem, so that each has a counter at 0 from the start; docs/api.md explains them."""
 UNKNOWN_CATEGORY = "-"
 """Label of requests for categories that are not there; no category can have this name."""
 
 
 class Telemetry:
-    """The metrics of one application, in a registry of its own."""
+    """The metrics of one application, in a registry of its own.
+
+    Attributes:
+        images: by category and outcome.
+        rejections: requests, and images of a batch call, answered with a problem, by its kind.
+        students_loaded: reads of a student from the disk.
+        students_evicted: students that left the memory for others.
+        batch_size: images the device took at once.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,14 +70,31 @@ class Telemetry:
             ("category", "outcome"),
             registry=self.registry,
         )
-        self.request_seconds = Histogram(
+        self.rejections = Counter(
+            "inspect_rejections",
+            "Requests, and images of a batch call, answered with a problem, by its kind",
+            ("reason",),
+            registry=self.registry,
+        )
+        for reason in REASONS:
+            self.rejections.labels(reason)
+        self._requests = Counter(
+            "inspect_requests", "Requests answered", ("endpoint", "status"), registry=self.registry
+        )
+        self._request_seconds = Histogram(
             "inspect_request_duration_seconds",
-            "One request from its headers to its answer, errors too",
+            "One request from its headers to the end of its answer, errors too",
             ("endpoint",),
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.stage_seconds = Histogram(
+        self._image_seconds = Histogram(
+            "inspect_image_duration_seconds",
+            "One answered image from the arrival of its whole body to its answer",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._stage_seconds = Histogram(
             "inspect_stage_duration_seconds",
             "Stages of an answered image: decode, queue, inference, localization",
             ("stage",),
@@ -52,28 +102,65 @@ class Telemetry:
             registry=self.registry,
         )
         for stage in STAGES:
-            self.stage_seconds.labels(stage)
+            self._stage_seconds.labels(stage)
+        self._score_ratio = Histogram(
+            "inspect_score_ratio",
+            "Score of an answered image divided by its threshold",
+            ("category",),
+            buckets=RATIOS,
+            registry=self.registry,
+        )
         self.batch_size = Histogram(
             "inspect_batch_size_images",
             "Images the device took at once",
             buckets=BATCH_SIZES,
             registry=self.registry,
         )
+        self.students_loaded = Counter(
+            "inspect_students_loaded", "Reads of a student from the disk", registry=self.registry
+        )
+        self.students_evicted = Counter(
+            "inspect_students_evicted", "Students that left the memory for others", registry=self.registry
+        )
 
-    def announce(self, category: str) -> None:
+    def announce_endpoint(self, endpoint: str, statuses: Iterable[int]) -> None:
+        """Starts an endpoint's counters at 0, so that its first failure shows as an increase."""
+        self._request_seconds.labels(endpoint)
+        for status in statuses:
+            self._requests.labels(endpoint, str(status))
+
+    def announce_category(self, category: str) -> None:
         """Starts a category's counters at 0, so that its first image, and its first failure, show as an increase."""
+        self._score_ratio.labels(category)
         for outcome in ("normal", "anomalous", "queue-full", "deadline-passed", "internal-error"):
             self.images.labels(category, outcome)
 
-    def watch_categories(self, ready: Callable[[], int], refused: Callable[[], int]) -> None:
-        """Counts the categories whenever metrics are scraped."""
-        categories = Gauge(
-            "inspect_categories", "Categories of the weights folder", ("status",), registry=self.registry
+    def describe_build(self, version: str, device: torch.device, precision: str) -> None:
+        """Says what serves."""
+        Info("inspect_build", "What serves", registry=self.registry).info(
+            {"version": version, "torch": torch.__version__, "device": str(device), "precision": precision}
         )
-        categories.labels("ready").set_function(ready)
-        categories.labels("refused").set_function(refused)
 
-    def watch_queue(self, depth: Callable[[], int], admitted: Callable[[], int]) -> None:
+    def watch_categories(self, summaries: Callable[[], list[CategorySummary]]) -> None:
+        """Reads the categories whenever metrics are scraped."""
+        self.registry.register(_Categories(summaries, self.announce_category))
+
+    def watch_device(self, device: torch.device, running: Callable[[], bool]) -> None:
+        """Reads the device's state, and on CUDA its memory, whenever metrics are scraped."""
+        Gauge(
+            "inspect_device_up", "1 while the thread that owns the device runs, else 0", registry=self.registry
+        ).set_function(running)
+        if device.type == "cuda":
+            Gauge(
+                "inspect_device_memory_allocated_bytes", "Device memory that tensors take", registry=self.registry
+            ).set_function(lambda: torch.cuda.memory_allocated(device))
+            Gauge(
+                "inspect_device_memory_reserved_bytes",
+                "Device memory that the process holds for tensors",
+                registry=self.registry,
+            ).set_function(lambda: torch.cuda.memory_reserved(device))
+
+    def watch_queue(self, depth: Callable[[], int], admitted: Callable[[], int], limit: int) -> None:
         """Reads the queue whenever metrics are scraped."""
         Gauge("inspect_queue_depth_images", "Images waiting for the device", registry=self.registry).set_function(depth)
         Gauge(
@@ -81,27 +168,54 @@ class Telemetry:
             "Images being decoded, waiting, on the device or being drawn",
             registry=self.registry,
         ).set_function(admitted)
+        Gauge(
+            "inspect_in_flight_limit_images", "Most images in flight; past it the answer is 429", registry=self.registry
+        ).set(limit)
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def observe_stages(self, timing: TimingMs) -> None:
-        """Adds the stages of one answered image; inference and localization only where there were any."""
-        for stage, milliseconds in (
-            ("decode", timing.decode),
-            ("queue", timing.queue),
-            ("inference", timing.inference),
-            ("localization", timing.localization),
-        ):
+    def count_inspection(self, inspection: Inspection) -> None:
+        """Adds one answered image: its decision, its times and its score. Stages that it did not have are left out."""
+        self.images.labels(inspection.category, inspection.decision).inc()
+        self._image_seconds.observe(inspection.timing_ms.total / 1000)
+        for stage in STAGES:
+            milliseconds = getattr(inspection.timing_ms, stage)
             if milliseconds > 0:
-                self.stage_seconds.labels(stage).observe(milliseconds / 1000)
+                self._stage_seconds.labels(stage).observe(milliseconds / 1000)
+        if inspection.threshold > 0:
+            self._score_ratio.labels(inspection.category).observe(inspection.score / inspection.threshold)
 
-    @contextmanager
-    def request(self, endpoint: str) -> Iterator[None]:
-        """Times one request of an endpoint, however it ends."""
-        started = perf_counter()
-        try:
-            yield
-        finally:
-            self.request_seconds.labels(endpoint).observe(perf_counter() - started)
+    def count_request(self, endpoint: str, status: int, seconds: float) -> None:
+        """Adds one answered request."""
+        self._requests.labels(endpoint, str(status)).inc()
+        self._request_seconds.labels(endpoint).observe(seconds)
+
+
+class _Categories(Collector):
+    """The categories as they are at the moment of the scrape, so that reloads need tell nobody."""
+
+    def __init__(self, summaries: Callable[[], list[CategorySummary]], announce: Callable[[str], None]) -> None:
+        self._summaries = summaries
+        self._announce = announce
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        by_status = GaugeMetricFamily("inspect_categories", "Categories of the weights folder", labels=("status",))
+        ready = GaugeMetricFamily(
+            "inspect_category_ready", "1 if the category serves, 0 if refused", labels=("category",)
+        )
+        info = GaugeMetricFamily(
+            "inspect_category_info",
+            "What serves the category",
+            labels=("category", "model_version", "calibration", "teacher"),
+        )
+        summaries = self._summaries()
+        for status in ("ready", "refused"):
+            by_status.add_metric((status,), sum(one.status == status for one in summaries))
+        for one in summaries:
+            ready.add_metric((one.category,), one.status == "ready")
+            if one.model_version and one.calibration and one.teacher:
+                self._announce(one.category)
+                info.add_metric((one.category, one.model_version, one.calibration, one.teacher), 1)
+        return by_status, ready, info
