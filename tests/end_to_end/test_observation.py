@@ -34,9 +34,8 @@ def samples(client: httpx.Client) -> dict[str, float]:
 
 def documented_metrics() -> set[tuple[str, str, frozenset[str]]]:
     """Name, type and labels of each row; those of CUDA only where there is CUDA."""
-    rows = re.findall(
-        r"^\| `(inspect_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", (ROOT / "docs/monitoring.md").read_text(), re.M
-    )
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    rows = re.findall(r"^\| `(inspect_\w+)` \| (\w+) \| ([^|]*)\| (.*) \|$", page, re.MULTILINE)
     return {
         (name, kind, frozenset(re.findall(r"`(\w+)`", labels)))
         for name, kind, labels, meaning in rows

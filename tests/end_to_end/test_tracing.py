@@ -1,4 +1,4 @@
-"""Traces reach a collector over the wire, below the caller's; without an endpoint nothing of OpenTelemetry is loaded."""
+"""Traces reach a collector over the wire, below the caller's; without an endpoint nothing is loaded for it."""
 
 import os
 import subprocess
