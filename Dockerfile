@@ -12,7 +12,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /opt/eca-inspect
 COPY pyproject.toml constraints.txt ./
 RUN python3 -m venv /opt/venv \
-    && python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+    && python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["otel"], sep="\n")' \
        > /tmp/requirements.txt \
     && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
     && rm /tmp/requirements.txt

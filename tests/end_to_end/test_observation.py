@@ -93,9 +93,9 @@ def test_what_serves_is_named(client: httpx.Client, factory: Factory):
     for category in factory.categories:
         card = read_card(factory.weights / category)
         labels = {
+            "calibration": card.calibration.method,
             "category": category,
             "model_version": card.model_version,
-            "calibration": card.calibration.method,
             "teacher": "narrow",
         }
         assert found[f"inspect_category_info{labels}"] == 1
@@ -229,7 +229,7 @@ def test_probes_are_not_in_the_log_at_info(server: Server):
     assert not any("quiet-probe" in line for line in server.log)
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "two words", "t\u00fcr", "\x7f"])
+@pytest.mark.parametrize("given", ["", "x" * 129, "two words", "t\u00fcr"])
 def test_a_request_id_that_will_not_do_is_replaced(client: httpx.Client, given: str):
     response = client.get("/v1/nothing", headers={"X-Request-ID": given.encode("latin-1")})
     assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
@@ -237,7 +237,7 @@ def test_a_request_id_that_will_not_do_is_replaced(client: httpx.Client, given: 
 
 
 def test_whatever_is_logged_during_a_request_bears_its_id(
-    gated: GatedServer, png: bytes, monkeypatch: pytest.MonkeyPatch
+    gated: GatedServer, png: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def fail(*arguments: object, **options: object) -> object:
         raise RuntimeError("the device is on fire")
@@ -249,7 +249,7 @@ def test_whatever_is_logged_during_a_request_bears_its_id(
     loggers = [logging.getLogger(name) for name in ("service.problems", "PIL.PngImagePlugin")]
     for logger in loggers:
         logger.addHandler(handler)
-    monkeypatch.setattr(loggers[1], "level", logging.DEBUG)  # logs in the thread that decodes
+    caplog.set_level(logging.DEBUG, loggers[1].name)  # logs in the thread that decodes
     try:
         httpx.post(gated.url + URL, content=png, headers=PNG | {"X-Request-ID": "burnt"}, timeout=30)
     finally:
