@@ -55,8 +55,9 @@ class Telemetry:
     Attributes:
         images: by category and outcome.
         rejections: requests, and images of a batch call, answered with a problem, by its kind.
-        students_loaded: reads of a student from the disk.
-        students_evicted: students that left the memory for others.
+        device_restarts: times that the device thread was replaced.
+        students_loaded: students read from the disk into memory.
+        students_evicted: students that left memory for want of room.
         batch_size: images the device took at once.
     """
 
@@ -116,11 +117,16 @@ class Telemetry:
             buckets=BATCH_SIZES,
             registry=self.registry,
         )
+        self.device_restarts = Counter(
+            "inspect_device_restarts",
+            "Times that the device thread died or hung and was replaced",
+            registry=self.registry,
+        )
         self.students_loaded = Counter(
-            "inspect_students_loaded", "Reads of a student from the disk", registry=self.registry
+            "inspect_students_loaded", "Students read from the disk into memory", registry=self.registry
         )
         self.students_evicted = Counter(
-            "inspect_students_evicted", "Students that left the memory for others", registry=self.registry
+            "inspect_students_evicted", "Students that left memory for want of room", registry=self.registry
         )
 
     def announce_endpoint(self, endpoint: str, statuses: Iterable[int]) -> None:
@@ -129,7 +135,7 @@ class Telemetry:
         for status in statuses:
             self._requests.labels(endpoint, str(status))
 
-    def announce_category(self, category: str) -> None:
+    def announce(self, category: str) -> None:
         """Starts a category's counters at 0, so that its first image, and its first failure, show as an increase."""
         self._score_ratio.labels(category)
         for outcome in ("normal", "anomalous", "queue-full", "deadline-passed", "internal-error"):
@@ -143,7 +149,9 @@ class Telemetry:
 
     def watch_categories(self, summaries: Callable[[], list[CategorySummary]]) -> None:
         """Reads the categories whenever metrics are scraped."""
-        self.registry.register(_Categories(summaries, self.announce_category))
+        categories = _Categories(summaries, self.announce)
+        categories.collect()  # announces those that are there already
+        self.registry.register(categories)
 
     def watch_device(self, device: torch.device, running: Callable[[], bool]) -> None:
         """Reads the device's state, and on CUDA its memory, whenever metrics are scraped."""
