@@ -72,7 +72,7 @@ def main() -> None:
         rows[-1] |= {name: round(median(row[name] for row in measured), 2) for name in measured[0]}
     command = f"python -m benchmarks.compare --seconds {arguments.seconds:g} --rounds {arguments.rounds} --clients "
     command += " ".join(map(str, arguments.clients)) + f" --side {arguments.side}"
-    note = f"JPEGs of {arguments.side}x{arguments.side}, score only; how each rival is tuned stands in its file in rivals/."
+    note = f"JPEGs of {arguments.side}x{arguments.side}, score only. Each file in rivals/ says how its server is tuned."
     results = {"command": command, **machine_and_commit(), "note": note, "rows": rows}
     (Path(__file__).parent / "results" / "rivals.json").write_text(json.dumps(results, indent=2) + "\n")
 
