@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -28,6 +29,9 @@ from service.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
+
+CLOSE_SECONDS = 2.0
+"""For the device at the end, when every request has been answered: one that hangs is not waited for."""
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +86,16 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry = Telemetry()
         device = choose_device(settings.device)
         max_batch = settings.device_batch or BEST_BATCH[device.type]
-        engine = Engine(settings.queue_size, max_batch, lambda size: telemetry.batch_size.observe(size))
-        catalogue = await asyncio.wrap_future(engine.call(partial(_load, settings, device, max_batch)))
+        engine = Engine(
+            settings.queue_size,
+            max_batch,
+            lambda size: telemetry.batch_size.observe(size),
+            device=device,
+            timeout_seconds=settings.device_timeout_seconds,
+            on_restart=telemetry.device_restarts.inc,
+        )
+        load = partial(_load, settings, device, max_batch)
+        catalogue = await asyncio.wrap_future(engine.call(load, timeout_seconds=math.inf))
         telemetry.describe_build(app.version, device, settings.precision)
         telemetry.watch_device(device, lambda: engine.running)
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted, settings.queue_size)
@@ -98,7 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
             try:
                 yield
             finally:
-                engine.close()
+                engine.close(timeout_seconds=CLOSE_SECONDS)
                 if tracing is not None:
                     tracing.close()
 

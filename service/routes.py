@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from service.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.catalogue import Ready, Refused, summary_of
+from service.engine import DeviceLostError, Engine, EngineClosedError
 from service.logs import RECORD, server_timing
 from service.problems import MEDIA_TYPE, Problem, problem_of
 from service.schemas import (
@@ -28,6 +29,9 @@ from service.telemetry import UNKNOWN_CATEGORY
 
 router = APIRouter()
 T = TypeVar("T")
+
+PROBE_SECONDS = 2.0
+"""How long a probe waits for the device."""
 
 CategoryName = Annotated[str, Path(description="A category that `GET /v1/categories` lists")]
 LocalizeQuery = Annotated[
@@ -53,7 +57,7 @@ _PROBLEM_TEXTS = {
     422: "Not decodable, or a parameter is wrong",
     429: "Queue full; try again after Retry-After seconds",
     500: "Internal error",
-    503: "Category refused, not ready, or shutting down",
+    503: "Category refused, device lost or out of memory, not ready, or shutting down",
     504: "The deadline passed",
 }
 
@@ -74,11 +78,16 @@ def _json(model: Any, headers: dict[str, str] | None = None) -> Response:
 
 @contextmanager
 def _counted(state: State, category: str) -> Iterator[None]:
-    """Notes the category, and counts the request by the kind of its problem if it has one."""
+    """Notes the category, and counts the request by the kind of its problem if it has one.
+
+    While the server ends it refuses the request.
+    """
     known = category in state.catalogue.names()
     if known and (record := RECORD.get()) is not None:
         record.category = category
     try:
+        if state.engine.draining:
+            raise EngineClosedError
         yield
     except Exception as error:
         problem = problem_of(error)
@@ -225,21 +234,36 @@ async def category_detail(category: CategoryName, state: StateOf) -> CategoryDet
     return CategoryDetail(**summary_of(entry).model_dump(), card=card)
 
 
+async def _works(engine: Engine) -> bool:
+    """Whether the device has worked lately, or does so when asked, in a time that a probe can wait."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await asyncio.wrap_future(engine.check())
+    except Exception:
+        return False
+    return True
+
+
 @router.get("/livez", summary="Is the process able to work?", tags=["probes"], responses=_problems(503))
 async def livez(state: StateOf) -> Health:
-    """200 while the thread that owns the device runs; otherwise restart the process."""
-    if not state.engine.running:
-        raise Problem(503, "not-alive", "the thread that owns the device has ended")
+    """200 unless the device is lost for good, or hangs longer than it may; then restart the process."""
+    works = await _works(state.engine)  # has a dead device found even where no image comes
+    if state.engine.lost or (state.engine.stuck and not works):
+        raise Problem(503, "not-alive", "the device is lost; restart the process")
     return Health(status="alive")
 
 
 @router.get("/readyz", summary="Would an image be answered?", tags=["probes"], responses=_problems(503))
 async def readyz(state: StateOf) -> Health:
-    """200 while at least one category is ready and the engine takes images."""
-    if not state.engine.running:
-        raise Problem(503, "shutting-down", "the server is shutting down")
+    """200 while at least one category is ready and the device works."""
+    if state.engine.draining:
+        raise EngineClosedError
+    if state.engine.lost:
+        raise DeviceLostError
     if not state.catalogue.ready():
         raise Problem(503, "no-category", "no category is ready; see /v1/categories")
+    if not await _works(state.engine):
+        raise Problem(503, "device-busy", f"the device has not answered within {PROBE_SECONDS:g} s")
     return Health(status="ready")
 
 
