@@ -28,7 +28,7 @@ from model.lifecycle import (
     load_detector,
     train_category,
 )
-from model.pair import PairError
+from model.pair import PairError, read_card, roll_back
 from model.synthetic import write_dataset
 from model.teachers import (
     COMPACT,
@@ -326,6 +326,16 @@ def calibrate(
             "threshold is of no use. Are the folders exchanged? If not, train for more epochs, or on another teacher",
             err=True,
         )
+
+
+@app.command()
+def rollback(category: Category, weights: Weights = None) -> None:
+    """Go back to the version that train --replace or calibrate replaced last; once more brings the newer one back."""
+    with _errors_in_plain_words():
+        folder = _settings(weights=weights).weights
+        roll_back(folder, category)
+        card = read_card(folder / category)
+    typer.echo(f"{folder / category}: version {card.model_version}, threshold {card.calibration.threshold:.6g}")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -19,10 +20,12 @@ from service.schemas import (
     BatchAnswer,
     CategoryDetail,
     CategoryList,
+    CategorySummary,
     Health,
     Inspection,
     Localize,
     ProblemBody,
+    RolledBack,
 )
 from service.state import State, state_of
 from service.telemetry import UNKNOWN_CATEGORY
@@ -52,6 +55,7 @@ _HEADERS = {
 _PROBLEM_TEXTS = {
     400: "Empty body, malformed form, or no image in it",
     404: "Unknown category; the known ones are listed",
+    409: "The version on the disk is refused, or there is none before; what serves goes on",
     413: "Too many bytes, pixels or images",
     415: "Not a media type of an image",
     422: "Not decodable, or a parameter is wrong",
@@ -242,6 +246,31 @@ async def _works(engine: Engine) -> bool:
     except Exception:
         return False
     return True
+
+
+@router.post(
+    "/v1/categories/{category}/reload",
+    summary="Read a category again",
+    tags=["categories"],
+    responses=_problems(404, 409, 503),
+)
+async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
+    """Reads what is on the disk beside the version that serves, tries it, and swaps the two in one step."""
+    work = partial(state.catalogue.reload, category)
+    return summary_of(await asyncio.wrap_future(state.engine.call(work)))
+
+
+@router.post(
+    "/v1/categories/{category}/rollback",
+    summary="Go back to the version before",
+    tags=["categories"],
+    responses=_problems(404, 409, 503),
+)
+async def rollback(category: CategoryName, state: StateOf) -> RolledBack:
+    """Swaps the version that serves with the one before it, on the disk too if that can be written."""
+    work = partial(state.catalogue.roll_back, category)
+    persistent = await asyncio.wrap_future(state.engine.call(work))
+    return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 
 
 @router.get("/livez", summary="Is the process able to work?", tags=["probes"], responses=_problems(503))

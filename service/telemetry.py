@@ -40,6 +40,8 @@ REASONS = (
     "queue-full",
     "internal-error",
     "category-refused",
+    "reload-refused",
+    "no-previous-version",
     "device-lost",
     "out-of-memory",
     "not-alive",

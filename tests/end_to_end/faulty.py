@@ -2,9 +2,12 @@
 
 A line ``WORD COUNT`` holds for the next COUNT pieces of work on the device, or as long as it stands there without a
 count: ``die``, ``hang`` (for ever), ``wait`` (until the file changes), ``memory-N`` (for no more than N images).
+
+No temporary file can be made in this process, as on a disk that is full or read-only.
 """
 
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,6 +19,7 @@ from service import engine
 from service.cli import main
 
 orders = Path(sys.argv.pop(1))
+tempfile.tempdir = str(orders.with_name("nowhere"))
 compute_a_little = engine.Engine._compute_a_little
 
 
