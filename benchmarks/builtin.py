@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import cv2
@@ -22,7 +23,7 @@ from model.datasets import mvtec_test
 from model.lifecycle import evaluate_category
 from model.synthetic import DEFECTS, defective_image, normal_image, write_dataset
 from service.app import create_app
-from service.engine import Engine
+from service.engine import MAX_RESTARTS, Engine
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -139,12 +140,26 @@ def record_problems(sample: Path, folder: Path) -> None:
             answers.append(client.post(inspect, content=image, headers=png))
         engine.close()
         answers.append(client.post(inspect, content=image, headers=png))
+    with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
+        with patch("service.engine.detect", side_effect=SystemExit):
+            for _ in range(MAX_RESTARTS + 1):
+                client.post(inspect, content=image, headers=png)
         dead = client.get("/livez")
+    with TemporaryDirectory() as folder_of_versions:
+        weights = Path(folder_of_versions)
+        shutil.copytree(WEIGHTS / CATEGORY, weights / CATEGORY)
+        settings = Settings(weights=weights, teachers=WEIGHTS / "teachers", device="cpu", reload_seconds=0)
+        with TestClient(create_app(settings)) as client:
+            first = client.post(f"/v1/categories/{CATEGORY}/rollback").json()
+            (weights / CATEGORY / "student.safetensors").unlink()
+            refused = client.post(f"/v1/categories/{CATEGORY}/reload").json()
+            refused["detail"] = refused["detail"].replace(folder_of_versions, "/weights")
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", deadline_seconds=1e-6))) as client:
         answers.append(client.post(inspect, content=image, headers=png))
     problems = {str(answer.status_code): answer.json() for answer in answers}
-    problems[f"{dead.status_code} /livez"] = dead.json()
-    assert len(problems) == len(answers) + 1, problems.keys()
+    assert len(problems) == len(answers), problems.keys()
+    for problem, path in ((dead.json(), " /livez"), (first, " /v1/categories/{category}/rollback"), (refused, "")):
+        problems[f"{problem['status']}{path}"] = problem
     (folder / "problems.json").write_text(json.dumps(dict(sorted(problems.items())), indent=1) + "\n")
 
 

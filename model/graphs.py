@@ -5,6 +5,7 @@ like the images: its weights are copied to where the graph looks for them. A bat
 weights of every image's own student stacked, and the students run as one (``torch.func``).
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -77,12 +78,19 @@ class PairGraphs:
         return self._graphs[key]
 
 
-_graphs: WeakKeyDictionary[Teacher, PairGraphs] = WeakKeyDictionary()
+class _Graphs(threading.local):
+    """Each thread has graphs of its own: a thread that hung and comes back must not write into another's memory."""
+
+    def __init__(self) -> None:
+        self.of: WeakKeyDictionary[Teacher, PairGraphs] = WeakKeyDictionary()
+
+
+_graphs = _Graphs()
 
 
 def graphs_of(teacher: Teacher) -> PairGraphs:
-    """The teacher's graphs, which live as long as it does."""
-    return _graphs.setdefault(teacher, PairGraphs())
+    """The teacher's graphs on this thread, which live as long as both do."""
+    return _graphs.of.setdefault(teacher, PairGraphs())
 
 
 def _layers(student: Student) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ from model.pair import (
     check_category_name,
     encode_student,
     read_card,
+    read_encoded_student,
     read_seen,
-    rewrite_card,
     write_pair,
 )
 from model.score import TermWeights
@@ -281,7 +281,7 @@ def calibrate_category(
     precision: torch.dtype = torch.float32,
     skip_unreadable: bool = False,
 ) -> tuple[Card, list[str]]:
-    """Sets the threshold from images that training has not seen, and writes it into the card.
+    """Sets the threshold from images that training has not seen, and writes it into the card of a new version.
 
     With anomalous images it is Youden's, without any it is the quantile of the normal scores. Images held out of
     training may serve again.
@@ -311,8 +311,9 @@ def calibrate_category(
         used += bad.digests
     else:
         calibration = _normal_calibration(normal_scores, quantile)
+    encoded = read_encoded_student(weights / category, card)
     card = card.model_copy(update={"calibration": calibration})
-    rewrite_card(weights / category, card, seen.model_copy(update={"calibration": tuple(used)}))
+    write_pair(weights, card, encoded, seen.model_copy(update={"calibration": tuple(used)}), replace=True)
     return card, unreadable
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from datetime import datetime
@@ -23,6 +22,8 @@ SCHEMA_VERSION = 1
 CARD = "card.json"
 STUDENT = "student.safetensors"
 SEEN = "images.json"
+PREVIOUS = ".previous"
+"""Folder in the weights folder that keeps the version of each category that was replaced last."""
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RESERVED_NAMES = frozenset(("teachers",))
 
@@ -32,6 +33,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class PairError(ValueError):
     """A pair cannot be read or written; the message says why."""
+
+
+class NoPreviousVersionError(PairError):
+    """No version of this category has been replaced yet."""
 
 
 class _Record(BaseModel):
@@ -162,7 +167,7 @@ def read_card(folder: Path) -> Card:
         fields = json.loads(path.read_bytes())
     except OSError as error:
         raise PairError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PairError(f"{path} is not JSON: {error}") from None
     version = fields.get("schema_version") if isinstance(fields, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -177,11 +182,11 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-def read_student(folder: Path, card: Card) -> Student:
-    """Reads the student a card describes.
+def read_encoded_student(folder: Path, card: Card) -> bytes:
+    """Reads the bytes of the student a card describes.
 
     Raises:
-        PairError: if the file is missing, is not the one the card was written for, or does not fit the architecture.
+        PairError: if the file is missing, or is not the one the card was written for.
     """
     path = folder / STUDENT
     try:
@@ -191,6 +196,16 @@ def read_student(folder: Path, card: Card) -> Student:
     found = hashlib.sha256(data).hexdigest()
     if found != card.student_sha256:
         raise PairError(f"{path} is not the file its card was written for (SHA-256 {found})")
+    return data
+
+
+def read_student(folder: Path, card: Card) -> Student:
+    """Reads the student a card describes.
+
+    Raises:
+        PairError: if the file is missing, is not the one the card was written for, or does not fit the architecture.
+    """
+    path, data = folder / STUDENT, read_encoded_student(folder, card)
     student = Student(card.architecture.plan, weigh_distillation_layers=card.architecture.weigh_distillation_layers)
     try:
         student.load_state_dict(load_tensors(data))
@@ -209,12 +224,17 @@ def build_detector(
     """Composes the pair of a card with its teacher, whose fingerprint the caller has checked.
 
     Raises:
-        PairError: if the card's plan is not that of a student of this teacher; otherwise see `read_student`.
+        PairError: if the card's plan is not that of a student of this teacher, or the student's weights are not
+            finite; otherwise see `read_student`.
     """
     if card.architecture.plan != student_plan(teacher.plan):
         raise PairError(f"{folder / CARD} is not a valid card: architecture.plan: does not fit the teacher")
     weights = TermWeights(card.squared_weight, card.direction_weight)
-    return Detector(teacher, read_student(folder, card), weights, device, precision)
+    detector = Detector(teacher, read_student(folder, card), weights, device, precision)
+    # As it is served: a negative variance is finite until it is folded.
+    if not all(tensor.isfinite().all() for tensor in detector.student.state_dict().values()):
+        raise PairError(f"{folder / STUDENT} holds values that are not finite")
+    return detector
 
 
 def read_seen(folder: Path) -> SeenImages:
@@ -233,6 +253,8 @@ def read_seen(folder: Path) -> SeenImages:
 
 def write_pair(weights: Path, card: Card, student: bytes, seen: SeenImages, *, replace: bool = False) -> Path:
     """Writes a pair into the weights folder: first beside its place, then moved there in one step.
+
+    The version that it replaces is kept, see `roll_back`; the one that was kept before goes.
 
     Args:
         weights: the folder of categories.
@@ -259,22 +281,44 @@ def write_pair(weights: Path, card: Card, student: bytes, seen: SeenImages, *, r
         (new / SEEN).write_text(seen.model_dump_json(indent=1) + "\n")
         (new / CARD).write_text(card.model_dump_json(indent=2) + "\n")
         if place.exists():
-            old = Path(temporary, "old")
-            place.rename(old)
-            try:
-                new.rename(place)
-            except BaseException:  # Ctrl-C too: the temporary folder goes, and must not take the old pair along
-                if not place.exists():
-                    old.rename(place)
-                raise
+            (weights / PREVIOUS).mkdir(exist_ok=True)
+            _exchange(weights, card.category, Path(temporary, "older"), new)
         else:
             new.rename(place)
     return place
 
 
-def rewrite_card(folder: Path, card: Card, seen: SeenImages) -> None:
-    """Puts a recalibrated card in place of the old one, in one step; the student stays."""
-    for name, record in ((SEEN, seen), (CARD, card)):  # the card last: it is what makes the rest valid
-        temporary = folder / f".{name}.tmp"
-        temporary.write_text(record.model_dump_json(indent=1 if name == SEEN else 2) + "\n")
-        os.replace(temporary, folder / name)
+def roll_back(weights: Path, category: str) -> None:
+    """Puts the version that was replaced last back in its place, and keeps the one that is there in its stead.
+
+    Raises:
+        NoPreviousVersionError: if there is none.
+        PairError: if the name is impossible.
+        OSError: if the folder cannot be written; then nothing has changed.
+    """
+    check_category_name(category)
+    place, previous = weights / category, weights / PREVIOUS / category
+    if not previous.is_dir():
+        raise NoPreviousVersionError(f"there is no previous version of {category!r} in {weights}")
+    if not place.exists():
+        previous.rename(place)
+        return
+    with tempfile.TemporaryDirectory(dir=weights, prefix=f".{category}-") as temporary:
+        older = Path(temporary, "older")
+        _exchange(weights, category, older, new=older)
+
+
+def _exchange(weights: Path, category: str, older: Path, new: Path) -> None:
+    """Moves the previous version aside, the present one to where previous ones are kept, and a new one to its place."""
+    place, previous = weights / category, weights / PREVIOUS / category
+    if previous.exists():
+        previous.rename(older)
+    try:
+        place.rename(previous)
+        new.rename(place)
+    except BaseException:  # Ctrl-C too: all goes back, because what lies aside is about to be removed
+        if not place.exists():
+            previous.rename(place)
+        if older.exists():
+            older.rename(previous)
+        raise

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from service.engine import Engine
 from service.examples import add_examples
 from service.inspection import Inspector, Limits
 from service.observation import PROBES, Observation, endpoint_of
+from service.problems import Problem
 from service.routes import router
 from service.settings import Settings
 from service.state import State
@@ -28,6 +30,9 @@ from service.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
+
+CLOSE_SECONDS = 2.0
+"""For the device at the end, when every request has been answered: one that hangs is not waited for."""
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +57,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _load(settings: Settings, device: torch.device, max_batch: int) -> Catalogue:
+def _load(settings: Settings, device: torch.device, max_batch: int, telemetry: Telemetry) -> Catalogue:
     log.info("loading the categories of %s onto %s", settings.weights, device)
     catalogue = Catalogue(
-        settings.weights, settings.teachers_folder, device, settings.dtype, settings.student_memory_bytes
+        settings.weights,
+        settings.teachers_folder,
+        device,
+        settings.dtype,
+        settings.student_memory_bytes,
+        on_load=telemetry.students_loaded.inc,
+        on_evict=telemetry.students_evicted.inc,
     )
     catalogue.warm_up(max_batch)
     return catalogue
@@ -67,6 +78,18 @@ def _tracing(endpoint: str) -> "Tracing":
     except ModuleNotFoundError:
         raise MissingExtraError("INSPECT_OTLP_ENDPOINT needs the extra: pip install 'eca-inspect[otel]'") from None
     return Tracing(endpoint)
+
+
+async def _reload_what_changes(catalogue: Catalogue, engine: Engine, seconds: float) -> None:
+    """Looks for new versions in the weights folder for ever."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            for category in await asyncio.to_thread(catalogue.changed):
+                with suppress(Problem):  # it is in the log, with its reason
+                    await asyncio.wrap_future(engine.call(partial(catalogue.reload, category)))
+        except Exception:
+            log.exception("looking for new versions failed")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -82,8 +105,16 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry = Telemetry()
         device = choose_device(settings.device)
         max_batch = settings.device_batch or BEST_BATCH[device.type]
-        engine = Engine(settings.queue_size, max_batch, lambda size: telemetry.batch_size.observe(size))
-        catalogue = await asyncio.wrap_future(engine.call(partial(_load, settings, device, max_batch)))
+        engine = Engine(
+            settings.queue_size,
+            max_batch,
+            lambda size: telemetry.batch_size.observe(size),
+            device=device,
+            timeout_seconds=settings.device_timeout_seconds,
+            on_restart=telemetry.device_restarts.inc,
+        )
+        load = partial(_load, settings, device, max_batch, telemetry)
+        catalogue = await asyncio.wrap_future(engine.call(load, timeout_seconds=math.inf))
         telemetry.describe_build(app.version, device, settings.precision)
         telemetry.watch_device(device, lambda: engine.running)
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted, settings.queue_size)
@@ -95,10 +126,15 @@ def create_app(settings: Settings) -> FastAPI:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
             inspector = Inspector(engine, pool, limits, settings.deadline_seconds, telemetry)
             app.state.parts = State(settings, catalogue, engine, inspector, telemetry, tracing)
+            reloading = None
+            if settings.reload_seconds > 0:
+                reloading = asyncio.create_task(_reload_what_changes(catalogue, engine, settings.reload_seconds))
             try:
                 yield
             finally:
-                engine.close()
+                if reloading is not None:
+                    reloading.cancel()
+                engine.close(timeout_seconds=CLOSE_SECONDS)
                 if tracing is not None:
                     tracing.close()
 

@@ -1,22 +1,40 @@
 """The categories of the weights folder, each ready to be served or refused with a reason."""
 
 import logging
+import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import torch
 
 from model.detector import Detector, detect
 from model.graphs import BATCH_SIZES
-from model.pair import Card, PairError, build_detector, check_category_name, read_card
+from model.pair import (
+    CARD,
+    CATEGORY_NAME,
+    PREVIOUS,
+    RESERVED_NAMES,
+    STUDENT,
+    Card,
+    PairError,
+    build_detector,
+    check_category_name,
+    read_card,
+    roll_back,
+)
 from model.teachers import TeacherError, load_teacher
 from model.vgg import Teacher
 from service.problems import Problem
 from service.schemas import CategorySummary
+
+SETTLE_SECONDS = 0.02
+"""After a failure, for a version that is just being moved into its place."""
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +62,42 @@ class Refused:
     reason: str
 
 
+class _Version:
+    """One version of a category: what clients get, and its pair if it is kept for requests that came before its end.
+
+    Args:
+        card: its passport.
+        teacher: on the device.
+        detector_of: gives a version's pair.
+    """
+
+    def __init__(self, card: Card, teacher: Teacher, detector_of: "Callable[[_Version], Detector]") -> None:
+        self.entry = Ready(card, teacher, partial(detector_of, self))
+        self.kept: Detector | None = None
+
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+"""When the files of a pair were written, their sizes and their inodes; None for one that is not there."""
+
+
+def _stamp_of(folder: Path) -> Stamp:
+    def stamp(path: Path) -> tuple[int, int, int] | None:
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    return stamp(folder / CARD), stamp(folder / STUDENT)
+
+
 class Catalogue:
-    """All categories of a weights folder. Each is checked at the start; a bad one is refused and the others serve.
+    """All categories of a weights folder. Each is checked when it is read; a bad one is refused and the others serve.
 
     Students stay in memory up to a budget; beyond it the one that was not wanted for the longest time leaves, and is
-    read again when it is wanted. One student is kept always.
+    read again when it is wanted. One student is kept always, and the one before of each category that was reloaded.
+
+    Other threads than the device's may ask what is there at any time: an entry is replaced in one step.
 
     Args:
         weights: folder with one sub-folder a category; hidden ones and ``teachers`` are passed over.
@@ -56,6 +105,8 @@ class Catalogue:
         device: where to put the networks.
         precision: of the networks.
         student_bytes: how much memory the students may take.
+        on_load: called when a student has been read.
+        on_evict: called when a student leaves memory for want of room.
     """
 
     def __init__(
@@ -65,80 +116,235 @@ class Catalogue:
         device: torch.device,
         precision: torch.dtype = torch.float32,
         student_bytes: int = 1 << 30,
+        *,
+        on_load: Callable[[], None] = lambda: None,
+        on_evict: Callable[[], None] = lambda: None,
     ) -> None:
-        self._entries: dict[str, Ready | Refused] = {}
-        self._teachers: dict[tuple[str, str], Teacher] = {}
+        self._weights = weights
+        self._teachers_folder = teachers
         self._device = device
         self._precision = precision
         self._student_bytes = student_bytes
-        self._in_memory: OrderedDict[str, Detector] = OrderedDict()
+        self._on_load = on_load
+        self._on_evict = on_evict
+        self._entries: dict[str, Ready | Refused] = {}
+        self._versions: dict[str, _Version] = {}
+        self._versions_before: dict[str, _Version] = {}
+        self._stamps: dict[str, Stamp] = {}
+        self._teachers: dict[tuple[str, str], Teacher] = {}
+        self._in_memory: OrderedDict[_Version, Detector] = OrderedDict()
         self._bytes_in_memory = 0
+        self._memory = threading.Lock()  # a device thread that hung may come back beside the one that replaced it
+        self._warm: set[tuple[int, int]] = set()
+        self._max_batch = 1
         if not weights.is_dir():
             log.error("there is no weights folder %s", weights)
-            return
-        for folder in sorted(weights.iterdir()):
-            if not folder.is_dir() or folder.name.startswith(".") or folder.name == "teachers":
-                continue
+        for folder in self._folders():
             try:
-                self._entries[folder.name] = self._check(folder, teachers)
+                self._enter(self._read(folder))
                 log.info("category %s is ready", folder.name)
             except (PairError, TeacherError, OSError) as error:
                 self._refuse(folder.name, error)
 
-    def _check(self, folder: Path, teachers: Path) -> Ready:
+    def _folders(self) -> list[Path]:
+        return sorted(filter(_is_category, self._weights.iterdir())) if self._weights.is_dir() else []
+
+    def _read(self, folder: Path) -> _Version:
+        """Reads a version, and once more if its files were being replaced meanwhile."""
+        for _ in range(2):
+            stamp = _stamp_of(folder)
+            if folder.parent == self._weights:
+                self._stamps[folder.name] = stamp
+            try:
+                return self._check(folder)
+            except (PairError, TeacherError, OSError):
+                sleep(SETTLE_SECONDS)
+                if _stamp_of(folder) == stamp:
+                    raise
+        return self._check(folder)
+
+    def _check(self, folder: Path) -> _Version:
         check_category_name(folder.name)
         card = read_card(folder)
         key = (card.teacher.name, card.teacher.sha256)
         if key not in self._teachers:
-            self._teachers[key] = load_teacher(teachers, *key)
-        entry = Ready(card, self._teachers[key], partial(self._detector, folder, card, self._teachers[key]))
-        self._keep(folder.name, build_detector(folder, card, entry.teacher, self._device, self._precision))
-        return entry
+            self._teachers[key] = load_teacher(self._teachers_folder, *key)
+        version = _Version(card, self._teachers[key], self._detector)
+        self._keep(version, build_detector(folder, card, version.entry.teacher, self._device, self._precision))
+        self._on_load()
+        return version
+
+    def _enter(self, version: _Version) -> None:
+        """Serves a version from now on. Requests that were accepted with the one before are answered with that."""
+        category = version.entry.card.category
+        before = self._versions.get(category)
+        if before is not None and isinstance(self._entries[category], Ready):
+            before.kept = self._forget(before)
+            self._versions_before[category] = before
+        if version.kept is not None:
+            self._keep(version, version.kept)
+            version.kept = None
+        self._versions[category] = version
+        self._entries = dict(sorted({**self._entries, category: version.entry}.items()))
 
     def _refuse(self, category: str, error: Exception) -> None:
-        self._entries[category] = Refused(category, str(error))
+        self._entries = dict(sorted({**self._entries, category: Refused(category, str(error))}.items()))
         log.error("category %s is refused: %s", category, error)
 
-    def _detector(self, folder: Path, card: Card, teacher: Teacher) -> Detector:
-        """The category's pair, from memory or else from the disk.
+    def _detector(self, version: _Version) -> Detector:
+        """A version's pair, from memory or else from the disk.
 
         Raises:
             Problem: 503 if what is on the disk is no longer what it was; the category is refused from then on.
         """
-        if folder.name in self._in_memory:
-            self._in_memory.move_to_end(folder.name)
-            return self._in_memory[folder.name]
+        if version.kept is not None:
+            return version.kept
+        with self._memory:
+            if (found := self._in_memory.get(version)) is not None:
+                self._in_memory.move_to_end(version)
+                return found
+        card = version.entry.card
         try:
-            detector = build_detector(folder, card, teacher, self._device, self._precision)
+            detector = self._build(version)
         except (PairError, OSError) as error:
-            self._refuse(folder.name, error)
-            raise _refusal(folder.name, str(error)) from None
-        self._keep(folder.name, detector)
+            if self._entries.get(card.category) is version.entry:
+                self._refuse(card.category, error)
+            raise _refusal(card.category, str(error)) from None
+        self._keep(version, detector)
+        self._on_load()
         return detector
 
-    def _keep(self, category: str, detector: Detector) -> None:
-        self._in_memory[category] = detector
-        self._bytes_in_memory += _size_of(detector)
-        while self._bytes_in_memory > self._student_bytes and len(self._in_memory) > 1:
-            _, leaving = self._in_memory.popitem(last=False)
-            self._bytes_in_memory -= _size_of(leaving)
+    def _build(self, version: _Version) -> Detector:
+        """Reads a version's student from its place, or else from where it is kept if it has been replaced since."""
+        card = version.entry.card
+        arguments = card, version.entry.teacher, self._device, self._precision
+        try:
+            return build_detector(self._weights / card.category, *arguments)
+        except (PairError, OSError):
+            with suppress(PairError, OSError):
+                return build_detector(self._weights / PREVIOUS / card.category, *arguments)
+            raise
+
+    def _keep(self, version: _Version, detector: Detector) -> None:
+        with self._memory:
+            self._in_memory[version] = detector
+            self._bytes_in_memory += _size_of(detector)
+            while self._bytes_in_memory > self._student_bytes and len(self._in_memory) > 1:
+                _, leaving = self._in_memory.popitem(last=False)
+                self._bytes_in_memory -= _size_of(leaving)
+                self._on_evict()
+
+    def _forget(self, version: _Version) -> Detector | None:
+        with self._memory:
+            detector = self._in_memory.pop(version, None)
+            if detector is not None:
+                self._bytes_in_memory -= _size_of(detector)
+            return detector
+
+    def changed(self) -> list[str]:
+        """Categories whose files on the disk are not those that were read last, new ones too.
+
+        One whose folder is not there is not among them. Raises `OSError` if the weights folder cannot be read.
+        """
+        return [folder.name for folder in self._folders() if _stamp_of(folder) != self._stamps.get(folder.name)]
+
+    def reload(self, category: str) -> Ready:
+        """Reads a category again beside the version that serves, tries the new one, and swaps them in one step.
+
+        For the device thread. A category that is new in the folder appears.
+
+        Raises:
+            Problem: 404 if there is no such category; 409 if what is on the disk is refused. Then the version that
+                serves goes on, unless its folder has vanished.
+        """
+        folder = self._weights / category
+        if category not in self._entries and not (CATEGORY_NAME.fullmatch(category) and _is_category(folder)):
+            self.find(category)
+        try:
+            version = self._read(folder)
+            self._try(version)
+        except (PairError, TeacherError, OSError) as error:
+            if isinstance(self._entries.get(category), Ready) and folder.is_dir():
+                log.error("a new version of category %s is refused, and the one before serves on: %s", category, error)
+            else:
+                self._refuse(category, error)
+            raise Problem(409, "reload-refused", f"what is on the disk for {category!r} is refused: {error}") from None
+        self._enter(version)
+        log.info("category %s is ready, version %s", category, version.entry.card.model_version)
+        return version.entry
+
+    def _try(self, version: _Version) -> None:
+        """Warms a version up that does not serve yet.
+
+        Raises:
+            PairError: if its score is not finite.
+        """
+        detector, side = version.entry.detector(), version.entry.card.image_size
+        if (id(version.entry.teacher), side) not in self._warm:
+            self._warm_up([detector], side)
+        found = detect(np.zeros((1, side, side, 3), dtype=np.uint8), [detector], maps=True)
+        if not np.isfinite(found.scores).all():
+            self._forget(version)
+            raise PairError("it gives a score that is not finite")
+
+    def roll_back(self, category: str) -> bool:
+        """Serves the version before again. For the device thread.
+
+        Returns:
+            Whether it was put back on the disk too. Where that cannot be written, the server has it until it ends.
+
+        Raises:
+            Problem: 404 if there is no such category; 409 if there is no version before, or it is refused.
+        """
+        self.find(category)
+        try:
+            roll_back(self._weights, category)
+        except (PairError, OSError) as error:
+            log.warning("category %s cannot be rolled back on the disk: %s", category, error)
+            self._roll_back_in_memory(category)
+            return False
+        try:
+            self.reload(category)
+        except Problem:
+            roll_back(self._weights, category)
+            self._stamps[category] = _stamp_of(self._weights / category)
+            raise
+        return True
+
+    def _roll_back_in_memory(self, category: str) -> None:
+        version = self._versions_before.get(category)
+        if version is None:
+            folder = self._weights / PREVIOUS / category
+            if not folder.is_dir():
+                raise Problem(409, "no-previous-version", f"there is no previous version of category {category!r}")
+            try:
+                version = self._read(folder)
+                self._try(version)
+            except (PairError, TeacherError, OSError) as error:
+                raise Problem(409, "reload-refused", f"the previous version is refused: {error}") from None
+        self._enter(version)
 
     def warm_up(self, max_batch: int) -> None:
         """Runs what the first requests would otherwise pay for: each combination of teacher and image size, with and
         without maps, in a batch of one and in the largest; on a GPU in every size that there is a graph for.
         """
+        self._max_batch = max_batch
         alike: dict[tuple[int, int], list[Ready]] = {}
         for entry in self.ready():
             alike.setdefault((id(entry.teacher), entry.card.image_size), []).append(entry)
-        sizes = [size for size in BATCH_SIZES if size < max_batch] if self._device.type == "cuda" else [1]
         for (_, side), entries in alike.items():
-            pairs = [entry.detector() for entry in entries[:2]]
-            for size in {*sizes, max_batch}:
-                images = np.zeros((size, side, side, 3), dtype=np.uint8)
-                for maps in (False, True):
-                    detect(images, [pairs[0]] * size, maps=maps)
-                    if len(pairs) > 1 and size > 1:
-                        detect(images, [pairs[0]] * (size - 1) + [pairs[1]], maps=maps)
+            self._warm_up([entry.detector() for entry in entries[:2]], side)
+
+    def _warm_up(self, pairs: Sequence[Detector], side: int) -> None:
+        """Runs one or two pairs of one teacher in every batch size, at this image size."""
+        sizes = [size for size in BATCH_SIZES if size < self._max_batch] if self._device.type == "cuda" else [1]
+        for size in {*sizes, self._max_batch}:
+            images = np.zeros((size, side, side, 3), dtype=np.uint8)
+            for maps in (False, True):
+                detect(images, [pairs[0]] * size, maps=maps)
+                if len(pairs) > 1 and size > 1:
+                    detect(images, [pairs[0]] * (size - 1) + [pairs[1]], maps=maps)
+        self._warm.add((id(pairs[0].teacher), side))
 
     def ready(self) -> list[Ready]:
         """The categories that can be served."""
@@ -179,6 +385,10 @@ class Catalogue:
     def summaries(self) -> list[CategorySummary]:
         """The list as clients see it."""
         return [summary_of(entry) for entry in self._entries.values()]
+
+
+def _is_category(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".") and folder.name not in RESERVED_NAMES
 
 
 def _refusal(category: str, reason: str) -> Problem:

@@ -1,18 +1,16 @@
 """The command line, ``eca-inspect``: reads options, calls the room that knows, prints."""
 
 import json
-import math
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-import uvicorn
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -30,7 +28,7 @@ from model.lifecycle import (
     load_detector,
     train_category,
 )
-from model.pair import PairError
+from model.pair import PairError, read_card, roll_back
 from model.synthetic import write_dataset
 from model.teachers import (
     COMPACT,
@@ -52,10 +50,12 @@ from service.catalogue import Ready
 from service.inspection import Limits, inspect_offline
 from service.problems import Problem
 from service.schemas import Inspection, Localize
+from service.server import Server
 from service.settings import Settings
 
 GIB = 1 << 30
 EXIT_INTERRUPTED = 130
+EXIT_NOT_STARTED = 3
 
 app = typer.Typer(
     help="Anomaly inspection: train a pair for a category, calibrate it, evaluate it, and serve it.",
@@ -329,6 +329,16 @@ def calibrate(
 
 
 @app.command()
+def rollback(category: Category, weights: Weights = None) -> None:
+    """Go back to the version that train --replace or calibrate replaced last; once more brings the newer one back."""
+    with _errors_in_plain_words():
+        folder = _settings(weights=weights).weights
+        roll_back(folder, category)
+        card = read_card(folder / category)
+    typer.echo(f"{folder / category}: version {card.model_version}, threshold {card.calibration.threshold:.6g}")
+
+
+@app.command()
 def evaluate(
     category: Category,
     data: Data = None,
@@ -454,17 +464,11 @@ def serve(
     logs.configure(settings.log_level, settings.log_format)
     # uvicorn sends SIGTERM to itself once more when it has shut down in order; that must not look like a failure.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    uvicorn.run(
-        application,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        # Accepted requests are answered by their deadline; who has not sent his image by then is not waited for.
-        timeout_graceful_shutdown=math.ceil(settings.deadline_seconds) + 5,
-    )
+    server = Server(application, settings)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise typer.Exit(EXIT_NOT_STARTED)
 
 
 @app.command()

@@ -3,6 +3,9 @@
 That thread does everything that computes in torch, loading and warm-up too. On a CPU a second thread that computes in
 torch brings worker threads of its own, and OpenMP, which then counts more threads than cores, makes all of them sleep
 at every step instead of spinning: one image takes twice as long from then on.
+
+A thread that dies, or works on one batch for too long, is replaced; what it had taken is answered with an error, what
+waits goes to the next one. A device that keeps failing is given up: only a new process helps then.
 """
 
 import logging
@@ -10,18 +13,26 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from model.detector import Detector, detect
 from model.vgg import Teacher
 from service.schemas import Localize
+
+MAX_RESTARTS = 3
+RESTART_WINDOW_SECONDS = 60.0
+"""A device that is lost more often than that in this time is given up."""
+
+RECENT_SECONDS = 3.0
+"""A device that has finished work this lately need not show that it works."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -33,6 +44,14 @@ class QueueFullError(Exception):
 
 class EngineClosedError(Exception):
     """The engine takes no more images."""
+
+
+class DeviceLostError(Exception):
+    """The device failed or hung while it had this work, or it has been given up."""
+
+
+class DeviceMemoryError(Exception):
+    """The device has too little memory even for this image alone."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,28 @@ class Job:
         return id(self.teacher), self.pixels.shape
 
 
+@dataclass
+class _Call:
+    """Other work for the device thread, and how many seconds it may take."""
+
+    work: Callable[[], Any]
+    seconds: float
+    future: Future[Any] = field(default_factory=Future)
+
+
+@dataclass(eq=False)
+class _Shift:
+    """One device thread's time of service.
+
+    Attributes:
+        futures: of what it is working on.
+        until: when it is given up, ``perf_counter`` seconds; infinite while it waits for work.
+    """
+
+    futures: list[Future[Any]] = field(default_factory=list)
+    until: float = math.inf
+
+
 class Engine:
     """Bounded admission, a queue, and the one thread that owns the device.
 
@@ -87,19 +128,37 @@ class Engine:
         max_admitted: most images admitted at once, waiting or being worked on.
         max_batch: most images the device takes at once.
         on_batch: called on the device thread with the size of each batch.
+        device: the one that it owns.
+        timeout_seconds: a batch or call that takes longer is given up, and its thread replaced.
+        on_restart: called after the device thread was replaced.
     """
 
-    def __init__(self, max_admitted: int, max_batch: int, on_batch: Callable[[int], None] = lambda size: None) -> None:
+    def __init__(
+        self,
+        max_admitted: int,
+        max_batch: int,
+        on_batch: Callable[[int], None] = lambda size: None,
+        *,
+        device: torch.device = torch.device("cpu"),
+        timeout_seconds: float = 60.0,
+        on_restart: Callable[[], None] = lambda: None,
+    ) -> None:
         self._max_admitted = max_admitted
         self._max_batch = max_batch
         self._on_batch = on_batch
+        self._device = device
+        self._timeout_seconds = timeout_seconds
+        self._on_restart = on_restart
         self._admitted = 0
         self._queue: deque[Job] = deque()
-        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._calls: deque[_Call] = deque()
         self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
-        self._thread.start()
+        self._draining = self._closed = self._lost = self._stuck = False
+        self._ended = threading.Event()
+        self._losses: list[float] = []
+        self._worked = -math.inf
+        self._start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     @property
     def depth(self) -> int:
@@ -114,7 +173,26 @@ class Engine:
     @property
     def running(self) -> bool:
         """Whether images would be worked on."""
-        return self._thread.is_alive() and not self._closed
+        return not self._closed and not self._lost
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are to be refused."""
+        return self._draining or self._closed
+
+    @property
+    def lost(self) -> bool:
+        """Whether the device has been given up."""
+        return self._lost
+
+    @property
+    def stuck(self) -> bool:
+        """Whether work has hung on the device, and none has been finished since."""
+        return self._stuck
+
+    def drain(self) -> None:
+        """Has new requests refused, see `draining`; those that are there go on. Safe in a signal handler."""
+        self._draining = True
 
     @contextmanager
     def admit(self, images: int = 1) -> Iterator[None]:
@@ -123,10 +201,10 @@ class Engine:
         Raises:
             QueueFullError: if there are not that many places.
             EngineClosedError: after `close`.
+            DeviceLostError: after the device was given up.
         """
         with self._changed:
-            if self._closed:
-                raise EngineClosedError
+            self._check_open()
             if self._admitted + images > self._max_admitted:
                 raise QueueFullError
             self._admitted += images
@@ -140,98 +218,204 @@ class Engine:
         """Queues an image. Cancelling the future before the device takes it drops the image.
 
         Raises:
-            EngineClosedError: after `close`.
+            EngineClosedError, DeviceLostError: as `admit`. The future may have the latter, and `DeviceMemoryError`.
         """
         with self._changed:
-            if self._closed:
-                raise EngineClosedError
+            self._check_open()
             self._queue.append(job)
             self._changed.notify()
         return job.future
 
-    def call(self, work: Callable[[], T]) -> Future[T]:
+    def call(self, work: Callable[[], T], timeout_seconds: float | None = None) -> Future[T]:
         """Does other work on the device thread, before the images that wait.
 
-        Raises:
-            EngineClosedError: after `close`.
-        """
-        future: Future[T] = Future()
-        with self._changed:
-            if self._closed:
-                raise EngineClosedError
-            self._calls.append((future, work))
-            self._changed.notify()
-        return future
+        Args:
+            work: what to do.
+            timeout_seconds: how long it may take, if that is not the engine's own limit.
 
-    def close(self) -> None:
-        """Takes no more images, finishes those that were queued, and returns when the thread has ended."""
+        Raises:
+            EngineClosedError, DeviceLostError: as `submit`.
+        """
+        call = _Call(work, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        with self._changed:
+            self._check_open()
+            self._calls.append(call)
+            self._changed.notify()
+        return call.future
+
+    def check(self) -> Future[None]:
+        """Done when the device has shown that it works: at once if it has just finished something else.
+
+        Raises:
+            EngineClosedError, DeviceLostError: as `submit`.
+        """
+        self._check_open()
+        if perf_counter() - self._worked < RECENT_SECONDS:
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+        return self.call(self._compute_a_little)
+
+    def _compute_a_little(self) -> None:
+        torch.ones(8, device=self._device).sum().item()
+
+    def close(self, timeout_seconds: float | None = None) -> None:
+        """Takes no more images, finishes those that were queued, and returns when that is done, or time is up."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        self._ended.wait(timeout_seconds)
 
-    def _run(self) -> None:
-        taken: list[Job] | tuple[Future[Any], Callable[[], Any]] = []
+    def _check_open(self) -> None:
+        if self._lost:
+            raise DeviceLostError
+        if self._closed:
+            raise EngineClosedError
+
+    def _start(self) -> None:
+        self._shift = _Shift()
+        threading.Thread(target=self._run, args=(self._shift,), name="device", daemon=True).start()
+
+    def _run(self, shift: _Shift) -> None:
         try:
-            while taken := self._take():
-                if isinstance(taken, tuple):
-                    _fulfil(*taken)
-                    continue
-                taken = [job for job in taken if job.future.set_running_or_notify_cancel()]
-                if taken:
+            while taken := self._take(shift):
+                if isinstance(taken, _Call):
+                    self._fulfil(shift, taken)
+                else:
                     self._on_batch(len(taken))
-                    self._work(taken)
-        finally:  # whatever ended the thread, nobody waits for ever
+                    self._work(shift, taken)
+        except BaseException as error:  # whatever it is, nobody waits for ever
+            log.critical("the device thread has died", exc_info=error)
+            self._lose(shift)
+            return
+        with self._changed:
+            if shift is self._shift:
+                self._ended.set()
+
+    def _watch(self) -> None:
+        """Gives up the device thread when its work takes too long."""
+        while not self._ended.wait(min(1.0, self._timeout_seconds / 4)):
             with self._changed:
-                self._closed = True
-                waiting = [job.future for job in self._queue] + [future for future, _ in self._calls]
-                waiting = [future for future in waiting if future.set_running_or_notify_cancel()]
+                if late := perf_counter() > self._shift.until:
+                    self._stuck = True
+                    self._lose(self._shift)
+            if late:
+                log.critical("the device had not finished its work in time")
+
+    def _lose(self, shift: _Shift) -> None:
+        """Answers what a thread was working on, and starts another one, or gives the device up."""
+        with self._changed:
+            if shift is not self._shift:
+                return  # it was given up before
+            concerned = shift.futures
+            now = perf_counter()
+            # One that has finished nothing since its last loss has not recovered, however long ago that was.
+            self._losses = [at for at in self._losses if now - at < RESTART_WINDOW_SECONDS or at > self._worked]
+            self._losses.append(now)
+            self._worked = -math.inf
+            if len(self._losses) <= MAX_RESTARTS:
+                self._start()
+            else:
+                log.critical("the device is given up; restart the process")
+                self._lost = True
+                self._shift = _Shift()  # nobody's: a stuck thread that comes back finds that it is not wanted
+                waiting = [job.future for job in self._queue] + [call.future for call in self._calls]
+                concerned = concerned + [future for future in waiting if future.set_running_or_notify_cancel()]
                 self._queue.clear()
                 self._calls.clear()
-            for future in [job.future for job in taken if isinstance(job, Job)] + waiting:
-                if not future.done():
-                    future.set_exception(EngineClosedError())
+                self._ended.set()
+        for future in concerned:
+            _fail(future, DeviceLostError())
+        if not self._lost:
+            self._on_restart()
 
-    def _take(self) -> list[Job] | tuple[Future[Any], Callable[[], Any]]:
+    def _take(self, shift: _Shift) -> list[Job] | _Call | None:
         """The next call, or the image that waits longest and all that can share its batch, up to the limit.
 
-        Waits for one. Empty when closed and done.
+        Waits for one. None when closed and done, or when another thread has taken over.
         """
         with self._changed:
-            while not self._calls and not self._queue and not self._closed:
-                self._changed.wait()
-            if self._calls:
-                return self._calls.popleft()
-            if not self._queue:
-                return []
-            group = self._queue[0].group
-            batch = list(islice((job for job in self._queue if job.group == group), self._max_batch))
-            taken = set(batch)
-            self._queue = deque(job for job in self._queue if job not in taken)
-            return batch
+            shift.futures, shift.until = [], math.inf
+            while shift is self._shift:
+                if self._calls:
+                    call = self._calls.popleft()
+                    if call.future.set_running_or_notify_cancel():
+                        shift.futures, shift.until = [call.future], perf_counter() + call.seconds
+                        return call
+                elif self._queue:
+                    if batch := [job for job in self._next_batch() if job.future.set_running_or_notify_cancel()]:
+                        shift.futures = [job.future for job in batch]
+                        return batch
+                elif self._closed:
+                    return None
+                else:
+                    self._changed.wait()
+            return None
 
-    def _work(self, jobs: list[Job]) -> None:
-        """Answers every job. If the batch fails its images are tried one by one, so that one fails alone."""
+    def _next_batch(self) -> list[Job]:
+        group = self._queue[0].group
+        batch = list(islice((job for job in self._queue if job.group == group), self._max_batch))
+        taken = set(batch)
+        self._queue = deque(job for job in self._queue if job not in taken)
+        return batch
+
+    def _work(self, shift: _Shift, jobs: list[Job]) -> None:
+        """Answers every job. If memory runs out the batch is halved, until it is one image that fails.
+
+        If it fails in another way its images are tried one by one, so that one fails alone. An error of the device
+        itself is no image's.
+        """
+        if shift is not self._shift:
+            return
+        shift.until = perf_counter() + self._timeout_seconds
+        failure: Exception
         try:
             outcomes = inspect_jobs(jobs)
+        except torch.AcceleratorError:
+            raise
+        except torch.OutOfMemoryError:
+            failure, part = DeviceMemoryError(), (len(jobs) + 1) // 2
         except Exception as error:
-            if len(jobs) == 1:
-                jobs[0].future.set_exception(error)
-                return
-            log.exception("a batch of %d images failed; trying them one by one", len(jobs))
-            for job in jobs:
-                self._work([job])
+            failure, part = error, 1
+        else:
+            self._finished(shift)
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                with suppress(InvalidStateError):  # the thread was given up, and the job answered, just now
+                    job.future.set_result(outcome)
             return
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            job.future.set_result(outcome)
+        # Out here torch's own error is gone, and with it the tensors that it kept.
+        if isinstance(failure, DeviceMemoryError) and self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(jobs) == 1:
+            _fail(jobs[0].future, failure)
+            return
+        log.error("a batch of %d images failed; trying %d at a time", len(jobs), part, exc_info=failure)
+        for start in range(0, len(jobs), part):
+            self._work(shift, jobs[start : start + part])
 
-
-def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
-    if future.set_running_or_notify_cancel():
+    def _fulfil(self, shift: _Shift, call: _Call) -> None:
         try:
-            future.set_result(work())
+            result = call.work()
+        except torch.AcceleratorError:
+            raise
+        except torch.OutOfMemoryError:
+            _fail(call.future, DeviceMemoryError())
         except Exception as error:
-            future.set_exception(error)
+            _fail(call.future, error)
+        else:
+            self._finished(shift)
+            with suppress(InvalidStateError):
+                call.future.set_result(result)
+
+    def _finished(self, shift: _Shift) -> None:
+        if shift is self._shift:
+            self._worked = perf_counter()
+            self._stuck = False
+
+
+def _fail(future: Future[Any], error: Exception) -> None:
+    with suppress(InvalidStateError):
+        future.set_exception(error)
 
 
 def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:

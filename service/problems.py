@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from model.images import ImageError, ImageTooLargeError
-from service.engine import EngineClosedError, QueueFullError
+from service.engine import DeviceLostError, DeviceMemoryError, EngineClosedError, QueueFullError
 from service.logs import RECORD
 from service.schemas import ProblemBody
 
@@ -72,6 +72,10 @@ def problem_of(error: Exception) -> Problem:
             return Problem(429, "queue-full", "the server has as many images waiting as it takes; try again shortly")
         case EngineClosedError():
             return Problem(503, "shutting-down", "the server is shutting down")
+        case DeviceLostError():
+            return Problem(503, "device-lost", "the device failed while it had this work; try again shortly")
+        case DeviceMemoryError():
+            return Problem(503, "out-of-memory", "the device has too little free memory for this image")
         case TimeoutError():
             return Problem(504, "deadline-passed", "the answer was not ready in time")
     log.error("unexpected error", exc_info=error)

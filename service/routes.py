@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -12,22 +13,28 @@ from starlette.requests import ClientDisconnect
 
 from service.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.catalogue import Ready, Refused, summary_of
+from service.engine import DeviceLostError, Engine, EngineClosedError
 from service.logs import RECORD, server_timing
 from service.problems import MEDIA_TYPE, Problem, problem_of
 from service.schemas import (
     BatchAnswer,
     CategoryDetail,
     CategoryList,
+    CategorySummary,
     Health,
     Inspection,
     Localize,
     ProblemBody,
+    RolledBack,
 )
 from service.state import State, state_of
 from service.telemetry import UNKNOWN_CATEGORY
 
 router = APIRouter()
 T = TypeVar("T")
+
+PROBE_SECONDS = 2.0
+"""How long a probe waits for the device."""
 
 CategoryName = Annotated[str, Path(description="A category that `GET /v1/categories` lists")]
 LocalizeQuery = Annotated[
@@ -48,12 +55,13 @@ _HEADERS = {
 _PROBLEM_TEXTS = {
     400: "Empty body, malformed form, or no image in it",
     404: "Unknown category; the known ones are listed",
+    409: "The version on the disk is refused, or there is none before; what serves goes on",
     413: "Too many bytes, pixels or images",
     415: "Not a media type of an image",
     422: "Not decodable, or a parameter is wrong",
     429: "Queue full; try again after Retry-After seconds",
     500: "Internal error",
-    503: "Category refused, not ready, or shutting down",
+    503: "Category refused, device lost or out of memory, not ready, or shutting down",
     504: "The deadline passed",
 }
 
@@ -74,11 +82,16 @@ def _json(model: Any, headers: dict[str, str] | None = None) -> Response:
 
 @contextmanager
 def _counted(state: State, category: str) -> Iterator[None]:
-    """Notes the category, and counts the request by the kind of its problem if it has one."""
+    """Notes the category, and counts the request by the kind of its problem if it has one.
+
+    While the server ends it refuses the request.
+    """
     known = category in state.catalogue.names()
     if known and (record := RECORD.get()) is not None:
         record.category = category
     try:
+        if state.engine.draining:
+            raise EngineClosedError
         yield
     except Exception as error:
         problem = problem_of(error)
@@ -225,21 +238,61 @@ async def category_detail(category: CategoryName, state: StateOf) -> CategoryDet
     return CategoryDetail(**summary_of(entry).model_dump(), card=card)
 
 
+async def _works(engine: Engine) -> bool:
+    """Whether the device has worked lately, or does so when asked, in a time that a probe can wait."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await asyncio.wrap_future(engine.check())
+    except Exception:
+        return False
+    return True
+
+
+@router.post(
+    "/v1/categories/{category}/reload",
+    summary="Read a category again",
+    tags=["categories"],
+    responses=_problems(404, 409, 503),
+)
+async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
+    """Reads what is on the disk beside the version that serves, tries it, and swaps the two in one step."""
+    work = partial(state.catalogue.reload, category)
+    return summary_of(await asyncio.wrap_future(state.engine.call(work)))
+
+
+@router.post(
+    "/v1/categories/{category}/rollback",
+    summary="Go back to the version before",
+    tags=["categories"],
+    responses=_problems(404, 409, 503),
+)
+async def rollback(category: CategoryName, state: StateOf) -> RolledBack:
+    """Swaps the version that serves with the one before it, on the disk too if that can be written."""
+    work = partial(state.catalogue.roll_back, category)
+    persistent = await asyncio.wrap_future(state.engine.call(work))
+    return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
+
+
 @router.get("/livez", summary="Is the process able to work?", tags=["probes"], responses=_problems(503))
 async def livez(state: StateOf) -> Health:
-    """200 while the thread that owns the device runs; otherwise restart the process."""
-    if not state.engine.running:
-        raise Problem(503, "not-alive", "the thread that owns the device has ended")
+    """200 unless the device is lost for good, or hangs longer than it may; then restart the process."""
+    works = await _works(state.engine)  # has a dead device found even where no image comes
+    if state.engine.lost or (state.engine.stuck and not works):
+        raise Problem(503, "not-alive", "the device is lost; restart the process")
     return Health(status="alive")
 
 
 @router.get("/readyz", summary="Would an image be answered?", tags=["probes"], responses=_problems(503))
 async def readyz(state: StateOf) -> Health:
-    """200 while at least one category is ready and the engine takes images."""
-    if not state.engine.running:
-        raise Problem(503, "shutting-down", "the server is shutting down")
+    """200 while at least one category is ready and the device works."""
+    if state.engine.draining:
+        raise EngineClosedError
+    if state.engine.lost:
+        raise DeviceLostError
     if not state.catalogue.ready():
         raise Problem(503, "no-category", "no category is ready; see /v1/categories")
+    if not await _works(state.engine):
+        raise Problem(503, "device-busy", f"the device has not answered within {PROBE_SECONDS:g} s")
     return Health(status="ready")
 
 

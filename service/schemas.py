@@ -137,6 +137,14 @@ class CategoryDetail(CategorySummary):
     card: Card | None
 
 
+class RolledBack(CategorySummary):
+    """A category that serves the version before again."""
+
+    persistent: bool = Field(
+        description="Whether that version is in place on the disk too; if not, the server has it until it ends"
+    )
+
+
 class Health(BaseModel):
     """State of a probe."""
 

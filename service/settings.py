@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     device_batch: int | None = Field(default=None, ge=1)
     """Most images the device takes at once; if not given, what measured best: 8 on a CPU, 64 on a GPU."""
 
+    device_timeout_seconds: float = Field(default=60.0, gt=0)
+    """Longest that the device may work on one batch; past it the device counts as hung, and its thread is replaced."""
+
+    reload_seconds: float = Field(default=10.0, ge=0)
+    """How often to look for new versions in the weights folder; 0 looks only when asked."""
+
     decode_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """Threads that decode images and draw the answer's pictures."""
 

@@ -40,6 +40,12 @@ REASONS = (
     "queue-full",
     "internal-error",
     "category-refused",
+    "reload-refused",
+    "no-previous-version",
+    "device-lost",
+    "out-of-memory",
+    "not-alive",
+    "device-busy",
     "no-category",
     "shutting-down",
     "deadline-passed",
@@ -138,7 +144,7 @@ class Telemetry:
     def announce(self, category: str) -> None:
         """Starts a category's counters at 0, so that its first image, and its first failure, show as an increase."""
         self._score_ratio.labels(category)
-        for outcome in ("normal", "anomalous", "queue-full", "deadline-passed", "internal-error"):
+        for outcome in ("normal", "anomalous", "queue-full", "deadline-passed", "internal-error", "device-lost"):
             self.images.labels(category, outcome)
 
     def describe_build(self, version: str, device: torch.device, precision: str) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +35,12 @@ class Server:
 
 
 @contextmanager
-def running_server(weights: Path, **settings: str) -> Iterator[Server]:
+def running_server(weights: Path, *, command: Sequence[str] = (str(COMMAND),), **settings: str) -> Iterator[Server]:
     """Starts ``eca-inspect serve`` on a free port and stops it with SIGTERM."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INSPECT_")}
     environment |= {f"INSPECT_{name.upper()}": value for name, value in settings.items()}
     process = subprocess.Popen(
-        [str(COMMAND), "serve", "--port", "0", "--weights", str(weights)],
+        [*command, "serve", "--port", "0", "--weights", str(weights)],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,

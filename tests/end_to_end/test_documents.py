@@ -85,6 +85,8 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
         "/v1/categories/{category}/inspect-batch",
         "/v1/categories",
         "/v1/categories/{category}",
+        "/v1/categories/{category}/reload",
+        "/v1/categories/{category}/rollback",
         "/livez",
         "/readyz",
         "/metrics",

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import struct
-import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -281,21 +280,4 @@ def test_503_shutting_down(gated: GatedServer, png: bytes):
         gated.app.state.parts.engine.close()
         problem(client.post(URL, content=png, headers=PNG), 503, "shutting-down")
         problem(client.get("/readyz"), 503, "shutting-down")
-        problem(client.get("/livez"), 503, "not-alive")
-
-
-def test_sigterm_answers_what_was_accepted(factory: Factory, png: bytes):
-    with running_server(factory.weights, device_batch="1") as server, ThreadPoolExecutor(16) as pool:
-        futures = [pool.submit(httpx.post, server.url + URL, content=png, headers=PNG, timeout=60) for _ in range(16)]
-        while "inspect_batch_size_images_count 0.0" in httpx.get(server.url + "/metrics").text:
-            time.sleep(0.005)
-        server.process.send_signal(signal.SIGTERM)
-        statuses = []
-        for future in futures:
-            try:
-                statuses.append(future.result().status_code)
-            except httpx.ConnectError:
-                statuses.append(None)  # not accepted: the socket was closed already
-        assert server.process.wait(60) == 0
-    assert set(statuses) <= {200, None}
-    assert statuses.count(200) >= 1
+        assert client.get("/livez").status_code == 200  # it ends by itself

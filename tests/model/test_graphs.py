@@ -136,10 +136,10 @@ def test_graphs_go_when_their_teacher_goes():
     teacher = Teacher(PLAN)
     made = graphs_of(teacher)
     assert graphs_of(teacher) is made
-    before = len(graphs._graphs)
+    before = len(graphs._graphs.of)
     del teacher
     gc.collect()
-    assert len(graphs._graphs) == before - 1
+    assert len(graphs._graphs.of) == before - 1
 
 
 @pytest.mark.cuda

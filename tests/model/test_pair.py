@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from model.pair import PairError, check_category_name, read_card, read_seen, read_student, write_pair
+from model.pair import (
+    NoPreviousVersionError,
+    PairError,
+    check_category_name,
+    read_card,
+    read_seen,
+    read_student,
+    roll_back,
+    write_pair,
+)
 from tests.conftest import Factory
 
 
@@ -42,7 +51,23 @@ def test_an_existing_pair_is_replaced_only_when_told(folder: Path, tmp_path: Pat
     newer = card.model_copy(update={"model_version": "newer"})
     write_pair(tmp_path, newer, student, seen, replace=True)
     assert read_card(folder).model_version == "newer"
-    assert [path.name for path in tmp_path.iterdir()] == ["striped"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".previous", "striped"]
+
+
+def test_the_version_that_was_replaced_last_comes_back(folder: Path, tmp_path: Path):
+    card, seen, student = read_card(folder), read_seen(folder), (folder / "student.safetensors").read_bytes()
+    with pytest.raises(NoPreviousVersionError):
+        roll_back(tmp_path, "striped")
+    for version in ("second", "third"):
+        write_pair(tmp_path, card.model_copy(update={"model_version": version}), student, seen, replace=True)
+    for version in ("second", "third", "second"):
+        roll_back(tmp_path, "striped")
+        assert read_card(folder).model_version == version
+        assert len(list((tmp_path / ".previous").iterdir())) == 1
+    shutil.rmtree(folder)
+    roll_back(tmp_path, "striped")
+    assert read_card(folder).model_version == "third"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".previous", "striped"]
 
 
 def test_ctrl_c_while_a_pair_is_replaced_loses_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -54,9 +79,14 @@ def test_ctrl_c_while_a_pair_is_replaced_loses_nothing(folder: Path, tmp_path: P
             raise KeyboardInterrupt
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_pair(tmp_path, card.model_copy(update={"model_version": "newer"}), student, seen, replace=True)
+    newer = card.model_copy(update={"model_version": "newer"})
+    write_pair(tmp_path, newer, student, seen, replace=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_pair(tmp_path, card.model_copy(update={"model_version": "newest"}), student, seen, replace=True)
+    assert read_card(folder) == newer
+    roll_back(tmp_path, "striped")
     assert read_card(folder) == card
 
 

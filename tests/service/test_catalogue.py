@@ -1,5 +1,6 @@
 """A bad category is refused with its reason; the others serve."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,10 @@ import torch
 
 from model.detector import Detector
 from model.lifecycle import load_detector
+from model.pair import Card, read_card, read_seen, write_pair
 from model.teachers import save_teacher
 from model.vgg import Teacher, vgg16_plan
+from service import catalogue as catalogue_module
 from service.catalogue import Catalogue, Refused
 from service.problems import Problem
 from tests.conftest import Factory
@@ -136,3 +139,73 @@ def test_a_student_damaged_since_the_start_is_refused_when_it_is_read_again(weig
     assert statuses(catalogue) == {"brushed": "refused", "fresh": "ready", "striped": "ready"}
     with pytest.raises(Problem, match="not the file its card was written for"):
         catalogue.require("brushed")
+
+
+def newer(weights: Path, version: str) -> None:
+    folder = weights / "striped"
+    card = read_card(folder).model_copy(update={"model_version": version})
+    write_pair(weights, card, (folder / "student.safetensors").read_bytes(), read_seen(folder), replace=True)
+
+
+def test_a_version_that_was_replaced_still_answers_what_it_accepted(weights: Path):
+    catalogue = Catalogue(weights, weights / "teachers", CPU, student_bytes=0)
+    accepted = catalogue.require("striped")
+    newer(weights, "second")
+    assert catalogue.changed() == ["striped"]
+    catalogue.require("brushed").detector()  # so that the student of striped leaves memory
+    assert accepted.detector()(np.zeros((1, 64, 64, 3), np.uint8)).scores > 0  # from where it is kept
+    assert catalogue.reload("striped").card.model_version == "second"
+    assert catalogue.changed() == []
+    newer(weights, "third")
+    catalogue.reload("striped")
+    assert accepted.detector().teacher is catalogue.require("striped").teacher
+    assert catalogue.require("striped").card.model_version == "third"
+
+
+def test_where_the_disk_cannot_be_written_the_server_goes_back_in_memory(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    first = catalogue.require("striped").card.model_version
+    newer(weights, "second")
+    catalogue.reload("striped")
+    fresh_start = Catalogue(weights, weights / "teachers", CPU)
+    monkeypatch.setattr("service.catalogue.roll_back", fail)
+    for one in (catalogue, fresh_start):
+        assert not one.roll_back("striped")
+        assert one.require("striped").card.model_version == first
+        assert one.changed() == []
+        assert not one.roll_back("striped")
+        assert one.require("striped").card.model_version == "second"
+
+
+def test_a_previous_version_that_is_refused_leaves_all_as_it_was(weights: Path):
+    newer(weights, "second")
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    (weights / ".previous" / "striped" / "student.safetensors").write_bytes(b"damaged")
+    with pytest.raises(Problem, match="not the file its card was written for") as problem:
+        catalogue.roll_back("striped")
+    assert problem.value.kind == "reload-refused"
+    assert catalogue.require("striped").card.model_version == "second"
+    assert read_card(weights / "striped").model_version == "second"
+    assert catalogue.changed() == []
+
+
+def test_a_pair_that_is_being_replaced_is_read_once_more(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    """The card is read, then the pair is replaced, then the student of the other version is there."""
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    second = weights / "brushed"
+    card = read_card(second).model_copy(update={"category": "striped", "model_version": "second"})
+    read = catalogue_module.read_card
+
+    def replaced_meanwhile(folder: Path) -> Card:
+        found = read(folder)
+        if found.model_version != "second":
+            write_pair(weights, card, (second / "student.safetensors").read_bytes(), read_seen(second), replace=True)
+        return found
+
+    monkeypatch.setattr(catalogue_module, "read_card", replaced_meanwhile)
+    assert catalogue.reload("striped").card.model_version == "second"

@@ -14,7 +14,7 @@ from model.lifecycle import load_detector
 from model.vgg import Teacher
 from service import engine as engine_module
 from service.app import create_app
-from service.engine import Engine, EngineClosedError, Job, QueueFullError
+from service.engine import DeviceLostError, DeviceMemoryError, Engine, EngineClosedError, Job, QueueFullError
 from service.schemas import Localize
 from service.settings import Settings
 from tests.conftest import Factory, Gate
@@ -241,20 +241,133 @@ def test_nothing_but_the_device_thread_runs_the_networks(factory: Factory, monke
     assert threads == ["device"] * 2  # the score, and then its gradient
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_nobody_waits_for_ever_when_the_thread_dies(striped: Detector, gate: Gate):
+def test_a_thread_that_dies_is_replaced_and_what_waits_is_answered(striped: Detector, gate: Gate):
     def die_in_the_second_batch(size: int) -> None:
-        if sizes:
-            raise SystemExit
         sizes.append(size)
+        if len(sizes) == 2:
+            raise SystemExit
 
     sizes: list[int] = []
-    engine = Engine(max_admitted=64, max_batch=1, on_batch=die_in_the_second_batch)
-    first, *waiting = (engine.submit(job(striped, seed)) for seed in range(3))
+    restarts: list[None] = []
+    engine = Engine(64, 1, die_in_the_second_batch, on_restart=lambda: restarts.append(None))
+    first, second, third = (engine.submit(job(striped, seed)) for seed in range(3))
     gate.open.set()
     assert first.result(30).score > 0
-    for future in waiting:
-        with pytest.raises(EngineClosedError):
-            future.result(30)
-    assert not engine.running
+    with pytest.raises(DeviceLostError):
+        second.result(30)
+    assert third.result(30).score > 0
+    assert len(restarts) == 1
+    assert engine.running
     engine.close()
+
+
+def test_a_device_that_keeps_dying_is_given_up_and_nobody_waits_for_ever(striped: Detector, gate: Gate):
+    def die(size: int) -> None:
+        raise SystemExit
+
+    engine = Engine(64, 1, die)
+    blocker = engine.call(lambda: gate.open.wait(30))
+    futures = [engine.submit(job(striped, seed)) for seed in range(8)]
+    gate.open.set()
+    assert blocker.result(30)
+    for future in futures:
+        with pytest.raises(DeviceLostError):
+            future.result(30)
+    assert engine.lost
+    assert not engine.running
+    for work in (lambda: engine.submit(job(striped, 9)), lambda: engine.call(int), engine.check):
+        with pytest.raises(DeviceLostError):
+            work()
+    engine.close()
+
+
+def test_an_error_of_the_device_itself_costs_the_thread(striped: Detector, monkeypatch: pytest.MonkeyPatch):
+    def fail(*arguments: object, **options: object) -> object:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    restarts: list[None] = []
+    engine = Engine(64, 8, on_restart=lambda: restarts.append(None))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "detect", fail)
+        with pytest.raises(DeviceLostError):
+            engine.submit(job(striped, 1)).result(30)
+    assert engine.submit(job(striped, 1)).result(30).score > 0
+    assert len(restarts) == 1
+    engine.close()
+
+
+def test_work_that_hangs_is_given_up_and_its_late_result_ignored(striped: Detector, sizes: list[int], gate: Gate):
+    before = set(threading.enumerate())
+    engine = Engine(64, 1, sizes.append, timeout_seconds=0.5)
+    hung = engine.submit(job(striped, 0))
+    assert gate.reached.acquire(timeout=30)
+    (stuck,) = (one for one in set(threading.enumerate()) - before if one.name == "device")
+    with pytest.raises(DeviceLostError):
+        hung.result(30)
+    assert engine.stuck
+    assert engine.call(lambda: threading.current_thread().name).result(30) == "device"
+    assert not engine.stuck
+    gate.open.set()
+    assert engine.submit(job(striped, 1)).result(30).score > 0
+    stuck.join(30)
+    assert not stuck.is_alive()
+    with pytest.raises(DeviceLostError):
+        hung.result(0)
+    assert sizes == [1, 1]
+    engine.close()
+
+
+def test_a_call_may_be_given_more_time_than_a_batch():
+    engine = Engine(64, 1, timeout_seconds=0.05)
+    assert not engine.call(lambda: threading.Event().wait(0.5), timeout_seconds=np.inf).result(30)
+    assert engine.running
+    engine.close()
+
+
+def test_a_device_that_hangs_does_not_keep_the_engine_from_closing():
+    engine = Engine(64, 1)
+    never = threading.Event()
+    engine.call(never.wait)
+    engine.close(timeout_seconds=0.1)
+    assert not engine.running
+    never.set()
+
+
+@pytest.mark.parametrize(
+    ("fits", "tried"), [(3, [1, 8, 4, 2, 2, 4, 2, 2]), (0, [1, 8, 4, 2, 1, 1, 2, 1, 1, 4, 2, 1, 1, 2, 1, 1])]
+)
+def test_a_batch_that_does_not_fit_into_memory_is_halved(
+    engine: Engine, striped: Detector, monkeypatch: pytest.MonkeyPatch, fits: int, tried: list[int]
+):
+    sizes, go_on, reached = [], threading.Event(), threading.Event()
+
+    def detect_what_fits(images: np.ndarray, *arguments: object, **options: object) -> object:
+        reached.set()
+        assert go_on.wait(30)
+        sizes.append(len(images))
+        if len(images) > fits and len(sizes) > 1:
+            raise torch.OutOfMemoryError
+        return detect(images, *arguments, **options)
+
+    monkeypatch.setattr(engine_module, "detect", detect_what_fits)
+    first = engine.submit(job(striped, 0))
+    assert reached.wait(30)
+    futures = [engine.submit(job(striped, seed)) for seed in range(8)]
+    go_on.set()
+    assert first.result(30).score > 0
+    if fits:
+        assert futures[0].result(30).score == pytest.approx(first.result().score, rel=1e-6)
+    failed = [isinstance(future.exception(30), DeviceMemoryError) for future in futures]
+    assert failed == [not fits] * 8
+    assert sizes == tried
+    monkeypatch.undo()
+    assert engine.submit(job(striped, 7)).result(30).score > 0
+
+
+def test_a_device_shows_that_it_works_only_where_it_has_not_lately(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    engine.check().result(30)
+    monkeypatch.setattr(engine, "call", None)
+    assert engine.check().done()
+    monkeypatch.setattr(engine_module, "RECENT_SECONDS", 0)
+    with pytest.raises(TypeError):
+        engine.check()
