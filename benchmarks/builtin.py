@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import cv2
@@ -23,6 +24,7 @@ from model.lifecycle import evaluate_category
 from model.synthetic import DEFECTS, defective_image, normal_image, write_dataset
 from service.app import create_app
 from service.engine import Engine
+from service.keys import Role, create_key
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -142,6 +144,12 @@ def record_problems(sample: Path, folder: Path) -> None:
         dead = client.get("/livez")
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", deadline_seconds=1e-6))) as client:
         answers.append(client.post(inspect, content=image, headers=png))
+    with TemporaryDirectory() as folder_of_keys:
+        keys = Path(folder_of_keys) / "keys"
+        shown = {"X-API-Key": create_key(keys, "line-3", Role.INSPECT)}
+        with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", keys_file=keys))) as client:
+            answers.append(client.get("/v1/categories"))
+            answers.append(client.post(f"/v1/categories/{CATEGORY}/reload", headers=shown))
     problems = {str(answer.status_code): answer.json() for answer in answers}
     problems[f"{dead.status_code} /livez"] = dead.json()
     assert len(problems) == len(answers) + 1, problems.keys()

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from service.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.catalogue import Ready, Refused, summary_of
 from service.logs import RECORD, server_timing
-from service.problems import MEDIA_TYPE, Problem, problem_of
+from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, Problem, problem_of
 from service.schemas import (
     BatchAnswer,
     CategoryDetail,
@@ -21,12 +21,12 @@ from service.schemas import (
     Health,
     Inspection,
     Localize,
-    ProblemBody,
 )
 from service.state import State, state_of
 from service.telemetry import UNKNOWN_CATEGORY
 
 router = APIRouter()
+metrics_router = APIRouter()
 T = TypeVar("T")
 
 CategoryName = Annotated[str, Path(description="A category that `GET /v1/categories` lists")]
@@ -36,7 +36,6 @@ LocalizeQuery = Annotated[
 ]
 StateOf = Annotated[State, Depends(state_of)]
 
-_PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}  # defined there by BatchAnswer
 _BINARY = {"type": "string", "format": "binary"}
 _HEADERS = {
     "X-Anomaly-Score": "Anomaly score",
@@ -62,7 +61,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": _PROBLEM_TEXTS[status],
-            "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}},
+            "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
         }
         for status in statuses
     }
@@ -243,7 +242,7 @@ async def readyz(state: StateOf) -> Health:
     return Health(status="ready")
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", tags=["probes"], response_class=Response)
+@metrics_router.get("/metrics", summary="Metrics for Prometheus", tags=["probes"], response_class=Response)
 async def metrics(state: StateOf) -> Response:
     """Prometheus' text format."""
     return Response(state.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)

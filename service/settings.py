@@ -1,5 +1,6 @@
 """All settings, read in one place from environment variables with the prefix ``INSPECT_``."""
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Literal, Self
@@ -37,6 +38,15 @@ class Settings(BaseSettings):
 
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+
+    keys_file: Path | None = None
+    """File of API keys, see ``eca-inspect key``; without it the server does not ask who is calling."""
+
+    allow_anonymous: bool = False
+    """Whether the server may listen without keys on an address that other machines can reach."""
+
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port for the metrics alone, open to whoever reaches it; if not given they are at ``/metrics`` of the service."""
 
     max_image_bytes: int = Field(default=32 << 20, ge=1)
     """Largest image file accepted, bytes."""
@@ -78,8 +88,22 @@ class Settings(BaseSettings):
         """The precision as torch names it."""
         return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[self.precision]
 
+    @property
+    def asks_nobody_elsewhere(self) -> bool:
+        """Whether other machines can reach the server, and it does not ask who is calling."""
+        return self.keys_file is None and not _is_loopback(self.host)
+
     @model_validator(mode="after")
-    def _batch_fits_queue(self) -> Self:
+    def _fit_together(self) -> Self:
+        if self.metrics_port == self.port:
+            raise ValueError("INSPECT_METRICS_PORT must be another than INSPECT_PORT")
         if self.max_batch_images > self.queue_size:
             raise ValueError("INSPECT_MAX_BATCH_IMAGES must not exceed INSPECT_QUEUE_SIZE")
         return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -28,6 +28,8 @@ REASONS = (
     "no-image",
     "malformed-form",
     "client-gone",
+    "unauthenticated",
+    "forbidden",
     "not-found",
     "unknown-category",
     "method-not-allowed",
