@@ -4,10 +4,12 @@ Run `make builtin`. It writes the category into weights/, sample images into sam
 docs/images/, the API documentation's examples into service/examples/, and the figures into benchmarks/results/.
 """
 
+import asyncio
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -15,6 +17,7 @@ from unittest.mock import patch
 import cv2
 import httpx
 import numpy as np
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw, ImageFont
 
@@ -120,6 +123,17 @@ def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> 
         (folder / f"{name}.json").write_text(json.dumps(response.json(), indent=1) + "\n")
 
 
+async def upload_slowly(app: FastAPI, path: str) -> httpx.Response:
+    """The answer to a body that pauses for a second."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(1)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inspect") as client:
+        return await client.post(path, content=body())
+
+
 def record_problems(sample: Path, folder: Path) -> None:
     """Real answers of servers that are asked wrongly, full, failing, ending or late, one for each status."""
     inspect = f"/v1/categories/{CATEGORY}/inspect"
@@ -144,6 +158,9 @@ def record_problems(sample: Path, folder: Path) -> None:
         dead = client.get("/livez")
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", deadline_seconds=1e-6))) as client:
         answers.append(client.post(inspect, content=image, headers=png))
+    app = create_app(Settings(weights=WEIGHTS, device="cpu", upload_seconds=0.1))
+    with TestClient(app):
+        answers.append(asyncio.run(upload_slowly(app, inspect)))
     with TemporaryDirectory() as folder_of_keys:
         keys = Path(folder_of_keys) / "keys"
         shown = {"X-API-Key": create_key(keys, "line-3", Role.INSPECT)}

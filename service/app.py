@@ -20,13 +20,16 @@ from service import problems
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.examples import add_examples
+from service.headers import SecurityHeaders
 from service.inspection import Inspector, Limits
 from service.keys import OPEN_PATHS, KeyRing, RequireKey, document_keys
 from service.observation import PROBES, Observation, endpoint_of
+from service.protocol import BoundedProtocol, protocol_with
 from service.routes import metrics_router, router
 from service.settings import Settings
 from service.state import State
 from service.telemetry import Telemetry
+from service.uploads import BoundUploads, UploadMemory
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
@@ -78,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         KeyFileError: the file of keys is damaged or missing.
         MissingExtraError: if traces are wanted and what sends them is not installed.
     """
+    upload_memory = UploadMemory(settings.upload_memory_bytes)
     ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
     tracing = None if settings.otlp_endpoint is None else _tracing(settings.otlp_endpoint)
 
@@ -91,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry.describe_build(app.version, device, settings.precision)
         telemetry.watch_device(device, lambda: engine.running)
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted, settings.queue_size)
+        telemetry.watch_uploads(lambda: upload_memory.held)
         telemetry.watch_categories(catalogue.summaries)
         for route in router.routes:
             if isinstance(route, APIRoute) and route.path not in PROBES:
@@ -121,13 +126,24 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(metrics_router)
     problems.install(app)
     # The last one added is the outermost.
+    app.add_middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds)
     if ring is not None:
         open_paths = OPEN_PATHS if settings.metrics_port is None else OPEN_PATHS | {"/metrics"}
         app.add_middleware(RequireKey, ring=ring, open_paths=open_paths)
     app.add_middleware(problems.AnswerErrors)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(Observation)
     _document(app, [add_examples] if ring is None else [document_keys, add_examples])
     return app
+
+
+def http_protocol(app: FastAPI, settings: Settings) -> type[BoundedProtocol]:
+    """What uvicorn is to speak HTTP with for this application."""
+
+    def count(kind: str) -> None:
+        app.state.parts.telemetry.rejections.labels(kind).inc()
+
+    return protocol_with(settings.header_seconds, count)
 
 
 @contextmanager

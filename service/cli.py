@@ -48,7 +48,7 @@ from model.teachers import (
 from model.training import FEATURE_MEMORY_BYTES, Epoch, Recipe, TrainingError, TrainingInterrupted
 from model.vgg import vgg16_plan
 from service import logs
-from service.app import MissingExtraError, choose_device, create_app
+from service.app import MissingExtraError, choose_device, create_app, http_protocol
 from service.catalogue import Ready
 from service.inspection import Limits, inspect_offline
 from service.keys import KeyFileError, Role, create_key, read_keys, revoke_key
@@ -476,6 +476,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        http=http_protocol(application, settings),
         ws="none",
         # Accepted requests are answered by their deadline; who has not sent his image by then is not waited for.
         timeout_graceful_shutdown=math.ceil(settings.deadline_seconds) + 5,

@@ -47,10 +47,11 @@ _HEADERS = {
 _PROBLEM_TEXTS = {
     400: "Empty body, malformed form, or no image in it",
     404: "Unknown category; the known ones are listed",
+    408: "The body did not arrive in time",
     413: "Too many bytes, pixels or images",
     415: "Not a media type of an image",
     422: "Not decodable, or a parameter is wrong",
-    429: "Queue full; try again after Retry-After seconds",
+    429: "Queue or memory for bodies full; try again after Retry-After seconds",
     500: "Internal error",
     503: "Category refused, not ready, or shutting down",
     504: "The deadline passed",
@@ -130,7 +131,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             "content": {"application/json": {}, "image/png": {"schema": _BINARY}},
             "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
         },
-        **_problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+        **_problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={
         "requestBody": {
@@ -150,6 +151,7 @@ async def inspect(
     """Send the image itself as the body, or a form with one field `image`."""
     with _counted(state, category):
         ready = state.catalogue.require(category)
+        state.engine.check_room()
         data = await read_image_body(request, state.settings.max_image_bytes)
         if not _wants_picture(request.headers.get("accept", "")):
             inspection = await _unless_gone(request, state.inspector.inspect(ready, data, localize))
@@ -172,7 +174,7 @@ async def inspect(
     response_model=BatchAnswer,
     responses={
         200: {"description": "Answers in the order of the images; one that failed has a problem in its place"},
-        **_problems(400, 404, 413, 415, 422, 429, 500, 503),
+        **_problems(400, 404, 408, 413, 415, 422, 429, 500, 503),
     },
     openapi_extra={
         "requestBody": {
@@ -196,6 +198,7 @@ async def inspect_batch(
     with _counted(state, category):
         ready = state.catalogue.require(category)
         settings = state.settings
+        state.engine.check_room()
         images = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)
         results = await _unless_gone(request, state.inspector.inspect_many(ready, images, localize))
         return _json(BatchAnswer(results=results))

@@ -57,6 +57,15 @@ class Settings(BaseSettings):
     max_batch_images: int = Field(default=32, ge=1)
     """Most images in one call of inspect-batch."""
 
+    header_seconds: float = Field(default=10.0, gt=0)
+    """Time for the whole head of a request to arrive; past it the connection is closed."""
+
+    upload_seconds: float = Field(default=30.0, gt=0)
+    """Time for the whole body of a request to arrive; past it the answer is 408."""
+
+    upload_memory_bytes: int = Field(default=1 << 30, ge=1)
+    """Most bytes of bodies received or held at once; past it the answer is 429."""
+
     deadline_seconds: float = Field(default=30.0, gt=0)
     """Time from the arrival of the whole body to the answer; past it the answer is 504."""
 
@@ -97,6 +106,8 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.metrics_port == self.port:
             raise ValueError("INSPECT_METRICS_PORT must be another than INSPECT_PORT")
+        if self.max_image_bytes > self.upload_memory_bytes:
+            raise ValueError("INSPECT_MAX_IMAGE_BYTES must not exceed INSPECT_UPLOAD_MEMORY_BYTES")
         if self.max_batch_images > self.queue_size:
             raise ValueError("INSPECT_MAX_BATCH_IMAGES must not exceed INSPECT_QUEUE_SIZE")
         return self
