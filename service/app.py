@@ -120,6 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("eca-inspect"),
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # the address to go to would be made from the client's own Host header
     )
     app.include_router(router)
     if settings.metrics_port is None:
