@@ -124,11 +124,11 @@ def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> 
 
 
 async def upload_slowly(app: FastAPI, path: str) -> httpx.Response:
-    """The answer to a body that pauses for a second."""
+    """The answer to a body that pauses for two seconds."""
 
     async def body() -> AsyncIterator[bytes]:
         yield b"x"
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inspect") as client:
         return await client.post(path, content=body())
@@ -158,7 +158,7 @@ def record_problems(sample: Path, folder: Path) -> None:
         dead = client.get("/livez")
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", deadline_seconds=1e-6))) as client:
         answers.append(client.post(inspect, content=image, headers=png))
-    app = create_app(Settings(weights=WEIGHTS, device="cpu", upload_seconds=0.1))
+    app = create_app(Settings(weights=WEIGHTS, device="cpu", upload_seconds=1))
     with TestClient(app):
         answers.append(asyncio.run(upload_slowly(app, inspect)))
     with TemporaryDirectory() as folder_of_keys:
