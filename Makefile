@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: serve test lint format setup builtin clean
+.PHONY: serve test lint audit format setup builtin clean
 
 serve: setup
 	@echo
@@ -23,6 +23,10 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	sed 's/!reset//' docker-compose.cpu.yml | $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec --default-filetype yaml -
+
+# Known vulnerabilities of the pinned packages; where the service cannot be asked, it says so and does not fail.
+audit: setup
+	$(BIN)/python .ci/audit.py
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -4,10 +4,12 @@ Run `make builtin`. It writes the category into weights/, sample images into sam
 docs/images/, the API documentation's examples into service/examples/, and the figures into benchmarks/results/.
 """
 
+import asyncio
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -15,6 +17,7 @@ from unittest.mock import patch
 import cv2
 import httpx
 import numpy as np
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw, ImageFont
 
@@ -24,6 +27,7 @@ from model.lifecycle import evaluate_category
 from model.synthetic import DEFECTS, defective_image, normal_image, write_dataset
 from service.app import create_app
 from service.engine import MAX_RESTARTS, Engine
+from service.keys import Role, create_key
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +123,17 @@ def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> 
         (folder / f"{name}.json").write_text(json.dumps(response.json(), indent=1) + "\n")
 
 
+async def upload_slowly(app: FastAPI, path: str) -> httpx.Response:
+    """The answer to a body that pauses for two seconds."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(2)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inspect") as client:
+        return await client.post(path, content=body())
+
+
 def record_problems(sample: Path, folder: Path) -> None:
     """Real answers of servers that are asked wrongly, full, failing, ending or late, one for each status."""
     inspect = f"/v1/categories/{CATEGORY}/inspect"
@@ -156,6 +171,15 @@ def record_problems(sample: Path, folder: Path) -> None:
             refused["detail"] = refused["detail"].replace(folder_of_versions, "/weights")
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", deadline_seconds=1e-6))) as client:
         answers.append(client.post(inspect, content=image, headers=png))
+    app = create_app(Settings(weights=WEIGHTS, device="cpu", upload_seconds=1))
+    with TestClient(app):
+        answers.append(asyncio.run(upload_slowly(app, inspect)))
+    with TemporaryDirectory() as folder_of_keys:
+        keys = Path(folder_of_keys) / "keys"
+        shown = {"X-API-Key": create_key(keys, "line-3", Role.INSPECT)}
+        with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", keys_file=keys))) as client:
+            answers.append(client.get("/v1/categories"))
+            answers.append(client.post(f"/v1/categories/{CATEGORY}/reload", headers=shown))
     problems = {str(answer.status_code): answer.json() for answer in answers}
     assert len(problems) == len(answers), problems.keys()
     for problem, path in ((dead.json(), " /livez"), (first, " /v1/categories/{category}/rollback"), (refused, "")):

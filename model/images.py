@@ -1,6 +1,7 @@
 """Reading and preparing images: the one way that training, calibration, evaluation and serving share."""
 
 import io
+import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,12 @@ SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 1_000_000
 """Pixels; libpng, which writes the heat map, knows no longer side."""
+MAX_SCANS = 100
+"""Of a progressive JPEG. Each costs time for every pixel and may be a few bytes; writers make about ten."""
+MAX_PARTS = 50_000
+"""Segments of a JPEG or chunks of a PNG. Each costs time and memory in Pillow, and may be a few bytes."""
+_JPEG_MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # not those inside of a scan or without a length
+_END_OF_IMAGE, _START_OF_SCAN = b"\xd9", b"\xda"
 PILLOW_MAX_PIXELS = 178_956_970
 """Pillow itself refuses more than this."""
 
@@ -34,9 +41,11 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     it the first picture counts; other files must hold one image.
 
     Raises:
-        ImageTooLargeError: more than ``max_pixels`` pixels or a side of over a million, found before decoding.
+        ImageTooLargeError: more than ``max_pixels`` pixels, a side of over a million, or parts without number, found
+            before decoding.
         ImageError: not one whole image of these formats.
     """
+    _check_parts(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF tags and bombs; the size is checked here
@@ -60,6 +69,28 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ImageError("not a JPEG, PNG, BMP, TIFF or WebP image") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise ImageError(f"damaged or unsupported image: {error}") from error
+
+
+def _check_parts(data: bytes) -> None:
+    """Refuses small files that would keep a reader busy for hours: see `MAX_SCANS` and `MAX_PARTS`."""
+    parts = scans = 0
+    if data.startswith(b"\xff\xd8"):
+        place = 2
+        while parts <= MAX_PARTS and scans <= MAX_SCANS and (found := _JPEG_MARKER.search(data, place)):
+            if found[1] == _END_OF_IMAGE:
+                break
+            parts += 1
+            scans += found[1] == _START_OF_SCAN
+            place = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        place = 8
+        while parts <= MAX_PARTS and place < len(data):
+            parts += 1
+            place += 12 + int.from_bytes(data[place : place + 4])
+    if scans > MAX_SCANS:
+        raise ImageTooLargeError(f"the JPEG has more than the {MAX_SCANS} scans allowed")
+    if parts > MAX_PARTS:
+        raise ImageTooLargeError(f"the file has more than the {MAX_PARTS} parts allowed")
 
 
 def _turn_upright(image: Image.Image) -> None:

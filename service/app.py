@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,24 @@ import torch
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from prometheus_client import start_http_server
 
 from model.detector import BEST_BATCH
 from service import problems
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.examples import add_examples
+from service.headers import SecurityHeaders
 from service.inspection import Inspector, Limits
+from service.keys import OPEN_PATHS, KeyRing, RequireKey, document_keys
 from service.observation import PROBES, Observation, endpoint_of
 from service.problems import Problem
-from service.routes import router
+from service.protocol import BoundedProtocol, protocol_with
+from service.routes import metrics_router, router
 from service.settings import Settings
 from service.state import State
 from service.telemetry import Telemetry
+from service.uploads import BoundUploads, UploadMemory
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
@@ -96,8 +101,11 @@ def create_app(settings: Settings) -> FastAPI:
     """An application with these settings. Its categories are loaded when it starts.
 
     Raises:
+        KeyFileError: the file of keys is damaged or missing.
         MissingExtraError: if traces are wanted and what sends them is not installed.
     """
+    upload_memory = UploadMemory(settings.upload_memory_bytes)
+    ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
     tracing = None if settings.otlp_endpoint is None else _tracing(settings.otlp_endpoint)
 
     @asynccontextmanager
@@ -118,11 +126,15 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry.describe_build(app.version, device, settings.precision)
         telemetry.watch_device(device, lambda: engine.running)
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted, settings.queue_size)
+        telemetry.watch_uploads(lambda: upload_memory.held)
         telemetry.watch_categories(catalogue.summaries)
         for route in router.routes:
             if isinstance(route, APIRoute) and route.path not in PROBES:
                 telemetry.announce_endpoint(endpoint_of(route), {200, *map(int, route.responses)})
-        with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool:
+        with (
+            ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool,
+            _metrics_server(settings, telemetry),
+        ):
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
             inspector = Inspector(engine, pool, limits, settings.deadline_seconds, telemetry)
             app.state.parts = State(settings, catalogue, engine, inspector, telemetry, tracing)
@@ -144,22 +156,58 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("eca-inspect"),
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # the address to go to would be made from the client's own Host header
     )
     app.include_router(router)
+    if settings.metrics_port is None:
+        app.include_router(metrics_router)
     problems.install(app)
-    app.add_middleware(Observation)  # the last one added is the outermost
-    _document(app)
+    # The last one added is the outermost.
+    app.add_middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds)
+    if ring is not None:
+        open_paths = OPEN_PATHS if settings.metrics_port is None else OPEN_PATHS | {"/metrics"}
+        app.add_middleware(RequireKey, ring=ring, open_paths=open_paths)
+    app.add_middleware(problems.AnswerErrors)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Observation)
+    _document(app, [add_examples] if ring is None else [document_keys, add_examples])
     return app
 
 
-def _document(app: FastAPI) -> None:
-    """Corrects the OpenAPI document and puts recorded answers into it, when it is first asked for."""
+def http_protocol(app: FastAPI, settings: Settings) -> type[BoundedProtocol]:
+    """What uvicorn is to speak HTTP with for this application."""
+
+    def count(kind: str) -> None:
+        app.state.parts.telemetry.rejections.labels(kind).inc()
+
+    return protocol_with(settings.header_seconds, count)
+
+
+@contextmanager
+def _metrics_server(settings: Settings, telemetry: Telemetry) -> Iterator[None]:
+    """Serves the metrics on a port of their own, if there is one."""
+    if settings.metrics_port is None:
+        yield
+        return
+    server, thread = start_http_server(settings.metrics_port, settings.host, telemetry.registry)
+    log.info("metrics are at http://%s:%d/metrics", settings.host, settings.metrics_port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _document(app: FastAPI, additions: Sequence[Callable[[dict[str, Any]], None]]) -> None:
+    """Corrects the OpenAPI document and adds to it, when it is first asked for."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             problems.drop_foreign_errors(generate())
-            add_examples(generate())
+            for add in additions:
+                add(generate())
         return generate()
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -1,6 +1,7 @@
 """The command line, ``eca-inspect``: reads options, calls the room that knows, prints."""
 
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -48,11 +49,13 @@ from service import logs
 from service.app import MissingExtraError, choose_device, create_app
 from service.catalogue import Ready
 from service.inspection import Limits, inspect_offline
+from service.keys import KeyFileError, Role, create_key, read_keys, revoke_key
 from service.problems import Problem
 from service.schemas import Inspection, Localize
 from service.server import Server
 from service.settings import Settings
 
+log = logging.getLogger(__name__)
 GIB = 1 << 30
 EXIT_INTERRUPTED = 130
 EXIT_NOT_STARTED = 3
@@ -65,6 +68,8 @@ app = typer.Typer(
 )
 teacher_app = typer.Typer(help="Get and make teachers.", no_args_is_help=True)
 app.add_typer(teacher_app, name="teacher")
+key_app = typer.Typer(help="Say who may call the server.", no_args_is_help=True)
+app.add_typer(key_app, name="key")
 
 Category = Annotated[str, typer.Argument(help="Name of the category.")]
 Weights = Annotated[Path | None, typer.Option(help="Folder of categories; INSPECT_WEIGHTS, else weights.")]
@@ -80,6 +85,8 @@ Pattern = Annotated[
     str, typer.Option(help="In plain folders, the files whose names match are images; '*.jpg' where masks lie beside.")
 ]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Go on without files that cannot be read.")]
+KeyFile = Annotated[Path | None, typer.Option("--file", help="File of keys; INSPECT_KEYS_FILE.")]
+KeyName = Annotated[str, typer.Argument(help="Name of the key, for people.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -96,6 +103,7 @@ def _errors_in_plain_words() -> Iterator[None]:
         CalibrationError,
         DatasetError,
         ImageError,
+        KeyFileError,
         MissingExtraError,
         PairError,
         TeacherError,
@@ -460,8 +468,15 @@ def serve(
     with _errors_in_plain_words():
         settings = _settings(host=host, port=port, weights=weights)
         _device(settings.device)
+        if settings.asks_nobody_elsewhere and not settings.allow_anonymous:
+            raise UsageError(
+                f"other machines can reach {settings.host}, and anybody could call the server: name a file of keys in "
+                "INSPECT_KEYS_FILE (eca-inspect key create makes one), or set INSPECT_ALLOW_ANONYMOUS=true"
+            )
+        logs.configure(settings.log_level, settings.log_format)
         application = create_app(settings)
-    logs.configure(settings.log_level, settings.log_format)
+    if settings.asks_nobody_elsewhere:
+        log.warning("other machines can reach %s, and the server does not ask who is calling", settings.host)
     # uvicorn sends SIGTERM to itself once more when it has shut down in order; that must not look like a failure.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     server = Server(application, settings)
@@ -483,6 +498,39 @@ def synthesize(
     with _errors_in_plain_words():
         write_dataset(root, train=train_images, test_good=test_good, test_each=test_each, seed=seed)
     typer.echo(str(root))
+
+
+@key_app.command("create")
+def key_create(
+    name: KeyName,
+    role: Annotated[Role, typer.Option(help="inspect: ask for verdicts; admin: also change what is served.")],
+    file: KeyFile = None,
+) -> None:
+    """Make a key, print it once, and add its hash to the file; a running server takes it at once."""
+    with _errors_in_plain_words():
+        typer.echo(create_key(_key_file(file), name, role))
+
+
+@key_app.command("list")
+def key_list(file: KeyFile = None) -> None:
+    """Print name and role of every key."""
+    with _errors_in_plain_words():
+        for key in read_keys(_key_file(file)):
+            typer.echo(f"{key.name}  {key.role}")
+
+
+@key_app.command("revoke")
+def key_revoke(name: KeyName, file: KeyFile = None) -> None:
+    """Take a key out of the file; a running server refuses it at once."""
+    with _errors_in_plain_words():
+        revoke_key(_key_file(file), name)
+
+
+def _key_file(given: Path | None) -> Path:
+    path = given or _settings().keys_file
+    if path is None:
+        raise UsageError("say --file, or set INSPECT_KEYS_FILE")
+    return path
 
 
 @teacher_app.command()

@@ -194,6 +194,19 @@ class Engine:
         """Has new requests refused, see `draining`; those that are there go on. Safe in a signal handler."""
         self._draining = True
 
+    def check_room(self) -> None:
+        """Says whether an image would be admitted now, before it is received.
+
+        Raises:
+            QueueFullError: if there is no place.
+            EngineClosedError: after `close`.
+        """
+        with self._changed:
+            if self._closed:
+                raise EngineClosedError
+            if self._admitted >= self._max_admitted:
+                raise QueueFullError
+
     @contextmanager
     def admit(self, images: int = 1) -> Iterator[None]:
         """Holds places for images from before they are decoded until they are answered.

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.images import ImageError, ImageTooLargeError
 from service.engine import DeviceLostError, DeviceMemoryError, EngineClosedError, QueueFullError
@@ -16,7 +17,9 @@ from service.logs import RECORD
 from service.schemas import ProblemBody
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = 1
+PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}
+"""In an OpenAPI document; it is defined there by `BatchAnswer`."""
+_RETRY = {"Retry-After": "1"}  # seconds
 log = logging.getLogger(__name__)
 
 
@@ -48,10 +51,13 @@ class Problem(Exception):
         )
 
     def response(self) -> JSONResponse:
-        """The whole answer; 429 and 503 say when to try again. The request's record keeps the kind."""
+        """The whole answer; 429 and 503 say when to try again, 401 how to show a key.
+
+        The request's record keeps the kind.
+        """
         if (record := RECORD.get()) is not None:
             record.problem = self.kind
-        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if self.status in (429, 503) else None
+        headers = {429: _RETRY, 503: _RETRY, 401: {"WWW-Authenticate": "Bearer"}}.get(self.status)
         return JSONResponse(
             self.body().model_dump(mode="json"), status_code=self.status, media_type=MEDIA_TYPE, headers=headers
         )
@@ -96,7 +102,7 @@ def drop_foreign_errors(document: dict[str, Any]) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of the application a problem."""
+    """Makes every error of the application a problem, those of its middleware too if they are added before."""
 
     async def answer(_: Request, error: Exception) -> JSONResponse:
         return problem_of(error).response()
@@ -116,4 +122,28 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, answer)
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(RequestValidationError, answer_validation)
-    app.add_exception_handler(Exception, answer)
+
+
+class AnswerErrors:
+    """ASGI middleware that answers what the application and the middleware inside it raise."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if started:
+                raise
+            await problem_of(error).response()(scope, receive, send)

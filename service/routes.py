@@ -15,7 +15,7 @@ from service.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_
 from service.catalogue import Ready, Refused, summary_of
 from service.engine import DeviceLostError, Engine, EngineClosedError
 from service.logs import RECORD, server_timing
-from service.problems import MEDIA_TYPE, Problem, problem_of
+from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, Problem, problem_of
 from service.schemas import (
     BatchAnswer,
     CategoryDetail,
@@ -24,13 +24,13 @@ from service.schemas import (
     Health,
     Inspection,
     Localize,
-    ProblemBody,
     RolledBack,
 )
 from service.state import State, state_of
 from service.telemetry import UNKNOWN_CATEGORY
 
 router = APIRouter()
+metrics_router = APIRouter()
 T = TypeVar("T")
 
 PROBE_SECONDS = 2.0
@@ -43,7 +43,6 @@ LocalizeQuery = Annotated[
 ]
 StateOf = Annotated[State, Depends(state_of)]
 
-_PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}  # defined there by BatchAnswer
 _BINARY = {"type": "string", "format": "binary"}
 _HEADERS = {
     "X-Anomaly-Score": "Anomaly score",
@@ -55,11 +54,12 @@ _HEADERS = {
 _PROBLEM_TEXTS = {
     400: "Empty body, malformed form, or no image in it",
     404: "Unknown category; the known ones are listed",
+    408: "The body did not arrive in time",
     409: "The version on the disk is refused, or there is none before; what serves goes on",
     413: "Too many bytes, pixels or images",
     415: "Not a media type of an image",
     422: "Not decodable, or a parameter is wrong",
-    429: "Queue full; try again after Retry-After seconds",
+    429: "Queue or memory for bodies full; try again after Retry-After seconds",
     500: "Internal error",
     503: "Category refused, device lost or out of memory, not ready, or shutting down",
     504: "The deadline passed",
@@ -70,7 +70,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": _PROBLEM_TEXTS[status],
-            "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}},
+            "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
         }
         for status in statuses
     }
@@ -144,7 +144,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             "content": {"application/json": {}, "image/png": {"schema": _BINARY}},
             "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
         },
-        **_problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+        **_problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={
         "requestBody": {
@@ -164,6 +164,7 @@ async def inspect(
     """Send the image itself as the body, or a form with one field `image`."""
     with _counted(state, category):
         ready = state.catalogue.require(category)
+        state.engine.check_room()
         data = await read_image_body(request, state.settings.max_image_bytes)
         if not _wants_picture(request.headers.get("accept", "")):
             inspection = await _unless_gone(request, state.inspector.inspect(ready, data, localize))
@@ -186,7 +187,7 @@ async def inspect(
     response_model=BatchAnswer,
     responses={
         200: {"description": "Answers in the order of the images; one that failed has a problem in its place"},
-        **_problems(400, 404, 413, 415, 422, 429, 500, 503),
+        **_problems(400, 404, 408, 413, 415, 422, 429, 500, 503),
     },
     openapi_extra={
         "requestBody": {
@@ -210,6 +211,7 @@ async def inspect_batch(
     with _counted(state, category):
         ready = state.catalogue.require(category)
         settings = state.settings
+        state.engine.check_room()
         images = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)
         results = await _unless_gone(request, state.inspector.inspect_many(ready, images, localize))
         return _json(BatchAnswer(results=results))
@@ -296,7 +298,7 @@ async def readyz(state: StateOf) -> Health:
     return Health(status="ready")
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", tags=["probes"], response_class=Response)
+@metrics_router.get("/metrics", summary="Metrics for Prometheus", tags=["probes"], response_class=Response)
 async def metrics(state: StateOf) -> Response:
     """Prometheus' text format."""
     return Response(state.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -9,6 +9,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from service.app import http_protocol
 from service.settings import Settings
 
 EXTRA_SECONDS = 5
@@ -31,6 +32,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                http=http_protocol(app, settings),
                 ws="none",
                 # Who has not sent his image by the deadline is not waited for.
                 timeout_graceful_shutdown=math.ceil(settings.deadline_seconds) + EXTRA_SECONDS,

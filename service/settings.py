@@ -1,5 +1,6 @@
 """All settings, read in one place from environment variables with the prefix ``INSPECT_``."""
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Literal, Self
@@ -38,6 +39,15 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
+    keys_file: Path | None = None
+    """File of API keys, see ``eca-inspect key``; without it the server does not ask who is calling."""
+
+    allow_anonymous: bool = False
+    """Whether the server may listen without keys on an address that other machines can reach."""
+
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port for the metrics alone, open to whoever reaches it; if not given they are at ``/metrics`` of the service."""
+
     max_image_bytes: int = Field(default=32 << 20, ge=1)
     """Largest image file accepted, bytes."""
 
@@ -46,6 +56,15 @@ class Settings(BaseSettings):
 
     max_batch_images: int = Field(default=32, ge=1)
     """Most images in one call of inspect-batch."""
+
+    header_seconds: float = Field(default=10.0, gt=0)
+    """Time for the whole head of a request to arrive; past it the connection is closed."""
+
+    upload_seconds: float = Field(default=30.0, gt=0)
+    """Time for the whole body of a request to arrive; past it the answer is 408."""
+
+    upload_memory_bytes: int = Field(default=1 << 30, ge=1)
+    """Most bytes of bodies received or held at once; past it the answer is 429."""
 
     deadline_seconds: float = Field(default=30.0, gt=0)
     """Time from the arrival of the whole body to the answer; past it the answer is 504."""
@@ -84,8 +103,24 @@ class Settings(BaseSettings):
         """The precision as torch names it."""
         return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[self.precision]
 
+    @property
+    def asks_nobody_elsewhere(self) -> bool:
+        """Whether other machines can reach the server, and it does not ask who is calling."""
+        return self.keys_file is None and not _is_loopback(self.host)
+
     @model_validator(mode="after")
-    def _batch_fits_queue(self) -> Self:
+    def _fit_together(self) -> Self:
+        if self.metrics_port == self.port:
+            raise ValueError("INSPECT_METRICS_PORT must be another than INSPECT_PORT")
+        if self.max_image_bytes > self.upload_memory_bytes:
+            raise ValueError("INSPECT_MAX_IMAGE_BYTES must not exceed INSPECT_UPLOAD_MEMORY_BYTES")
         if self.max_batch_images > self.queue_size:
             raise ValueError("INSPECT_MAX_BATCH_IMAGES must not exceed INSPECT_QUEUE_SIZE")
         return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

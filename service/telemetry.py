@@ -27,10 +27,14 @@ REASONS = (
     "empty-body",
     "no-image",
     "malformed-form",
+    "malformed-request",
     "client-gone",
+    "unauthenticated",
+    "forbidden",
     "not-found",
     "unknown-category",
     "method-not-allowed",
+    "upload-timeout",
     "too-many-bytes",
     "too-many-pixels",
     "too-many-images",
@@ -38,6 +42,8 @@ REASONS = (
     "not-decodable",
     "invalid-request",
     "queue-full",
+    "upload-memory-full",
+    "headers-too-large",
     "internal-error",
     "category-refused",
     "reload-refused",
@@ -185,6 +191,12 @@ class Telemetry:
         Gauge(
             "inspect_in_flight_limit_images", "Most images in flight; past it the answer is 429", registry=self.registry
         ).set(limit)
+
+    def watch_uploads(self, held: Callable[[], int]) -> None:
+        """Reads the memory of request bodies whenever metrics are scraped."""
+        Gauge(
+            "inspect_upload_memory_bytes", "Bytes of request bodies being received or held", registry=self.registry
+        ).set_function(held)
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service import engine as engine_module
-from service.app import create_app
+from service.app import create_app, http_protocol
 from service.settings import Settings
 from tests.conftest import Factory, Gate
 
@@ -105,7 +105,7 @@ def gated(factory: Factory, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     settings = Settings(weights=factory.weights, **getattr(request, "param", {}))
     gate = Gate()
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", http=http_protocol(app, settings)))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -1,6 +1,7 @@
 """One way to read images: every format, mode and orientation, and what is refused."""
 
 import io
+import zlib
 from pathlib import Path
 
 import cv2
@@ -185,3 +186,19 @@ def test_preprocess_averages_when_it_shrinks():
     checkers = (np.indices((128, 128)).sum(0) % 2 * 200).astype(np.uint8)
     found = preprocess(np.repeat(checkers[:, :, None], 3, axis=2), 64)
     assert (found == 100).all()
+
+
+def test_a_file_of_parts_without_number_is_refused_before_it_is_decoded(photo: Image.Image):
+    progressive = encoded(photo, "JPEG", progressive=True)
+    scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    assert decode_image(progressive[:-2] + 20 * scan + progressive[-2:]).shape == (40, 60, 3)
+    assert decode_image(progressive + 1000 * scan).shape == (40, 60, 3)  # behind the end of the picture
+    with pytest.raises(ImageTooLargeError, match="100 scans"):
+        decode_image(progressive[:-2] + 200 * scan + progressive[-2:])
+    with pytest.raises(ImageTooLargeError, match="50000 parts"):
+        decode_image(progressive[:2] + b"\xff\xe5\0\2" * 60_000 + progressive[2:])
+    png = encoded(photo, "PNG")
+    chunk = b"\0\0\0\0prVt" + zlib.crc32(b"prVt").to_bytes(4)
+    assert decode_image(png[:33] + 100 * chunk + png[33:]).shape == (40, 60, 3)
+    with pytest.raises(ImageTooLargeError, match="50000 parts"):
+        decode_image(png[:33] + 60_000 * chunk + png[33:])

@@ -1,0 +1,254 @@
+"""Who may call: API keys with roles, kept as hashes in a file that is read again when it changes."""
+
+import hmac
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, Problem
+
+log = logging.getLogger(__name__)
+
+KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+KEY_BYTES = 32
+
+
+class KeyFileError(ValueError):
+    """The file of keys cannot be read or changed as asked; the message says why."""
+
+
+class Role(StrEnum):
+    """What a key allows: ``inspect`` to ask, ``admin`` also to change what is served."""
+
+    INSPECT = "inspect"
+    ADMIN = "admin"
+
+    def covers(self, needed: "Role") -> bool:
+        """Whether this role is enough where another is needed."""
+        return self is Role.ADMIN or self is needed
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of the file: a name for people, a role, and the key's SHA-256, 64 hexadecimal digits."""
+
+    name: str
+    role: Role
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.role} {self.digest}"
+
+
+def digest_of(key: str) -> str:
+    """What is stored of a key. Keys are 256 random bits, so that one round of SHA-256 is enough."""
+    return sha256(key.encode()).hexdigest()
+
+
+def parse_keys(text: str) -> list[Key]:
+    """The keys of a file's text: a line ``NAME ROLE SHA256HEX`` for each; ``#`` starts a comment.
+
+    Raises:
+        KeyFileError: a line is of another form, or a name stands there twice; the message tells the line's number.
+    """
+    keys: dict[str, Key] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 3 or not KEY_NAME.fullmatch(words[0]) or not re.fullmatch("[0-9a-f]{64}", words[2]):
+            raise KeyFileError(f"line {number} is not NAME ROLE SHA256HEX")
+        if words[1] not in list(Role):
+            raise KeyFileError(f"line {number}: the role {words[1]!r} is not one of {', '.join(Role)}")
+        if words[0] in keys:
+            raise KeyFileError(f"line {number}: the name {words[0]!r} stands there twice")
+        keys[words[0]] = Key(words[0], Role(words[1]), words[2])
+    return list(keys.values())
+
+
+def read_keys(path: Path) -> list[Key]:
+    """The keys of a file.
+
+    Raises:
+        KeyFileError: see `parse_keys`, or the file cannot be read; the message names the file.
+    """
+    try:
+        return parse_keys(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise KeyFileError(f"{path}: not a text file") from None
+    except KeyFileError as error:
+        raise KeyFileError(f"{path}: {error}") from None
+
+
+def create_key(path: Path, name: str, role: Role) -> str:
+    """Makes a key, adds its line to the file (made if it is not there) and returns the key, which is kept nowhere.
+
+    Raises:
+        KeyFileError: the file is damaged, or has the name already, or the name is none.
+        OSError: the file cannot be written.
+    """
+    if not KEY_NAME.fullmatch(name):
+        raise KeyFileError(f"{name!r} is no name for a key: letters, digits, '.', '_' and '-', at most 64")
+    if path.exists() and any(key.name == name for key in read_keys(path)):
+        raise KeyFileError(f"{path} has a key {name!r} already; revoke it, or choose another name")
+    token = secrets.token_urlsafe(KEY_BYTES)
+    text = path.read_text(encoding="utf-8") if path.exists() else "# NAME ROLE SHA256HEX\n"
+    if text and not text.endswith("\n"):
+        text += "\n"
+    _write(path, f"{text}{Key(name, role, digest_of(token))}\n")
+    return token
+
+
+def revoke_key(path: Path, name: str) -> None:
+    """Takes a key's line out of the file.
+
+    Raises:
+        KeyFileError: the file is damaged or has no such key.
+        OSError: the file cannot be written.
+    """
+    if all(key.name != name for key in read_keys(path)):
+        raise KeyFileError(f"{path} has no key {name!r}")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    _write(path, "".join(line for line in lines if line.partition("#")[0].split()[:1] != [name]))
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces a file in one step; only its owner may read it. An owner other than us stays the owner."""
+    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
+        temporary = Path(new.name)
+        try:
+            new.write(text)  # the file was made with mode 0600
+            new.flush()
+            os.fsync(new.fileno())
+            if path.exists() and path.stat().st_uid != os.geteuid():
+                os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+class KeyRing:
+    """The keys of a file, read again when the file changes. A damaged file leaves the last good keys in force.
+
+    Raises:
+        KeyFileError: the file is damaged or missing when it is first read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._stamp()
+        self._keys = read_keys(path)
+        log.log(logging.INFO if self._keys else logging.WARNING, "%d keys in %s", len(self._keys), path)
+
+    def find(self, token: str) -> Key | None:
+        """The key that a client has shown. Every line is compared, in the same time wherever they differ."""
+        self._refresh()
+        shown = digest_of(token)
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(key.digest, shown):
+                found = key
+        return found
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        try:
+            now = self._path.stat()
+        except OSError:
+            return None
+        return now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
+
+    def _refresh(self) -> None:
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._keys = read_keys(self._path)
+        except KeyFileError as error:
+            log.error("the last good keys stay in force: %s", error)
+        else:
+            log.info("%d keys in %s, read again", len(self._keys), self._path)
+
+
+OPEN_PATHS = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/livez", "/readyz"})
+OPEN_FOLDERS = ("/static-offline-docs/",)
+ADMIN_CALLS = (("POST", "/reload"), ("POST", "/rollback"))
+"""Method and end of the path of what only an administrator may do. Everything else needs the role ``inspect``."""
+
+
+def needed_role(method: str, path: str, open_paths: Iterable[str] = OPEN_PATHS) -> Role | None:
+    """The role that a call needs, or None if it is open to all."""
+    if path in open_paths or path.startswith(OPEN_FOLDERS):
+        return None
+    if any(method == one and path.endswith(end) for one, end in ADMIN_CALLS):
+        return Role.ADMIN
+    return Role.INSPECT
+
+
+def shown_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The key of a request: ``Authorization: Bearer KEY``, else ``X-API-Key: KEY``."""
+    found = {name: value.decode("latin-1").strip() for name, value in reversed(list(headers))}
+    scheme, _, token = found.get(b"authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return found.get(b"x-api-key")
+
+
+class RequireKey:
+    """ASGI middleware that lets only calls with a key of the needed role through.
+
+    Raises:
+        Problem: 401 without a known key, 403 if its role is too low.
+    """
+
+    def __init__(self, app: ASGIApp, ring: KeyRing, open_paths: frozenset[str] = OPEN_PATHS) -> None:
+        self._app = app
+        self._ring = ring
+        self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            needed = needed_role(scope["method"], scope["path"], self._open_paths)
+            if needed is not None:
+                self._check(shown_key(scope["headers"]), needed)
+        await self._app(scope, receive, send)
+
+    def _check(self, token: str | None, needed: Role) -> None:
+        key = None if token is None else self._ring.find(token)
+        if key is None:
+            what = "this call needs a key" if token is None else "the key is not known here"
+            raise Problem(401, "unauthenticated", f"{what}; send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+        if not key.role.covers(needed):
+            raise Problem(403, "forbidden", f"the key {key.name!r} has the role {key.role}, this call needs {needed}")
+
+
+def document_keys(document: dict[str, Any]) -> None:
+    """Adds to an OpenAPI document how a key is sent, and what is answered without one."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    refusals = {Role.INSPECT: {"401": "No known key"}, Role.ADMIN: {"401": "No known key", "403": "Not an admin's key"}}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if (role := needed_role(method.upper(), path)) is None:
+                continue
+            operation["security"] = [{"bearer": []}, {"header": []}]
+            for status, text in refusals[role].items():
+                operation["responses"][status] = {
+                    "description": text,
+                    "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
+                }

@@ -1,0 +1,133 @@
+"""With a file of keys nobody gets in who should not, and keys change while the server runs."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.keys import Role, create_key, revoke_key
+from tests.conftest import Factory
+from tests.end_to_end.conftest import Server, running_server
+from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem
+
+RELOAD = "/v1/categories/striped/reload"
+
+
+@dataclass
+class Guarded:
+    server: Server
+    file: Path
+    inspect: str
+    admin: str
+
+
+@pytest.fixture(scope="module")
+def guarded(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    inspect, admin = create_key(file, "line", Role.INSPECT), create_key(file, "ops", Role.ADMIN)
+    with running_server(factory.weights, keys_file=str(file)) as server:
+        yield Guarded(server, file, inspect, admin)
+
+
+@pytest.fixture
+def png(factory: Factory) -> bytes:
+    return (factory.data / "good" / "000.png").read_bytes()
+
+
+def test_401_without_a_key_and_with_a_wrong_one(guarded: Guarded, png: bytes):
+    url = guarded.server.url
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"X-API-Key": "wrong"},
+        {"X-API-Key": ""},
+        {"Authorization": f"Basic {guarded.inspect}"},
+        {"X-API-Key": guarded.inspect[:-1]},
+    ):
+        for response in (
+            httpx.get(url + "/v1/categories", headers=headers),
+            httpx.post(url + URL, content=png, headers=PNG | headers),
+            httpx.post(url + BATCH, files={"image": ("a.png", png)}, headers=headers),
+            httpx.post(url + RELOAD, headers=headers),
+            httpx.get(url + "/metrics", headers=headers),
+            httpx.get(url + "/nothing", headers=headers),
+        ):
+            problem(response, 401, "unauthenticated")
+            assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_key_opens_by_either_header(guarded: Guarded, png: bytes):
+    url = guarded.server.url
+    for key in (guarded.inspect, guarded.admin):
+        for headers in ({"Authorization": f"Bearer {key}"}, {"X-API-Key": key}):
+            assert httpx.post(url + URL, content=png, headers=PNG | headers).status_code == 200
+            assert httpx.get(url + "/metrics", headers=headers).status_code == 200
+
+
+def test_403_a_role_that_is_too_low(guarded: Guarded):
+    for call in ("reload", "rollback"):
+        url = f"{guarded.server.url}/v1/categories/striped/{call}"
+        refused = httpx.post(url, headers={"X-API-Key": guarded.inspect})
+        assert "'line' has the role inspect" in problem(refused, 403, "forbidden")
+        assert httpx.post(url, headers={"X-API-Key": guarded.admin}).status_code not in (401, 403)
+        problem(httpx.post(url.replace("/v1", "//v1"), headers={}), 401, "unauthenticated")
+
+
+def test_probes_and_documentation_are_open(guarded: Guarded):
+    for path in ("/livez", "/readyz", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
+        assert httpx.get(guarded.server.url + path).status_code == 200, path
+    assert httpx.get(guarded.server.url + "/").status_code == 307
+
+
+def test_keys_change_without_a_restart(guarded: Guarded):
+    def status(key: str) -> int:
+        return httpx.get(guarded.server.url + "/v1/categories", headers={"X-API-Key": key}).status_code
+
+    new = create_key(guarded.file, "new", Role.INSPECT)
+    assert status(new) == 200
+    revoke_key(guarded.file, "new")
+    assert status(new) == 401
+    good = guarded.file.read_text()
+    guarded.file.write_text("damaged\n")
+    assert status(guarded.inspect) == 200
+    assert status(new) == 401
+    guarded.file.write_text(good)
+    assert status(guarded.inspect) == 200
+    assert any("the last good keys stay in force" in line for line in guarded.server.log)
+    assert not any(key in line for line in guarded.server.log for key in (new, guarded.inspect, guarded.admin))
+
+
+def test_the_contract_tells_of_keys_only_where_there_are_some(guarded: Guarded, client: httpx.Client):
+    document = httpx.get(guarded.server.url + "/openapi.json").json()
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            open_to_all = path in ("/livez", "/readyz")
+            assert ("security" in operation) is ("401" in operation["responses"]) is not open_to_all
+    for answer in document["paths"]["/v1/categories"]["get"]["responses"].values():
+        assert "example" in next(iter(answer["content"].values()))
+    plain = client.get("/openapi.json").json()
+    assert "securitySchemes" not in plain["components"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def test_metrics_on_a_port_of_their_own(factory: Factory, guarded: Guarded):
+    port = free_port()
+    with running_server(factory.weights, keys_file=str(guarded.file), metrics_port=str(port)) as server:
+        assert "inspect_images_total" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        problem(httpx.get(server.url + "/metrics"), 404, "not-found")
+        assert "/metrics" not in httpx.get(server.url + "/openapi.json").json()["paths"]
+    assert server.process.returncode == 0
+
+
+def test_an_open_address_without_keys_is_said_loudly(factory: Factory):
+    with running_server(factory.weights, host="0.0.0.0", allow_anonymous="true") as server:
+        assert httpx.get(server.url.replace("0.0.0.0", "127.0.0.1") + "/v1/categories").status_code == 200
+        assert any("WARNING" in line and "does not ask who is calling" in line for line in server.log)

@@ -1,0 +1,40 @@
+"""A real server is asked what its own OpenAPI document allows, and what it does not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from service.keys import Role, create_key
+from tests.conftest import Factory
+from tests.end_to_end.conftest import running_server
+
+COMMAND = Path(sys.executable).with_name("schemathesis")
+# A body that the document allows need not be an image; and of two headers for keys one that is right is enough.
+NOT_CHECKED = "positive_data_acceptance,ignored_auth"
+
+
+def fuzz(url: str, folder: Path, *options: str) -> None:
+    """Asks with a fixed seed and without a clock, so that every run asks the same."""
+    found = subprocess.run(
+        [str(COMMAND), "run", url + "/openapi.json", "--seed", "20231115", "--generation-deterministic",
+         "--phases", "examples,coverage,fuzzing", "--exclude-checks", NOT_CHECKED, "--continue-on-failure",
+         "--request-timeout", "30", "--no-color", *options],
+        capture_output=True, text=True, check=False, timeout=240, cwd=folder,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-8000:] + found.stderr[-2000:]
+    assert "generated" in found.stdout
+
+
+def test_the_contract_holds_whatever_is_asked(factory: Factory, tmp_path: Path):
+    with running_server(factory.weights, max_image_bytes="100000", max_batch_images="4", queue_size="32") as server:
+        fuzz(server.url, tmp_path, "--max-examples", "40")
+        assert not any("Traceback" in line for line in server.log)
+
+
+def test_the_contract_holds_with_a_key_and_with_a_wrong_one(factory: Factory, tmp_path: Path):
+    file = tmp_path / "keys"
+    key = create_key(file, "fuzz", Role.ADMIN)
+    with running_server(factory.weights, keys_file=str(file), max_image_bytes="100000") as server:
+        fuzz(server.url, tmp_path, "--max-examples", "10", "--header", f"X-API-Key: {key}")
+        fuzz(server.url, tmp_path, "--max-examples", "10", "--header", "X-API-Key: wrong")
+        assert not any("Traceback" in line for line in server.log)
