@@ -20,15 +20,10 @@ from statistics import median
 from benchmarks.load import Tally, closed_loop, request, serving
 from benchmarks.pairs import CATEGORY, jpeg, make_category
 from benchmarks.record import machine_and_commit
+from benchmarks.rivals import RIVALS
 from benchmarks.service import COMMAND, PATH
 
 OURS = "eca-inspect"
-RIVALS = {
-    "plain FastAPI": "plain_fastapi",
-    "LitServe": "litserve_server",
-    "BentoML": "bentoml_server",
-    "Ray Serve": "ray_server",
-}
 
 
 def free_port() -> int:
@@ -42,7 +37,7 @@ def command_of(server: str, weights: str) -> list[str]:
     """How to start a server."""
     if server == OURS:
         return [*COMMAND, weights]
-    return [sys.executable, "-m", f"benchmarks.rivals.{RIVALS[server]}", weights, CATEGORY, str(free_port())]
+    return [sys.executable, "-m", RIVALS[server], weights, CATEGORY, str(free_port())]
 
 
 def main() -> None:
