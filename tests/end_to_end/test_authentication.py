@@ -1,5 +1,6 @@
 """With a file of keys nobody gets in who should not, and keys change while the server runs."""
 
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,9 +27,11 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def guarded(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    file = tmp_path_factory.mktemp("keys") / "keys"
+    folder = tmp_path_factory.mktemp("guarded")
+    file, weights = folder / "keys", folder / "weights"
+    shutil.copytree(factory.weights, weights)  # for an admin may roll categories back
     inspect, admin = create_key(file, "line", Role.INSPECT), create_key(file, "ops", Role.ADMIN)
-    with running_server(factory.weights, keys_file=str(file)) as server:
+    with running_server(weights, keys_file=str(file)) as server:
         yield Guarded(server, file, inspect, admin)
 
 
