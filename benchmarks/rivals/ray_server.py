@@ -50,7 +50,7 @@ class Inspect:
         """The bytes of an image file to the answer."""
         loop = asyncio.get_running_loop()
         pixels = await loop.run_in_executor(self.decoders, prepare, await request.body(), self.card.image_size)
-        return JSONResponse(answer(self.card, await self.score(pixels)))
+        return JSONResponse(answer(await self.score(pixels), self.card))
 
 
 def main() -> None:
