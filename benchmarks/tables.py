@@ -153,7 +153,8 @@ def growth() -> str:
     if {10, 1000} <= set(uniform):
         each = (uniform[1000]["resident_mib"] - uniform[10]["resident_mib"]) / 990
         notes.append(f"Each further category costs {each:.2f} MiB while its student is in memory.")
-    return "\n".join(["## Growth", "", origin(found), found.get("note", ""), "", by_categories, "", *notes, "", by_size, ""])
+    parts = ["## Growth", "", origin(found), found.get("note", ""), "", by_categories, "", *notes, "", by_size, ""]
+    return "\n".join(parts)
 
 
 def training() -> str:
