@@ -3,7 +3,8 @@
 Tuned:
 
 - Batches of 8, and no wait for more (the default): the worker looks into the queue when it has answered, and requests
-  gather meanwhile. Waits of 1 to 20 ms answered fewer images with 1 and 4 clients, and as many with 16 and 64.
+  gather meanwhile. With JPEGs of 128x128, waits of 1 to 20 ms answered fewer images with 1 and 4
+  clients, and as many with 16 and 64.
 - One worker that has all cores, on whose main thread the model is loaded and run.
 - Images are decoded in a dependency of the endpoint. LitServe's own place for it, `decode_request`, is in the model's
   process, one image after the other, while the model waits.
