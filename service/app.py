@@ -50,7 +50,7 @@ def choose_device(name: str) -> torch.device:
     """The torch device of a name; ``auto`` is the first GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: if there is no such device here.
+        ValueError: if there is no such device here, or it is neither a CPU nor a CUDA GPU.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -59,6 +59,8 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {name!r} cannot be used here: {error}") from None
+    if device.type not in BEST_BATCH:
+        raise ValueError(f"the device {name!r} cannot be used: it is not one of {', '.join(BEST_BATCH)}")
     return device
 
 

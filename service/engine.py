@@ -434,7 +434,7 @@ def _fail(future: Future[Any], error: Exception) -> None:
 def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
     """Scores first; then score and gradient once more of the images whose map is wanted.
 
-    That is the cheaper way unless more than half of the images turn out anomalous (`benchmarks.ceiling`).
+    That is the cheaper way unless more than half of the images turn out anomalous (`benchmarks.choices`).
     """
     started = perf_counter()
     detectors = {job: job.detector() for job in jobs}

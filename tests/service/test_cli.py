@@ -344,7 +344,11 @@ def test_a_teacher_is_pretrained_with_its_provenance(factory: Factory, tmp_path:
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
-    [("INSPECT_PORT", "many", "INSPECT_PORT"), ("INSPECT_DEVICE", "abacus", "'abacus' cannot be used")],
+    [
+        ("INSPECT_PORT", "many", "INSPECT_PORT"),
+        ("INSPECT_DEVICE", "abacus", "'abacus' cannot be used"),
+        ("INSPECT_DEVICE", "meta", "'meta' cannot be used: it is not one of cpu, cuda"),
+    ],
 )
 def test_serve_refuses_impossible_settings(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str):
     monkeypatch.setenv(name, value)
