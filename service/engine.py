@@ -34,6 +34,12 @@ RESTART_WINDOW_SECONDS = 60.0
 RECENT_SECONDS = 3.0
 """A device that has finished work this lately need not show that it works."""
 
+GATHERING_SHARE = 0.08
+GATHERING_SECONDS = 0.02
+"""While fewer images wait than are usual, the device waits for the next ones of the clients it has just answered, for
+this share of that batch's time, and at most so long. Without it the clients of one batch and those that waited
+meanwhile would take turns in two small batches for ever."""
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -157,6 +163,7 @@ class Engine:
         self._ended = threading.Event()
         self._losses: list[float] = []
         self._worked = -math.inf
+        self._expected, self._gathering_until = 0, -math.inf
         self._start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
@@ -296,7 +303,11 @@ class Engine:
                     self._fulfil(shift, taken)
                 else:
                     self._on_batch(len(taken))
+                    started = perf_counter()
                     self._work(shift, taken)
+                    ended = perf_counter()
+                    self._expected = min(len(self._queue) + len(taken), self._max_batch)
+                    self._gathering_until = ended + min(GATHERING_SHARE * (ended - started), GATHERING_SECONDS)
         except BaseException as error:  # whatever it is, nobody waits for ever
             log.critical("the device thread has died", exc_info=error)
             self._lose(shift)
@@ -356,7 +367,10 @@ class Engine:
                         shift.futures, shift.until = [call.future], perf_counter() + call.seconds
                         return call
                 elif self._queue:
-                    if batch := [job for job in self._next_batch() if job.future.set_running_or_notify_cancel()]:
+                    left = self._gathering_until - perf_counter()
+                    if left > 0 and len(self._queue) < self._expected and not self._closed:
+                        self._changed.wait(left)
+                    elif batch := [job for job in self._next_batch() if job.future.set_running_or_notify_cancel()]:
                         shift.futures = [job.future for job in batch]
                         return batch
                 elif self._closed:

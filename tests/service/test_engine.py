@@ -82,6 +82,37 @@ def test_what_gathers_while_the_device_is_busy_becomes_one_batch(
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
+def test_the_clients_just_answered_are_waited_for_so_that_all_share_the_next_batch(
+    engine: Engine, striped: Detector, sizes: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(engine_module, "GATHERING_SHARE", 1e9)
+    monkeypatch.setattr(engine_module, "GATHERING_SECONDS", 60.0)
+    first = engine.submit(job(striped, 0))
+    assert gate.reached.acquire(timeout=30)
+    waiting = engine.submit(job(striped, 1))
+    gate.open.set()
+    first.result(30)
+    again = engine.submit(job(striped, 2))
+    waiting.result(30)
+    again.result(30)
+    assert sizes == [1, 2]
+    engine.submit(job(striped, 3))  # of two expected clients one stays away
+    engine.close(30)  # and the end does not wait for it
+    assert sizes == [1, 2, 1]
+
+
+def test_clients_that_stay_away_are_not_waited_for_long(
+    engine: Engine, striped: Detector, sizes: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(engine_module, "GATHERING_SHARE", 1e9)
+    futures = [engine.submit(job(striped, 0))]
+    assert gate.reached.acquire(timeout=30)
+    futures.append(engine.submit(job(striped, 1)))
+    gate.open.set()
+    assert all(future.result(30).score > 0 for future in futures)
+    assert sizes == [1, 1]
+
+
 def test_mixed_categories_and_sizes_are_answered_each_with_its_own(
     engine: Engine, striped: Detector, fresh: Detector, gate: Gate
 ):
