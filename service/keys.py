@@ -185,17 +185,18 @@ class KeyRing:
 
 OPEN_PATHS = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/livez", "/readyz"})
 OPEN_FOLDERS = ("/static-offline-docs/",)
-ADMIN_CALLS = (("POST", "/reload"), ("POST", "/rollback"))
-"""Method and end of the path of what only an administrator may do. Everything else needs the role ``inspect``."""
+READING = ("GET", "HEAD", "OPTIONS")
+INSPECTIONS = ("/inspect", "/inspect-batch")
+"""Ends of the paths that the role ``inspect`` may send something to; whatever else is no reading needs ``admin``."""
 
 
 def needed_role(method: str, path: str, open_paths: Iterable[str] = OPEN_PATHS) -> Role | None:
     """The role that a call needs, or None if it is open to all."""
     if path in open_paths or path.startswith(OPEN_FOLDERS):
         return None
-    if any(method == one and path.endswith(end) for one, end in ADMIN_CALLS):
-        return Role.ADMIN
-    return Role.INSPECT
+    if method in READING or (method == "POST" and path.endswith(INSPECTIONS)):
+        return Role.INSPECT
+    return Role.ADMIN
 
 
 def shown_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -79,6 +79,16 @@ def test_403_a_role_that_is_too_low(guarded: Guarded):
         problem(httpx.post(url.replace("/v1", "//v1"), headers={}), 401, "unauthenticated")
 
 
+def test_403_however_the_path_of_an_administrator_is_written(guarded: Guarded):
+    """The router takes a path that ends with a newline for the path without it."""
+    for end in ("reload%0a", "rollback%0a", "reload%0d%0a", "%72eload", "reload/", "reload%2f", "reload%00", "RELOAD"):
+        url = f"{guarded.server.url}/v1/categories/striped/{end}"
+        problem(httpx.post(url, headers={"X-API-Key": guarded.inspect}), 403, "forbidden")
+    for method in ("PUT", "DELETE", "PATCH"):
+        response = httpx.request(method, guarded.server.url + RELOAD, headers={"X-API-Key": guarded.inspect})
+        problem(response, 403, "forbidden")
+
+
 def test_probes_and_documentation_are_open(guarded: Guarded):
     for path in ("/livez", "/readyz", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
         assert httpx.get(guarded.server.url + path).status_code == 200, path
