@@ -3,18 +3,21 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from prometheus_client import start_http_server
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from model.detector import BEST_BATCH
 from service import problems
@@ -133,10 +136,7 @@ def create_app(settings: Settings) -> FastAPI:
         for route in router.routes:
             if isinstance(route, APIRoute) and route.path not in PROBES:
                 telemetry.announce_endpoint(endpoint_of(route), {200, *map(int, route.responses)})
-        with (
-            ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool,
-            _metrics_server(settings, telemetry),
-        ):
+        with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
             inspector = Inspector(engine, pool, limits, settings.deadline_seconds, telemetry)
             app.state.parts = State(settings, catalogue, engine, inspector, telemetry, tracing)
@@ -185,20 +185,13 @@ def http_protocol(app: FastAPI, settings: Settings) -> type[BoundedProtocol]:
     return protocol_with(settings.header_seconds, count)
 
 
-@contextmanager
-def _metrics_server(settings: Settings, telemetry: Telemetry) -> Iterator[None]:
-    """Serves the metrics on a port of their own, if there is one."""
-    if settings.metrics_port is None:
-        yield
-        return
-    server, thread = start_http_server(settings.metrics_port, settings.host, telemetry.registry)
-    log.info("metrics are at http://%s:%d/metrics", settings.host, settings.metrics_port)
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def metrics_app(app: FastAPI) -> Starlette:
+    """The metrics of an application alone, for a port of their own."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(app.state.parts.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/metrics", metrics)], middleware=[Middleware(SecurityHeaders)])
 
 
 def _document(app: FastAPI, additions: Sequence[Callable[[dict[str, Any]], None]]) -> None:

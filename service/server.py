@@ -1,19 +1,26 @@
 """The HTTP server, and how it ends: requests that have arrived are answered, later ones refused, then it closes."""
 
 import asyncio
+import logging
 import math
 import socket
+import sys
 from time import monotonic
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 
-from service.app import http_protocol
+from service.app import http_protocol, metrics_app
 from service.settings import Settings
 
 EXTRA_SECONDS = 5
 """Beyond the deadline, for answers on their way."""
+KEEP_ALIVE_SECONDS = 75
+"""For an idle connection; longer than proxies keep theirs (nginx, AWS: 60), so that none sends into one that closes."""
+
+log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -34,11 +41,44 @@ class Server(uvicorn.Server):
                 server_header=False,
                 http=http_protocol(app, settings),
                 ws="none",
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 # Who has not sent his image by the deadline is not waited for.
                 timeout_graceful_shutdown=math.ceil(settings.deadline_seconds) + EXTRA_SECONDS,
             )
         )
         self._app = app
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens; on the port of the metrics too if there is one, with the same bounds on what a client may cost."""
+        if (port := self._settings.metrics_port) is None:
+            await super().startup(sockets)
+            return
+        config = uvicorn.Config(
+            metrics_app(self._app),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            http=self.config.http,
+            ws="none",
+            lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        config.load()
+
+        def protocol() -> asyncio.Protocol:
+            return config.http_protocol_class(config=config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]
+
+        host = self._settings.host
+        try:
+            metrics = await asyncio.get_running_loop().create_server(protocol, host, port, start_serving=False)
+        except OSError as error:
+            log.error("the metrics cannot be served: %s", error)
+            sys.exit(STARTUP_FAILURE)
+        await super().startup(sockets)
+        await metrics.start_serving()
+        self.servers.append(metrics)
+        log.info("metrics are at http://%s:%d/metrics", host, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal handler."""

@@ -1,7 +1,9 @@
 """With a file of keys nobody gets in who should not, and keys change while the server runs."""
 
+import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from service.keys import Role, create_key, revoke_key
 from tests.conftest import Factory
-from tests.end_to_end.conftest import Server, running_server
+from tests.end_to_end.conftest import COMMAND, Server, running_server
 from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem
 
 RELOAD = "/v1/categories/striped/reload"
@@ -138,6 +140,34 @@ def test_metrics_on_a_port_of_their_own(factory: Factory, guarded: Guarded):
         problem(httpx.get(server.url + "/metrics"), 404, "not-found")
         assert "/metrics" not in httpx.get(server.url + "/openapi.json").json()["paths"]
     assert server.process.returncode == 0
+
+
+def test_slow_clients_of_the_port_for_metrics_are_not_waited_for(factory: Factory):
+    port = free_port()
+    with running_server(factory.weights, metrics_port=str(port), header_seconds="0.3") as server:
+        slow = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(20)]
+        for connection in slow:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics")
+        assert metrics.headers["x-content-type-options"] == "nosniff"
+        assert [connection.recv(1) for connection in slow] == [b""] * 20
+        for connection in slow:
+            connection.close()
+        problem(httpx.get(server.url + "/metrics"), 404, "not-found")
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/categories").status_code == 404
+
+
+def test_a_port_for_metrics_that_is_taken_is_said_and_ends_the_start(factory: Factory):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment = os.environ | {"INSPECT_METRICS_PORT": str(port), "INSPECT_PORT": "0"}
+        found = subprocess.run(
+            [str(COMMAND), "serve", "--weights", str(factory.weights)],
+            env=environment, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+    assert found.returncode == 3
+    assert "the metrics cannot be served" in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_an_open_address_without_keys_is_said_loudly(factory: Factory):

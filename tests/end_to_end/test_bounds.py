@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.server import KEEP_ALIVE_SECONDS
 from tests.conftest import Factory
 from tests.end_to_end.conftest import GatedServer, Server, wait_for_metric
 from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem, raw_request
@@ -173,6 +174,18 @@ def test_connections_are_kept_closed_and_pipelined_as_their_clients_wish(server:
             response.read()
             assert response.status == 200
             connection.sendall(get + b"\r\n")
+
+
+def test_an_idle_connection_outlives_that_of_a_proxy(server: Server):
+    """A proxy that sends into a connection as it closes answers its client with 502."""
+    with connect(server.url) as connection:
+        get = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+        connection.sendall(get)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        time.sleep(7)  # longer than uvicorn's own 5
+        connection.sendall(get)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    assert KEEP_ALIVE_SECONDS > 60
 
 
 # Bodies.
