@@ -27,6 +27,10 @@ class KeyFileError(ValueError):
     """The file of keys cannot be read or changed as asked; the message says why."""
 
 
+class UnreadableKeyFileError(KeyFileError):
+    """The file of keys is not there, or the system does not let it be read now."""
+
+
 class Role(StrEnum):
     """What a key allows: ``inspect`` to ask, ``admin`` also to change what is served."""
 
@@ -85,7 +89,7 @@ def read_keys(path: Path) -> list[Key]:
     try:
         return parse_keys(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror}") from None
+        raise UnreadableKeyFileError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise KeyFileError(f"{path}: not a text file") from None
     except KeyFileError as error:
@@ -178,6 +182,8 @@ class KeyRing:
         try:
             self._keys = read_keys(self._path)
         except KeyFileError as error:
+            if isinstance(error, UnreadableKeyFileError):
+                self._seen = None  # the next call tries again; a key that was revoked must not stay
             log.error("the last good keys stay in force: %s", error)
         else:
             log.info("%d keys in %s, read again", len(self._keys), self._path)

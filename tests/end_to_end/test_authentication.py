@@ -1,6 +1,7 @@
 """With a file of keys nobody gets in who should not, and keys change while the server runs."""
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -113,6 +114,24 @@ def test_keys_change_without_a_restart(guarded: Guarded):
     assert status(guarded.inspect) == 200
     assert any("the last good keys stay in force" in line for line in guarded.server.log)
     assert not any(key in line for line in guarded.server.log for key in (new, guarded.inspect, guarded.admin))
+
+
+def test_a_file_of_keys_that_cannot_be_read_for_a_moment_is_read_again(factory: Factory, tmp_path: Path):
+    file = tmp_path / "keys"
+    key = create_key(file, "line", Role.INSPECT)
+    with (
+        running_server(factory.weights, keys_file=str(file)) as server,
+        httpx.Client(base_url=server.url, headers={"X-API-Key": key}) as client,
+    ):
+        assert client.get("/v1/categories").status_code == 200
+        pid = server.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        revoke_key(file, "line")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, before[1]))  # as when a flood has taken all descriptors
+        assert client.get("/v1/categories").status_code == 200
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        problem(client.get("/v1/categories"), 401, "unauthenticated")
+        assert any("Too many open files" in line for line in server.log)
 
 
 def test_the_contract_tells_of_keys_only_where_there_are_some(guarded: Guarded, client: httpx.Client):
