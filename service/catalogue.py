@@ -63,7 +63,8 @@ class Refused:
 
 
 class _Version:
-    """One version of a category: what clients get, and its pair if it is kept for requests that came before its end.
+    """One version of a category: what clients get, and its pair if it is kept outside of the budget, because its place
+    on the disk has another: for requests that came before its end, or since it was rolled back to in memory only.
 
     Args:
         card: its passport.
@@ -179,11 +180,8 @@ class Catalogue:
         category = version.entry.card.category
         before = self._versions.get(category)
         if before is not None and isinstance(self._entries[category], Ready):
-            before.kept = self._forget(before)
+            before.kept = before.kept or self._forget(before)
             self._versions_before[category] = before
-        if version.kept is not None:
-            self._keep(version, version.kept)
-            version.kept = None
         self._versions[category] = version
         self._entries = dict(sorted({**self._entries, category: version.entry}.items()))
 
@@ -195,7 +193,7 @@ class Catalogue:
         """A version's pair, from memory or else from the disk.
 
         Raises:
-            Problem: 503 if what is on the disk is no longer what it was; the category is refused from then on.
+            Problem: 503 if what is on the disk is no longer what it was; the category is refused until it is reloaded.
         """
         if version.kept is not None:
             return version.kept
@@ -209,6 +207,7 @@ class Catalogue:
         except (PairError, OSError) as error:
             if self._entries.get(card.category) is version.entry:
                 self._refuse(card.category, error)
+                self._stamps.pop(card.category, None)  # a disk that comes back brings the same files
             raise _refusal(card.category, str(error)) from None
         self._keep(version, detector)
         self._on_load()
@@ -313,15 +312,17 @@ class Catalogue:
 
     def _roll_back_in_memory(self, category: str) -> None:
         version = self._versions_before.get(category)
-        if version is None:
-            folder = self._weights / PREVIOUS / category
-            if not folder.is_dir():
-                raise Problem(409, "no-previous-version", f"there is no previous version of category {category!r}")
-            try:
+        folder = self._weights / PREVIOUS / category
+        if version is None and not folder.is_dir():
+            raise Problem(409, "no-previous-version", f"there is no previous version of category {category!r}")
+        try:
+            if version is None:
                 version = self._read(folder)
                 self._try(version)
-            except (PairError, TeacherError, OSError) as error:
-                raise Problem(409, "reload-refused", f"the previous version is refused: {error}") from None
+            # For good: its place on the disk has another, so that it could not be read again.
+            version.kept = version.kept or self._forget(version) or self._build(version)
+        except (PairError, TeacherError, OSError) as error:
+            raise Problem(409, "reload-refused", f"the previous version is refused: {error}") from None
         self._enter(version)
 
     def warm_up(self, max_batch: int) -> None:

@@ -434,3 +434,37 @@ def test_new_versions_and_categories_appear_bad_ones_do_not_and_one_call_goes_ba
         for unknown in ("nothing", "teachers", ".previous", "a%00b", "x" * 300):
             problem(post(unknown, "reload"), 404, "unknown-category")
             problem(post(unknown, "rollback"), 404, "unknown-category")
+
+
+def test_a_folder_that_was_away_for_a_moment_serves_again_by_itself(weights: Path, png: bytes):
+    with running_server(weights, student_memory_bytes="0", reload_seconds="0.05") as server:
+        other = f"{server.url}/v1/categories/brushed/inspect"
+        assert httpx.post(other, content=png, headers=PNG).status_code == 200  # striped leaves memory
+        (weights / "striped").rename(weights.parent / "away")
+        problem(httpx.post(server.url + URL, content=png, headers=PNG), 503, "category-refused")
+        assert listed(server.url)["striped"]["status"] == "refused"
+        (weights.parent / "away").rename(weights / "striped")  # the same files, as when a mount comes back
+        wait_until(lambda: listed(server.url)["striped"]["status"] == "ready")
+        assert httpx.post(server.url + URL, content=png, headers=PNG).status_code == 200
+
+
+def test_a_version_that_only_memory_has_is_never_dropped_from_it(
+    weights: Path, png: bytes, versions: tuple[Version, Version]
+):
+    first = read_card(weights / "striped").model_version
+    two_students = 2.5 * (weights / "striped" / "student.safetensors").stat().st_size
+    with running_server(weights, student_memory_bytes=str(int(two_students)), reload_seconds="0") as server:
+        category = f"{server.url}/v1/categories/striped"
+        assert httpx.post(server.url + URL, content=png, headers=PNG).status_code == 200
+        versions[1].write(weights)
+        assert httpx.post(category + "/reload").json()["model_version"] == "from-brushed"
+        shutil.rmtree(weights / ".previous")
+        rolled_back = httpx.post(category + "/rollback").json()
+        assert (rolled_back["persistent"], rolled_back["model_version"]) == (False, first)
+        for other in ("brushed", "fresh"):
+            response = httpx.post(f"{server.url}/v1/categories/{other}/inspect", content=png, headers=PNG)
+            assert response.status_code == 200
+        answer = httpx.post(server.url + URL, content=png, headers=PNG)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["model_version"] == first
+        assert httpx.post(category + "/rollback").json()["model_version"] == "from-brushed"
