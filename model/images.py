@@ -21,6 +21,12 @@ MAX_PARTS = 50_000
 """Segments of a JPEG or chunks of a PNG. Each costs time and memory in Pillow, and may be a few bytes."""
 _JPEG_MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # not those inside of a scan or without a length
 _END_OF_IMAGE, _START_OF_SCAN = b"\xd9", b"\xda"
+_FILL = (127, 128)
+"""What libjpeg puts in the place of what is missing, before its colours become others."""
+_MORE = b"".join(
+    [bytes(range(1, 255)), *(b"\xff" + bytes([restart]) + bytes(range(1, 255)) for restart in range(0xD0, 0xD8))]
+)
+"""Something that a scan can go on with."""
 PILLOW_MAX_PIXELS = 178_956_970
 """Pillow itself refuses more than this."""
 
@@ -59,6 +65,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 if getattr(image, "is_animated", False) and image.format != "MPO":
                     raise ImageError("the file holds several images; send one")
                 image.load()
+                if image.format in ("JPEG", "MPO") and _is_cut_off(image, data):
+                    raise ImageError("the JPEG ends before its picture is whole")
                 _turn_upright(image)
                 return _to_rgb(image)
     except ImageError:
@@ -69,6 +77,26 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ImageError("not a JPEG, PNG, BMP, TIFF or WebP image") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise ImageError(f"damaged or unsupported image: {error}") from error
+
+
+def _is_cut_off(image: Image.Image, data: bytes) -> bool:
+    """Whether a JPEG ends in order, but before its picture is whole.
+
+    libjpeg says nothing and leaves the rest grey. Where the last corner is of that very grey, the file is read once
+    more with something inserted before its end: that changes the picture only if it was not whole.
+    """
+    width, height = image.size
+    corner = np.asarray(image.crop(((width - 1) // 8 * 8, (height - 1) // 8 * 8, width, height)))
+    if not np.isin(corner, _FILL).all():
+        return False
+    place = 2
+    while found := _JPEG_MARKER.search(data, place):
+        if found[1] == _END_OF_IMAGE:
+            longer = data[: found.start()] + _MORE + data[found.start() :]
+            with Image.open(io.BytesIO(longer), formats=FORMATS) as other:
+                return not np.array_equal(np.asarray(other), np.asarray(image))
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    return False
 
 
 def _check_parts(data: bytes) -> None:
