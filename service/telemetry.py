@@ -57,6 +57,17 @@ REASONS = (
     "deadline-passed",
 )
 """Every kind of problem, so that each has a counter at 0 from the start; docs/api.md explains them."""
+FAILURES = (
+    "queue-full",
+    "upload-memory-full",
+    "internal-error",
+    "category-refused",
+    "device-lost",
+    "out-of-memory",
+    "shutting-down",
+    "deadline-passed",
+)
+"""Outcomes of an image that are the server's, answered with 429 or 5xx; deploy/rules counts them as failures."""
 UNKNOWN_CATEGORY = "-"
 """Label of requests for categories that are not there; no category can have this name."""
 
@@ -150,7 +161,7 @@ class Telemetry:
     def announce(self, category: str) -> None:
         """Starts a category's counters at 0, so that its first image, and its first failure, show as an increase."""
         self._score_ratio.labels(category)
-        for outcome in ("normal", "anomalous", "queue-full", "deadline-passed", "internal-error", "device-lost"):
+        for outcome in ("normal", "anomalous", *FAILURES):
             self.images.labels(category, outcome)
 
     def describe_build(self, version: str, device: torch.device, precision: str) -> None:

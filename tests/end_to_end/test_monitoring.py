@@ -17,6 +17,7 @@ import httpx
 import pytest
 import yaml
 
+from service.telemetry import FAILURES
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.conftest import running_server
 
@@ -64,6 +65,16 @@ def test_every_alert_has_a_test_and_a_row_in_the_documentation():
     assert tested == {(alert, fires) for alert in alerts for fires in (True, False)}
     page = (ROOT / "docs" / "monitoring.md").read_text()
     assert set(re.findall(r"^\| `(Inspect\w+)`", page, re.MULTILINE)) == alerts
+
+
+def test_the_rules_count_every_failure_of_an_image_and_nothing_else():
+    page = (ROOT / "docs" / "api.md").read_text()
+    rows = re.findall(r"^\| (?:429|5\d\d) \| (.+?) \|", page, re.MULTILINE)
+    kinds = {kind for row in rows for kind in re.findall(r"`([a-z-]+)`", row)}
+    assert set(FAILURES) == kinds - {"no-category", "not-alive", "device-busy"}  # of the probes
+    ratios = [rule["expr"] for rule in RULES if rule.get("record", "").startswith("instance:inspect_errors:")]
+    assert len(ratios) == 5
+    assert all(f'outcome=~"{"|".join(FAILURES)}"' in ratio for ratio in ratios)
 
 
 def test_grafana_finds_its_data_source_and_its_dashboard():
