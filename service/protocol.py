@@ -176,9 +176,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arm(LINGER_SECONDS, self._close)
 
     def _close(self) -> None:
-        self._disarm()
         self.transport.close()
-        self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self._arm(UNREAD_SECONDS, self.transport.abort)
 
     def _wait_until_taken(self) -> None:
         before = self.transport.get_write_buffer_size()

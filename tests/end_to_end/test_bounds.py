@@ -1,5 +1,6 @@
 """Nobody can hold a connection, a body or memory for longer than is allowed, and everybody is told so."""
 
+import gc
 import http.client
 import itertools
 import json
@@ -20,6 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.protocol import BoundedProtocol
 from service.server import KEEP_ALIVE_SECONDS
 from tests.conftest import Factory
 from tests.end_to_end.conftest import GatedServer, Server, wait_for_metric
@@ -174,6 +176,22 @@ def test_connections_are_kept_closed_and_pipelined_as_their_clients_wish(server:
             response.read()
             assert response.status == 200
             connection.sendall(get + b"\r\n")
+
+
+def test_a_connection_that_has_ended_leaves_nothing_behind(gated: GatedServer):
+    def connections() -> int:
+        gc.collect()
+        return sum(isinstance(one, BoundedProtocol) for one in gc.get_objects())
+
+    before = connections()
+    for _ in range(20):
+        with connect(gated.url) as connection:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert read_to_the_end(connection).startswith(b"HTTP/1.1 200")
+    deadline = time.monotonic() + 20
+    while connections() > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_an_idle_connection_outlives_that_of_a_proxy(server: Server):
