@@ -77,6 +77,7 @@ def _load(settings: Settings, device: torch.device, max_batch: int, telemetry: T
         settings.student_memory_bytes,
         on_load=telemetry.students_loaded.inc,
         on_evict=telemetry.students_evicted.inc,
+        on_refuse=telemetry.reloads_refused.inc,
     )
     catalogue.warm_up(max_batch)
     return catalogue

@@ -108,6 +108,7 @@ class Catalogue:
         student_bytes: how much memory the students may take.
         on_load: called when a student has been read.
         on_evict: called when a student leaves memory for want of room.
+        on_refuse: called when a version that was to be reloaded is refused.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Catalogue:
         *,
         on_load: Callable[[], None] = lambda: None,
         on_evict: Callable[[], None] = lambda: None,
+        on_refuse: Callable[[], None] = lambda: None,
     ) -> None:
         self._weights = weights
         self._teachers_folder = teachers
@@ -128,6 +130,7 @@ class Catalogue:
         self._student_bytes = student_bytes
         self._on_load = on_load
         self._on_evict = on_evict
+        self._on_refuse = on_refuse
         self._entries: dict[str, Ready | Refused] = {}
         self._versions: dict[str, _Version] = {}
         self._versions_before: dict[str, _Version] = {}
@@ -267,6 +270,7 @@ class Catalogue:
                 log.error("a new version of category %s is refused, and the one before serves on: %s", category, error)
             else:
                 self._refuse(category, error)
+            self._on_refuse()
             raise Problem(409, "reload-refused", f"what is on the disk for {category!r} is refused: {error}") from None
         self._enter(version)
         log.info("category %s is ready, version %s", category, version.entry.card.model_version)

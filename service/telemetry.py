@@ -81,6 +81,7 @@ class Telemetry:
         device_restarts: times that the device thread was replaced.
         students_loaded: students read from the disk into memory.
         students_evicted: students that left memory for want of room.
+        reloads_refused: versions that were to be reloaded and are refused.
         batch_size: images the device took at once.
     """
 
@@ -150,6 +151,9 @@ class Telemetry:
         )
         self.students_evicted = Counter(
             "inspect_students_evicted", "Students that left memory for want of room", registry=self.registry
+        )
+        self.reloads_refused = Counter(
+            "inspect_reloads_refused", "New versions of categories that were refused", registry=self.registry
         )
 
     def announce_endpoint(self, endpoint: str, statuses: Iterable[int]) -> None:
