@@ -27,7 +27,7 @@ class State:
     tracing: "Tracing | None"
 
 
-def state_of(request: Request) -> State:
-    """The state of the application that serves this request."""
+async def state_of(request: Request) -> State:
+    """The state of the application that serves this request. A coroutine: others FastAPI sends through a thread."""
     state: State = request.app.state.parts
     return state

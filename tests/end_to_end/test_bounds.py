@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -321,6 +322,19 @@ def test_an_answer_that_nobody_takes_is_dropped(gated: GatedServer, monkeypatch:
         with suppress(ConnectionResetError):
             read = sum(len(found) for found in iter(lambda: connection.recv(1 << 20), b""))
             assert read < 30 * size
+
+
+def test_many_requests_at_once_bring_no_threads_of_their_own(gated: GatedServer, png: bytes):
+    gated.gate.open.set()
+    before = threading.active_count()
+    with ThreadPoolExecutor(20) as pool:
+        inspected = list(
+            pool.map(lambda _: httpx.post(gated.url + URL, content=png, headers=PNG, timeout=60), range(60))
+        )
+        listed = list(pool.map(lambda path: httpx.get(gated.url + path), ["/v1/categories", "/livez", "/metrics"] * 20))
+    assert {response.status_code for response in (*inspected, *listed)} == {200}
+    pictures = gated.app.state.parts.settings.decode_threads
+    assert threading.active_count() <= before + pictures
 
 
 # What browsers are told.
