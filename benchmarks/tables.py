@@ -1,4 +1,4 @@
-"""Writes benchmarks/speed.md from what lies in benchmarks/results, so that no figure is copied by hand.
+"""Writes benchmarks/speed.md and soak.md from what lies in benchmarks/results, so that no figure is copied by hand.
 
 python -m benchmarks.tables
 """
@@ -229,8 +229,44 @@ def choices() -> str:
     return "\n".join(parts)
 
 
+def soak() -> str:
+    """Everything at once for a long time."""
+    intro = (HERE / "soak_intro.md").read_text()
+    found = load("soak")
+    if found is None:
+        return f"{intro}\nNot measured. `python -m benchmarks.soak`\n"
+    memory, opened, threads = found["memory_mib"], found["descriptors"], found["threads"]
+    numbers = [
+        ("requests, and images of batches", f"{found['sent']} sent, {found['came']} answered or ended as they were to"),
+        ("faults of the device", ", ".join(f"{count} of `{order}`" for order, count in found["faults"].items())),
+        (
+            "resident memory after the warm-up, MiB",
+            f"{memory['slope_per_hour']} an hour; median of the first tenth {memory['first_tenth']}, of the last "
+            f"{memory['last_tenth']}",
+        ),
+        (
+            "open descriptors",
+            f"{opened['at_rest_before']} at rest before, {opened['at_rest_after']} after; under load "
+            f"{opened['slope_per_hour']} an hour, {opened['first_tenth']:g} and {opened['last_tenth']:g}",
+        ),
+        (
+            "threads",
+            f"{threads['at_rest_before']} at rest before, {threads['at_rest_after']} after, {threads['most']} at most",
+        ),
+    ]
+    checks = [(name, f"failed: {wrong}" if wrong else "holds") for name, wrong in found["checks"].items()]
+    rows = [(row["what"], row["kind"], row["count"], row["p50_ms"], row["p99_ms"]) for row in found["ledger"]]
+    return "\n".join(
+        [
+            intro, origin(found), "", table(["what", "measured"], numbers), "", table(["check", ""], checks), "",
+            "## Ledger", "", table(["sent", "came", "how often", "p50 ms", "p99 ms"], rows), "",
+        ]
+    )  # fmt: skip
+
+
 def main() -> None:
-    """Writes the page."""
+    """Writes the pages."""
+    (HERE / "soak.md").write_text(soak())
     intro = (HERE / "speed_intro.md").read_text()
     parts = [intro, ceiling(), service(), rivals(), growth(), training(), precision(), choices()]
     (HERE / "speed.md").write_text("\n".join(part.rstrip("\n") + "\n" for part in parts))

@@ -1,7 +1,8 @@
-"""``faulty.py ORDERS serve ...``: the real command line, whose device obeys what a test writes into the file ORDERS.
+"""``faulty.py ORDERS serve ...``: the real command line, whose device obeys what stands in the file ORDERS.
 
 A line ``WORD COUNT`` holds for the next COUNT pieces of work on the device, or as long as it stands there without a
-count: ``die``, ``hang`` (for ever), ``wait`` (until the file changes), ``memory-N`` (for no more than N images).
+count: ``die``, ``fail``, ``hang`` (for ever), ``stall-N`` (for N seconds), ``wait`` (until the file changes),
+``memory-N`` (for no more than N images).
 
 No temporary file can be made in this process, as on a disk that is full or read-only.
 """
@@ -31,13 +32,17 @@ def obey(images: int) -> None:
         orders.write_text(f"{word} {int(count) - 1}" if int(count) > 1 else "")
     if word == "die":
         raise SystemExit
+    if word == "fail":
+        raise RuntimeError("the orders say so")
     if word == "hang":
         threading.Event().wait()
+    if word.startswith("stall-"):
+        time.sleep(float(word.removeprefix("stall-")))
     if word == "wait":
         while orders.read_text() == order:
             time.sleep(0.01)
     if word.startswith("memory-") and images > int(word.removeprefix("memory-")):
-        raise torch.OutOfMemoryError("the test says so")
+        raise torch.OutOfMemoryError("the orders say so")
 
 
 def obedient_detect(images: object, *arguments: object, **options: object) -> object:
