@@ -7,7 +7,7 @@ READY := .venv/.ready
 
 serve: setup
 	@echo
-	@echo "Starting on http://127.0.0.1:$${INSPECT_PORT:-8000} (interactive documentation at /docs). When it says it runs, try:"
+	@echo "Starting on http://127.0.0.1:$${INSPECT_PORT:-8000} . When it says it runs, open that in a browser, or try:"
 	@echo
 	@echo "  curl -H 'Content-Type: image/png' --data-binary @samples/scratch.png \\"
 	@echo "       http://127.0.0.1:$${INSPECT_PORT:-8000}/v1/categories/machined-plate/inspect"

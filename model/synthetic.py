@@ -21,6 +21,9 @@ MAXIMUM_FAULT_AREA = 0.04
 VISIBLE_CHANGE = 7.0
 """Grey levels by which a fault must change a pixel's brightest-changing colour to count as faulty there."""
 
+SAMPLE_SEED = 3
+"""Of the photographs to try the built-in category with."""
+
 STEEL = np.array([151.0, 149.0, 144.0])  # mean RGB of a plate
 LIGHT = np.array([0.55, 0.84])  # the way the slanted light travels, along x and y: to the lower right
 
@@ -70,6 +73,12 @@ def defective_image(rng: np.random.Generator, defect: str) -> tuple[np.ndarray, 
         mask = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, ellipse).astype(bool)
         if MINIMUM_FAULT_AREA <= mask.mean() <= MAXIMUM_FAULT_AREA:
             return _expose(faulty, rng), mask
+
+
+def sample_image(name: str) -> np.ndarray:
+    """The photograph to try the built-in category with that is called ``good`` or like a fault: uint8 RGB."""
+    rng = np.random.default_rng([SAMPLE_SEED, ("good", *DEFECTS).index(name)])
+    return normal_image(rng) if name == "good" else defective_image(rng, name)[0]
 
 
 def write_dataset(root: Path, *, train: int, test_good: int, test_each: int, seed: int) -> None:

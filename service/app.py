@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from model.detector import BEST_BATCH
-from service import problems
+from service import console, problems
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.examples import add_examples
@@ -134,7 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted, settings.queue_size)
         telemetry.watch_uploads(lambda: upload_memory.held)
         telemetry.watch_categories(catalogue.summaries)
-        for route in router.routes:
+        for route in (*router.routes, *console.router.routes):
             if isinstance(route, APIRoute) and route.path not in PROBES:
                 telemetry.announce_endpoint(endpoint_of(route), {200, *map(int, route.responses)})
         with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool:
@@ -162,6 +162,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # the address to go to would be made from the client's own Host header
     )
     app.include_router(router)
+    app.include_router(console.router)
     if settings.metrics_port is None:
         app.include_router(metrics_router)
     problems.install(app)

@@ -190,7 +190,7 @@ class KeyRing:
 
 
 OPEN_PATHS = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/livez", "/readyz"})
-OPEN_FOLDERS = ("/static-offline-docs/",)
+OPEN_FOLDERS = ("/console/", "/static-offline-docs/")
 READING = ("GET", "HEAD", "OPTIONS")
 INSPECTIONS = ("/inspect", "/inspect-batch")
 """Ends of the paths that the role ``inspect`` may send something to; whatever else is no reading needs ``admin``."""

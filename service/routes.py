@@ -7,7 +7,6 @@ from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
@@ -302,9 +301,3 @@ async def readyz(state: StateOf) -> Health:
 async def metrics(state: StateOf) -> Response:
     """Prometheus' text format."""
     return Response(state.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/", include_in_schema=False)
-async def root() -> RedirectResponse:
-    """The interactive documentation."""
-    return RedirectResponse("docs")

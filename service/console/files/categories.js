@@ -1,0 +1,173 @@
+// The page Categories: what each has learned, and what another threshold would have cost.
+
+import { json } from "./api.js";
+import { histogram, roc } from "./charts.js";
+import { $, count, h, percent, record, significant } from "./dom.js";
+import { sentences } from "./errors.js";
+import { warning } from "./inspect.js";
+
+let charts = [];
+let shown = 0; // which answer is wanted, so that a late one is not shown
+
+export async function show(name) {
+  const turn = ++shown;
+  try {
+    const { categories } = await json("v1/categories");
+    const wanted = name || (categories.find((one) => one.status === "ready") ?? categories[0])?.category;
+    const detail = wanted && (await json(`v1/categories/${encodeURIComponent(wanted)}`));
+    if (turn !== shown) return;
+    list(categories, wanted);
+    draw(detail);
+  } catch (problem) {
+    if (turn !== shown) return;
+    end();
+    $("category-detail").replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, sentences(problem)[0]), h("p", {}, sentences(problem)[1])));
+  }
+}
+
+export function end() {
+  charts.forEach((one) => one.end());
+  charts = [];
+}
+
+function list(categories, wanted) {
+  $("category-list").hidden = categories.length === 0;
+  $("category-list").replaceChildren(
+    h("ul", {}, categories.map((one) =>
+      h("li", {}, h("a", { href: `#/categories/${encodeURIComponent(one.category)}`, "aria-current": one.category === wanted ? "page" : null },
+        h("span", {}, one.category), h("span", { className: `tag ${one.status}` }, one.status === "refused" ? "refused" : one.calibration === "youden" ? "ready" : "ready, not calibrated"))))),
+  );
+}
+
+function draw(detail) {
+  end();
+  const place = $("category-detail");
+  if (!detail) {
+    place.replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, "There is no category yet"), h("p", {}, "Train one with “eca-inspect train”; it appears here by itself.")));
+    return;
+  }
+  const head = h("header", {}, h("h2", {}, detail.category));
+  if (detail.status === "refused") {
+    place.replaceChildren(head, h("div", { className: "panel problem" }, h("h3", {}, "This category is refused"), h("p", {}, "The server does not answer images for it, because:"), h("p", {}, h("code", {}, detail.reason))));
+    return;
+  }
+  const { card } = detail;
+  const { calibration, training } = card;
+  const youden = calibration.method === "youden";
+  const blocks = [head];
+  if (!youden) blocks.push(h("div", { className: "warning" }, warning()));
+  const scores = h("div", { className: "chart", role: "img" });
+  const curve = h("div", { className: "chart", role: "img" });
+  const trial = thresholds(calibration);
+  blocks.push(
+    h("section", { className: "panel" },
+      h("h3", {}, "Another threshold"),
+      h("p", { className: "muted" }, "What it would have cost on the calibration images. This changes nothing on the server; “eca-inspect calibrate” does."),
+      trial.control, trial.table, scores,
+      h("p", { className: "small muted key" }, h("span", { className: "swatch good" }), `${count(calibration.normal_images, "normal image")} and `, h("span", { className: "swatch bad" }), `${count(calibration.anomalous_images, "anomalous image")} of the calibration`)),
+    youden
+      ? h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", { className: "numbers" }, h("strong", {}, significant(calibration.auroc, 4)), h("span", { className: "muted" }, "area under the curve")), curve,
+          h("p", { className: "small muted key" }, h("span", { className: "dot now" }), "threshold in force ", h("span", { className: "dot trial" }), "threshold tried above"))
+      : h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", {}, "There is none: a curve needs photographs of defective parts, and the calibration had none.")),
+    h("div", { className: "pair" },
+      h("section", { className: "panel" }, h("h3", {}, "Version"), record([
+        ["Version", card.model_version],
+        ["Teacher", card.teacher.name],
+        ["Networks see", `${card.image_size} × ${card.image_size} pixels`],
+        ["Student", h("code", { title: card.student_sha256 }, card.student_sha256.slice(0, 16))],
+      ])),
+      h("section", { className: "panel" }, h("h3", {}, "Calibration"), record([
+        ["Method", youden ? "Youden index" : "quantile of normal scores"],
+        ["Threshold", significant(calibration.threshold, 5)],
+        ["Images", `${calibration.normal_images} normal, ${calibration.anomalous_images} anomalous`],
+        calibration.youden_index != null && ["Youden index", significant(calibration.youden_index)],
+        calibration.quantile != null && ["Quantile", significant(calibration.quantile)],
+        ["Date", date(calibration.date)],
+      ])),
+      h("section", { className: "panel" }, h("h3", {}, "Training"), record([
+        ["Images", `${training.images}, and ${training.held_out} held out`],
+        ["Epochs", `${training.epochs} of batches of ${training.batch_size}`],
+        ["Learning rate", significant(training.learning_rate)],
+        ["Final loss", significant(training.final_loss)],
+        ["Seed", training.seed],
+        ["Device", `${training.device}, torch ${training.torch}`],
+        ["Took", training.seconds < 120 ? `${training.seconds.toFixed(0)} s` : `${(training.seconds / 60).toFixed(0)} min`],
+        ["Date", date(training.date)],
+      ]))),
+  );
+  place.replaceChildren(...blocks);
+  charts.push(histogram(scores, 220, calibration.histogram, (colours) => [
+    [calibration.threshold, "in force", colours("--muted"), true],
+    ...(trial.point().threshold === calibration.threshold ? [] : [[trial.point().threshold, "tried", colours("--accent"), false]]),
+  ]));
+  scores.ariaLabel = `Histogram of the calibration scores, from ${significant(calibration.histogram.edges[0])} to ${significant(calibration.histogram.edges.at(-1))}`;
+  if (youden) {
+    const at = (point, name, size) => [point.alarms / calibration.normal_images, 1 - point.misses / calibration.anomalous_images, name, size];
+    charts.push(roc(curve, 260, calibration.roc, () => [at(trial.inForce, "--muted", 6), at(trial.point(), "--accent", 4)]));
+    const now = trial.inForce;
+    curve.ariaLabel = `ROC curve, area ${significant(calibration.auroc, 4)}. In force: ${now.alarms} of ${calibration.normal_images} false alarms, ${now.misses} of ${calibration.anomalous_images} missed.`;
+  }
+  trial.onchange(() => charts.forEach((one) => one.update()));
+}
+
+const date = (text) => new Date(text).toLocaleString();
+
+/** The thresholds for which the card says exactly what they would have cost, rising.
+ *
+ * The card keeps the corners of the ROC curve and a histogram. At a corner, and at the lower edge of a bin, both counts
+ * are known; in between they are not, so the slider does not stop there.
+ * @returns {{threshold: number, alarms: number, misses: number | null}[]} */
+export function knownPoints({ method, threshold, normal_images: normals, anomalous_images: anomalies, roc: curve, histogram: bins }) {
+  const known = new Map();
+  const youden = method === "youden";
+  let [alarms, found] = [0, 0];
+  for (let bin = bins.normal.length - 1; bin >= 0; bin -= 1) {
+    alarms += bins.normal[bin];
+    found += bins.anomalous[bin];
+    known.set(bins.edges[bin], { threshold: bins.edges[bin], alarms, misses: anomalies ? anomalies - found : null });
+  }
+  curve?.threshold.forEach((value, index) => {
+    const corner = { alarms: Math.round(curve.false_alarm_rate[index] * normals), misses: anomalies - Math.round(curve.detection_rate[index] * anomalies) };
+    known.set(value, { threshold: value, ...corner });
+  });
+  if (youden) {
+    // Calibration puts the threshold between a corner's score and the next score below it, so it costs what the corner does.
+    const corner = [...known.values()].filter((one) => curve.threshold.includes(one.threshold) && one.threshold >= threshold).sort((a, b) => a.threshold - b.threshold)[0];
+    known.set(threshold, { ...corner, threshold });
+  }
+  return [...known.values()].sort((a, b) => a.threshold - b.threshold);
+}
+
+function thresholds(calibration) {
+  const { threshold, normal_images: normals, anomalous_images: anomalies } = calibration;
+  const points = knownPoints(calibration);
+  const exact = points.findIndex((one) => one.threshold === threshold);
+  const start = exact >= 0 ? exact : Math.max(0, points.findIndex((one) => one.threshold >= threshold));
+  const inForce = exact >= 0 ? points[exact] : null;
+  const input = h("input", { id: "trial", type: "range", min: 0, max: points.length - 1, step: 1, value: start });
+  const output = h("output", { htmlFor: "trial" });
+  const cells = { alarms: h("td"), misses: h("td") };
+  let listener = () => {};
+  const point = () => points[Number(input.value)];
+  const of = (part, whole) => (part == null || !whole ? "unknown" : `${part} of ${whole} (${percent(part / whole)})`);
+  const say = () => {
+    const tried = point();
+    output.textContent = significant(tried.threshold, 4);
+    cells.alarms.textContent = of(tried.alarms, normals);
+    cells.misses.textContent = of(tried.misses, anomalies);
+    input.setAttribute("aria-valuetext", `${significant(tried.threshold, 4)}: false alarms ${of(tried.alarms, normals)}, misses ${of(tried.misses, anomalies)}`);
+  };
+  input.addEventListener("input", () => (say(), listener()));
+  say();
+  const reset = h("button", { type: "button", className: "quiet", onclick: () => ((input.value = start), say(), listener()) }, "Back");
+  const row = (name, cell, now) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, now), cell);
+  return {
+    inForce,
+    point,
+    onchange: (callback) => (listener = callback),
+    control: h("div", { className: "trial" }, h("label", { htmlFor: "trial" }, "Threshold"), input, output, reset),
+    table: h("table", { className: "costs" },
+      h("thead", {}, h("tr", {}, h("td"), h("th", { scope: "col" }, `in force, ${significant(threshold, 4)}`), h("th", { scope: "col" }, "tried"))),
+      h("tbody", {}, row("False alarms", cells.alarms, inForce ? of(inForce.alarms, normals) : "not recorded"), row("Misses", cells.misses, inForce ? of(inForce.misses, anomalies) : "unknown"))),
+  };
+}

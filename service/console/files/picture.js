@@ -1,0 +1,113 @@
+// An image with its heat map and its regions over it.
+
+import { h, svg } from "./dom.js";
+
+const LARGEST = 1280; // pixels of a side of the coloured heat map
+const NORMAL = 64; // value of the heat map that normal parts reach
+
+/** Colour of each value of the heat map, RGBA: clear below half of what normal parts reach, then yellow to dark red. */
+const COLOURS = (() => {
+  const stops = [
+    [0, 255, 224, 102, 0],
+    [NORMAL / 2, 255, 224, 102, 0],
+    [NORMAL, 255, 214, 10, 130],
+    [128, 255, 122, 0, 205],
+    [192, 220, 30, 30, 235],
+    [255, 128, 0, 64, 250],
+  ];
+  const table = new Uint8ClampedArray(4 * 256);
+  for (let value = 0, stop = 0; value < 256; value += 1) {
+    while (value > stops[stop + 1][0]) stop += 1;
+    const [from, to] = [stops[stop], stops[stop + 1]];
+    const share = (value - from[0]) / (to[0] - from[0]);
+    for (let part = 0; part < 4; part += 1) table[4 * value + part] = from[part + 1] + share * (to[part + 1] - from[part + 1]);
+  }
+  return table;
+})();
+
+let shownUrl = null;
+
+/** Shows an item in the stage, and lets go of the picture before. */
+export async function showPicture(stage, item) {
+  const lastUrl = shownUrl;
+  shownUrl = null;
+  const { width = 4, height = 3 } = item.answer?.image ?? {};
+  const frame = h("div", { className: "frame" });
+  frame.style.setProperty("--shape", `${width} / ${height}`);
+  frame.style.setProperty("--ratio", width / height);
+  stage.querySelector("img")?.removeAttribute("src");
+  stage.replaceChildren(frame);
+  if (lastUrl) URL.revokeObjectURL(lastUrl);
+  if (item.file) {
+    shownUrl = URL.createObjectURL(item.file);
+    const image = h("img", { src: shownUrl, alt: `Photograph ${item.name}` });
+    frame.append(image);
+    image.decode().then(
+      () => {
+        if (item.answer) return;
+        frame.style.setProperty("--shape", `${image.naturalWidth} / ${image.naturalHeight}`);
+        frame.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+      },
+      () => image.replaceWith(h("p", { className: "missing" }, item.answer ? "This browser cannot show this kind of file." : "No picture to show.")),
+    );
+  } else {
+    frame.append(h("p", { className: "missing" }, "The picture has been let go to save memory."));
+  }
+  if (!item.localization) return;
+  const { heatmap_png: heat, regions } = item.localization;
+  const canvas = h("canvas", { className: "heat", "aria-hidden": "true" });
+  frame.append(canvas, outlines(regions, width, height));
+  await paint(canvas, heat, width, height);
+}
+
+async function paint(canvas, base64, width, height) {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const scale = Math.min(1, LARGEST / Math.max(width, height));
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  const size = { resizeWidth: canvas.width, resizeHeight: canvas.height, resizeQuality: "medium", colorSpaceConversion: "none" };
+  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }), size);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  const { data } = pixels;
+  for (let at = 0; at < data.length; at += 4) {
+    const value = 4 * data[at];
+    for (let part = 0; part < 4; part += 1) data[at + part] = COLOURS[value + part];
+  }
+  context.putImageData(pixels, 0, 0);
+}
+
+function outlines(regions, width, height) {
+  const side = Math.max(width, height);
+  const letter = side / 26;
+  const drawing = svg("svg", { class: "outlines", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
+  regions.forEach(({ box }, index) => {
+    const shape = { x: box.x, y: box.y, width: box.width, height: box.height };
+    const label = svg("text", { "font-size": letter, x: box.x, y: box.y > letter * 1.2 ? box.y - letter * 0.25 : box.y + box.height + letter }, `${index + 1}`);
+    drawing.append(svg("g", { "data-region": index }, svg("rect", { class: "halo", ...shape }), svg("rect", { class: "line", ...shape }), label));
+  });
+  return drawing;
+}
+
+let thumbnails = Promise.resolve();
+
+/** A small JPEG of an image file, or null if the browser cannot read it. One at a time: large ones need much memory. */
+export function thumbnail(file, side = 120) {
+  const next = thumbnails.then(async () => {
+    try {
+      const bitmap = await createImageBitmap(file);
+      const scale = side / Math.min(bitmap.width, bitmap.height);
+      const canvas = new OffscreenCanvas(side, side);
+      const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+      canvas.getContext("2d").drawImage(bitmap, (side - width) / 2, (side - height) / 2, width, height);
+      bitmap.close();
+      return await canvas.convertToBlob({ type: "image/jpeg", quality: 0.75 });
+    } catch {
+      return null;
+    }
+  });
+  thumbnails = next;
+  return next;
+}

@@ -1,0 +1,164 @@
+// This session's images: sent a few at a time, kept as records, and written out as CSV. Nothing leaves the tab.
+
+import { Problem, call, pause, untilBack } from "./api.js";
+
+const AT_ONCE = 4;
+const TRIES = 3; // of what may pass by itself, other than a full or absent server
+export const KEPT = { records: 10_000, tiles: 300, pictures: 40 };
+const TYPES = ["image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp"];
+
+/** Tells of `change` (detail: the item), `count` and `drop` (detail: the item whose tile has to go). */
+export const session = new EventTarget();
+const tell = (name, item) => session.dispatchEvent(new CustomEvent(name, { detail: item }));
+
+export const items = []; // newest last
+const waiting = [];
+const pictured = []; // answered items that still have their picture
+let sending = 0;
+let numbers = 0;
+let stopped = new AbortController();
+
+export const pending = () => waiting.length + sending;
+
+/** Takes images of a category; `localize` is the API's parameter. */
+export function add(files, category, localize) {
+  const added = [...files].map((file) => ({
+    number: ++numbers,
+    name: file.name || "pasted image",
+    category,
+    localize,
+    file,
+    time: new Date(),
+    state: "waiting",
+  }));
+  items.push(...added);
+  waiting.push(...added);
+  for (const item of added) tell("change", item);
+  while (items.length > KEPT.records && !["waiting", "sending"].includes(items[0].state)) letGo(items.shift());
+  pump();
+  return added;
+}
+
+/** Sends failed images again that are still at hand. */
+export function again(failed) {
+  for (const item of failed) {
+    if (!item.file || item.state !== "failed") continue;
+    Object.assign(item, { state: "waiting", problem: null, requestId: null });
+    waiting.push(item);
+    tell("change", item);
+  }
+  pump();
+}
+
+/** Gives up what waits. What the server has already is stopped too. */
+export function stop() {
+  stopped.abort();
+  stopped = new AbortController();
+  for (const item of waiting.splice(0)) fail(item, new Problem("stopped"));
+  tell("count");
+}
+
+export function clear() {
+  stop();
+  for (const item of items.splice(0)) letGo(item);
+  pictured.length = 0;
+  tell("count");
+}
+
+function pump() {
+  while (sending < AT_ONCE && waiting.length) {
+    const item = waiting.shift();
+    sending += 1;
+    send(item, stopped.signal).finally(() => {
+      sending -= 1;
+      pump();
+      tell("count");
+    });
+  }
+  tell("count");
+}
+
+async function send(item, signal) {
+  let tries = 0;
+  while (!signal.aborted) {
+    try {
+      set(item, "sending");
+      await inspect(item, signal);
+      set(item, item.answer.decision);
+      return;
+    } catch (error) {
+      if (error.name === "AbortError") break;
+      const problem = error instanceof Problem ? error : new Problem("console", 0, String(error));
+      if (problem.kind === "unreachable" || problem.kind === "shutting-down") {
+        if ((tries += 1) > TRIES) return fail(item, problem);
+        set(item, "waiting");
+        await untilBack();
+      } else if (problem.status === 429 || (["device-lost", "out-of-memory"].includes(problem.kind) && (tries += 1) < TRIES)) {
+        set(item, "waiting");
+        await pause(1000 * problem.retryAfter * (0.75 + 0.5 * Math.random())); // not all at the same moment
+      } else {
+        return fail(item, problem);
+      }
+    }
+  }
+  fail(item, new Problem("stopped"));
+}
+
+async function inspect(item, signal) {
+  let body;
+  try {
+    body = await item.file.arrayBuffer();
+  } catch {
+    throw new Problem("file-gone");
+  }
+  const type = TYPES.includes(item.file.type) ? item.file.type : "application/octet-stream";
+  const response = await call(`v1/categories/${encodeURIComponent(item.category)}/inspect?localize=${item.localize}`, {
+    method: "POST",
+    body,
+    headers: { "Content-Type": type },
+    signal,
+  });
+  const { localization, ...answer } = await response.json();
+  Object.assign(item, { answer, localization, time: new Date(), requestId: response.headers.get("X-Request-ID") });
+}
+
+function fail(item, problem) {
+  Object.assign(item, { problem, requestId: problem.requestId, time: new Date() });
+  set(item, "failed");
+}
+
+function set(item, state) {
+  item.state = state;
+  if (item.answer && item.file) pictured.push(item);
+  if (pictured.length > KEPT.pictures) Object.assign(pictured.shift(), { file: null, localization: null });
+  tell("change", item);
+}
+
+function letGo(item) {
+  tell("drop", item);
+  item.file = item.localization = null;
+}
+
+/** Everything that is known of the session's images, RFC 4180. */
+export function csv(listed) {
+  const head = ["file", "category", "time", "score", "threshold", "decision", "model_version", "request_id", "error"];
+  const rows = listed.map((item) => [
+    item.name,
+    item.category,
+    item.time.toISOString(),
+    item.answer?.score,
+    item.answer?.threshold,
+    item.answer?.decision,
+    item.answer?.model_version,
+    item.requestId,
+    item.problem ? [item.problem.kind, item.problem.detail].filter(Boolean).join(": ") : "",
+  ]);
+  return [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+function cell(value) {
+  if (value == null) return "";
+  let text = String(value);
+  if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`; // or a spreadsheet takes it for a formula
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
