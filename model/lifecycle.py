@@ -1,5 +1,6 @@
 """A category's life: train it, calibrate it, evaluate it. What the command line does, without the printing."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from model.calibration import Youden, check_quantile, normal_quantile, youden
 from model.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.detector import BEST_BATCH, Detector
 from model.pair import (
+    LOSS_CURVE,
+    LOSSES,
     Architecture,
     Calibration,
     Card,
@@ -33,6 +36,7 @@ from model.pair import (
     read_card,
     read_encoded_student,
     read_seen,
+    read_traces,
     write_pair,
 )
 from model.score import TermWeights
@@ -160,6 +164,8 @@ def train_category(
 ) -> tuple[Card, list[float]]:
     """Trains a pair on normal images and writes it, with a first threshold from a held-out fifth of them.
 
+    The mean loss of each epoch is written beside it, as numbers and as a curve.
+
     Args:
         category: its name.
         samples: normal images.
@@ -242,9 +248,19 @@ def train_category(
         training=tuple(images.digests[index] for index in sorted(training)),
         held_out=tuple(images.digests[index] for index in sorted(held_out)),
     )
-    write_pair(weights, card, encoded, seen, replace=replace)
+    write_pair(weights, card, encoded, seen, _loss_traces(card, losses), replace=replace)
     checkpoint.unlink(missing_ok=True)
     return card, losses
+
+
+def _loss_traces(card: Card, losses: list[float]) -> dict[str, bytes]:
+    from model import figures  # matplotlib takes a second to load, which only those who draw should wait for
+
+    numbers = {"category": card.category, "model_version": card.model_version, "mean_loss_by_epoch": losses}
+    return {
+        LOSSES: (json.dumps(numbers, indent=1) + "\n").encode(),
+        LOSS_CURVE: figures.png(figures.loss_curve(losses, f"{card.category} {card.model_version}")),
+    }
 
 
 def load_detector(
@@ -313,8 +329,37 @@ def calibrate_category(
         calibration = _normal_calibration(normal_scores, quantile)
     encoded = read_encoded_student(weights / category, card)
     card = card.model_copy(update={"calibration": calibration})
-    write_pair(weights, card, encoded, seen.model_copy(update={"calibration": tuple(used)}), replace=True)
+    seen = seen.model_copy(update={"calibration": tuple(used)})
+    write_pair(weights, card, encoded, seen, read_traces(weights / category), replace=True)
     return card, unreadable
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A category's scores on a test set.
+
+    Attributes:
+        card: of its pair.
+        detector: its pair.
+        good: the normal images.
+        bad: the anomalous ones.
+        normal_scores: float32 ``[N]``, in the order of ``good``.
+        anomalous_scores: float32 ``[M]``, in the order of ``bad``.
+        left_out_seen: images left out because training or calibration had seen them.
+    """
+
+    card: Card
+    detector: Detector
+    good: LoadedImages
+    bad: LoadedImages
+    normal_scores: np.ndarray
+    anomalous_scores: np.ndarray
+    left_out_seen: int
+
+    def of_defect(self) -> dict[str, np.ndarray]:
+        """The scores of each kind of defect, by its name in alphabetical order."""
+        defects = np.array([sample.defect or "" for sample in self.bad.samples])
+        return {str(defect): self.anomalous_scores[defects == defect] for defect in np.unique(defects)}
 
 
 def evaluate_category(
@@ -330,6 +375,38 @@ def evaluate_category(
     skip_unreadable: bool = False,
 ) -> Evaluation:
     """Judges a category on images it has not seen. Pixel measures are taken on a 256x256 grid.
+
+    Raises:
+        PairError, TeacherError, DatasetError: see `judge_category` and `measure_judged`.
+    """
+    return measure_judged(
+        judge_category(
+            weights,
+            teachers,
+            category,
+            normal,
+            anomalous,
+            seen_policy=seen_policy,
+            device=device,
+            precision=precision,
+            skip_unreadable=skip_unreadable,
+        )
+    )
+
+
+def judge_category(
+    weights: Path,
+    teachers: Path,
+    category: str,
+    normal: Sequence[Sample],
+    anomalous: Sequence[Sample],
+    *,
+    seen_policy: SeenPolicy = SeenPolicy.REFUSE,
+    device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
+    skip_unreadable: bool = False,
+) -> Judged:
+    """Scores images that a category has not seen.
 
     Raises:
         PairError, TeacherError: see `load_detector`.
@@ -359,15 +436,20 @@ def evaluate_category(
             f"{len(bad.digests)}" + (f" besides the {left_out} that were seen" if left_out else "")
         )
     normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
-    threshold = card.calibration.threshold
-    by_defect: dict[str, float] = {}
-    for defect in sorted({sample.defect or "" for sample in bad.samples}):
-        of_defect = [index for index, sample in enumerate(bad.samples) if (sample.defect or "") == defect]
-        by_defect[defect] = measures.auroc(normal_scores, anomalous_scores[of_defect])
+    return Judged(card, detector, good, bad, normal_scores, anomalous_scores, left_out)
+
+
+def measure_judged(judged: Judged) -> Evaluation:
+    """All measures of a test set's scores, and of its maps where there are masks.
+
+    Raises:
+        DatasetError: if a mask cannot be read, or none marks a pixel.
+    """
+    card, good, bad, threshold = judged.card, judged.good, judged.bad, judged.card.calibration.threshold
     masked = [index for index, sample in enumerate(bad.samples) if sample.mask is not None]
     pixel_auroc = aupro = None
     if masked:
-        maps = _on_grid(maps_of(detector, np.concatenate((good.pixels, bad.pixels[masked]))))
+        maps = _on_grid(maps_of(judged.detector, np.concatenate((good.pixels, bad.pixels[masked]))))
         masks = np.zeros(maps.shape, dtype=bool)
         for row, index in enumerate(masked, start=len(good.samples)):
             mask = bad.samples[index].mask
@@ -377,16 +459,18 @@ def evaluate_category(
             raise DatasetError("none of the masks marks a pixel")
         pixel_auroc, aupro = measures.pixel_auroc(maps, masks), measures.aupro(maps, masks)
     return Evaluation(
-        category=category,
+        category=card.category,
         model_version=card.model_version,
         calibration=card.calibration.method,
         threshold=threshold,
-        normal_images=len(normal_scores),
-        anomalous_images=len(anomalous_scores),
-        left_out_seen=left_out,
+        normal_images=len(judged.normal_scores),
+        anomalous_images=len(judged.anomalous_scores),
+        left_out_seen=judged.left_out_seen,
         unreadable=good.unreadable + bad.unreadable,
-        image=measures.measure(normal_scores, anomalous_scores, threshold),
-        auroc_by_defect=by_defect,
+        image=measures.measure(judged.normal_scores, judged.anomalous_scores, threshold),
+        auroc_by_defect={
+            defect: measures.auroc(judged.normal_scores, scores) for defect, scores in judged.of_defect().items()
+        },
         pixel_images=len(masked),
         pixel_auroc=pixel_auroc,
         aupro=aupro,

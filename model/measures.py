@@ -10,6 +10,8 @@ from scipy.stats import bootstrap, mannwhitneyu
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 
 AUPRO_FALSE_POSITIVE_LIMIT = 0.3
+RESAMPLES = 2000
+CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
@@ -18,6 +20,23 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class RocBand:
+    """A ROC curve on an even grid with its pointwise 95 % bootstrap interval.
+
+    Attributes:
+        false_alarm_rates: the grid, rising from 0 to 1, ``[K]``.
+        detection_rates: the largest one that costs no more false alarms than that, ``[K]``.
+        low: lower end of the interval of each detection rate, ``[K]``.
+        high: upper end.
+    """
+
+    false_alarm_rates: np.ndarray
+    detection_rates: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -63,16 +82,7 @@ def measure(normal: np.ndarray, anomalous: np.ndarray, threshold: float, *, seed
         raise ValueError(f"need normal and anomalous images, got {len(normal)} and {len(anomalous)}")
 
     def estimate(statistic: Callable[[np.ndarray, np.ndarray], float]) -> Estimate:
-        resampled = bootstrap(
-            (normal, anomalous),
-            statistic,
-            n_resamples=2000,
-            vectorized=False,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-        low, high = resampled.confidence_interval
-        return Estimate(statistic(normal, anomalous), float(low), float(high))
+        return _estimate(statistic, normal, anomalous, seed)
 
     return Measures(
         auroc=estimate(auroc),
@@ -80,6 +90,54 @@ def measure(normal: np.ndarray, anomalous: np.ndarray, threshold: float, *, seed
         miss_rate=estimate(lambda _, bad: miss_rate(bad, threshold)),
         g_mean=estimate(lambda good, bad: g_mean(good, bad, threshold)),
     )
+
+
+def auroc_estimate(normal: np.ndarray, anomalous: np.ndarray, *, seed: int = 0) -> Estimate:
+    """`auroc` with its interval, made as in `measure`. Each group needs two scores at least."""
+    return _estimate(auroc, normal, anomalous, seed)
+
+
+def _estimate(
+    statistic: Callable[[np.ndarray, np.ndarray], float], normal: np.ndarray, anomalous: np.ndarray, seed: int
+) -> Estimate:
+    resampled = bootstrap(
+        (normal, anomalous),
+        statistic,
+        n_resamples=RESAMPLES,
+        vectorized=False,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = resampled.confidence_interval
+    return Estimate(statistic(normal, anomalous), float(low), float(high))
+
+
+def roc_band(normal: np.ndarray, anomalous: np.ndarray, *, points: int = 101, seed: int = 0) -> RocBand:
+    """The ROC curve of scores ``[N]`` and ``[M]``, and where 95 % of its resamples lie at each false-alarm rate.
+
+    Resampled as in `measure`. The band is pointwise: it holds for one false-alarm rate at a time, and a whole curve
+    leaves it more often than one time in twenty.
+    """
+    rng = np.random.default_rng(seed)
+    grid = np.linspace(0, 1, points)
+    curves = [
+        _detection_rates(rng.choice(normal, len(normal)), rng.choice(anomalous, len(anomalous)), grid)
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(curves, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2), axis=0)
+    return RocBand(grid, _detection_rates(normal, anomalous, grid), low, high)
+
+
+def _detection_rates(normal: np.ndarray, anomalous: np.ndarray, false_alarm_rates: np.ndarray) -> np.ndarray:
+    """The largest detection rate that costs no more than each of these false-alarm rates."""
+    falling = np.append(np.sort(np.float64(normal))[::-1], -np.inf)
+    # So many normal scores may be rejected, and the threshold lies just above the next one. The tiny number is for
+    # 0.29 * 100, which is 28.999999999999996.
+    allowed = np.floor(false_alarm_rates * len(normal) + 1e-9).astype(int)
+    rejected = len(anomalous) - np.searchsorted(np.sort(np.float64(anomalous)), falling[allowed], side="right")
+    rates: np.ndarray = rejected / len(anomalous)
+    return rates
 
 
 def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:

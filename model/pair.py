@@ -4,8 +4,10 @@ import hashlib
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import torch
@@ -22,6 +24,10 @@ SCHEMA_VERSION = 1
 CARD = "card.json"
 STUDENT = "student.safetensors"
 SEEN = "images.json"
+LOSSES = "losses.json"
+LOSS_CURVE = "losses.png"
+TRACES = (LOSSES, LOSS_CURVE)
+"""What training leaves for people to look at; a pair is whole without it, and nothing but the eye reads it."""
 PREVIOUS = ".previous"
 """Folder in the weights folder that keeps the version of each category that was replaced last."""
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -251,7 +257,20 @@ def read_seen(folder: Path) -> SeenImages:
         raise PairError(f"{folder / SEEN} is damaged: {error.errors()[0]['msg']}") from None
 
 
-def write_pair(weights: Path, card: Card, student: bytes, seen: SeenImages, *, replace: bool = False) -> Path:
+def read_traces(folder: Path) -> dict[str, bytes]:
+    """The files of `TRACES` that a pair has, by name."""
+    return {name: (folder / name).read_bytes() for name in TRACES if (folder / name).is_file()}
+
+
+def write_pair(
+    weights: Path,
+    card: Card,
+    student: bytes,
+    seen: SeenImages,
+    traces: Mapping[str, bytes] = MappingProxyType({}),
+    *,
+    replace: bool = False,
+) -> Path:
     """Writes a pair into the weights folder: first beside its place, then moved there in one step.
 
     The version that it replaces is kept, see `roll_back`; the one that was kept before goes.
@@ -261,6 +280,7 @@ def write_pair(weights: Path, card: Card, student: bytes, seen: SeenImages, *, r
         card: the passport; its hash must be that of ``student``.
         student: from `encode_student`.
         seen: the images it has seen.
+        traces: the content of files to lie beside, by name; see `TRACES`.
         replace: put it in the place of an existing pair of that category.
 
     Returns:
@@ -278,6 +298,8 @@ def write_pair(weights: Path, card: Card, student: bytes, seen: SeenImages, *, r
         new = Path(temporary, "new")
         new.mkdir()
         (new / STUDENT).write_bytes(student)
+        for name, content in traces.items():
+            (new / name).write_bytes(content)
         (new / SEEN).write_text(seen.model_dump_json(indent=1) + "\n")
         (new / CARD).write_text(card.model_dump_json(indent=2) + "\n")
         if place.exists():

@@ -18,15 +18,16 @@ from tqdm import tqdm
 from model import datasets, pretraining
 from model.calibration import CalibrationError
 from model.datasets import DatasetError, LoadedImages, Sample
-from model.images import ImageError
+from model.images import ImageError, preprocess, read_image
 from model.lifecycle import (
     NORMAL_QUANTILE,
     Evaluation,
     SeenPolicy,
     calibrate_category,
     check_trainable,
-    evaluate_category,
+    judge_category,
     load_detector,
+    measure_judged,
     train_category,
 )
 from model.pair import PairError, read_card, roll_back
@@ -361,6 +362,9 @@ def evaluate(
     ] = SeenPolicy.REFUSE,
     skip_unreadable: SkipUnreadable = False,
     json_output: JsonOutput = False,
+    report: Annotated[
+        Path | None, typer.Option(help="New folder for a page with figures, the figures, and the numbers as JSON.")
+    ] = None,
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
@@ -371,7 +375,11 @@ def evaluate(
         good, bad = _by_label(_judged_samples(data, normal, anomalous, masks, pattern))
         if not good or not bad:
             raise UsageError("evaluation needs normal and anomalous images")
-        found = evaluate_category(
+        if report is not None:
+            from model.report import new_folder, write_report  # brings matplotlib, which only this should wait for
+
+            new_folder(report)
+        judged = judge_category(
             settings.weights,
             settings.teachers_folder,
             category,
@@ -382,6 +390,9 @@ def evaluate(
             precision=settings.dtype,
             skip_unreadable=skip_unreadable,
         )
+        found = measure_judged(judged)
+        if report is not None:
+            typer.echo(f"report: {write_report(report, judged, found)}", err=True)
     _report_unreadable(found.unreadable)
     typer.echo(json.dumps(found.as_dict(), indent=2) if json_output else _evaluation_table(found))
 
@@ -427,8 +438,7 @@ def inspect(
         card, detector = load_detector(settings.weights, settings.teachers_folder, category, *device_and_precision)
         ready = Ready(card, detector.teacher, lambda: detector)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-        # Pictures keep the images' folders below the one they share, so that no two have one name.
-        shared = Path(os.path.commonpath([path.absolute().parent for path in images]))
+        places = _overlay_places(overlay, images) if overlay is not None else {}
         for path in images:
             try:
                 found, picture = inspect_offline(
@@ -439,10 +449,9 @@ def inspect(
                 reason = error.strerror if isinstance(error, OSError) else error
                 typer.echo(f"error: {path}: {reason}", err=True)
                 continue
-            if overlay is not None and picture is not None:
-                place = overlay / path.absolute().parent.relative_to(shared) / f"{path.name}.overlay.png"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(picture)
+            if picture is not None:
+                places[path].parent.mkdir(parents=True, exist_ok=True)
+                places[path].write_bytes(picture)
             if json_output:
                 answers.append({"path": str(path), **found.model_dump(mode="json")})
             else:
@@ -453,9 +462,56 @@ def inspect(
         raise typer.Exit(1)
 
 
+def _overlay_places(folder: Path, images: list[Path]) -> dict[Path, Path]:
+    """Where to write the picture of each image: in its folder below the one that all share, so that no two collide."""
+    shared = Path(os.path.commonpath([path.absolute().parent for path in images]))
+    places = {path: folder / path.absolute().parent.relative_to(shared) / f"{path.name}.overlay.png" for path in images}
+    given = {path.resolve() for path in images}
+    for path, place in places.items():
+        if place.resolve() in given:
+            raise UsageError(f"the overlay of {path} would take the place of {place}, which is to be inspected itself")
+    folder.mkdir(parents=True, exist_ok=True)
+    return places
+
+
 def _inspection_line(path: Path, found: Inspection) -> str:
     regions = f"  {len(found.localization.regions)} regions" if found.localization else ""
     return f"{found.decision:<10}{found.score:.6g} (threshold {found.threshold:.6g})  {path}{regions}"
+
+
+@app.command()
+def features(
+    category: Category,
+    image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="New PNG file; else NAME.features.png in this folder.")] = None,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Draw what student and teacher make of an image at each distillation layer, and where they differ."""
+    with _errors_in_plain_words():
+        settings = _settings(weights=weights, teachers=teachers, device=device)
+        place = output or Path(f"{image.name}.features.png")
+        if place.suffix.lower() != ".png":
+            raise UsageError(f"{place} should end in .png")
+        if place.exists():
+            raise UsageError(f"{place} exists; name another file with --output")
+        from model import features, figures  # brings matplotlib, which only this should wait for
+
+        used_device = _device(settings.device)
+        card, detector = load_detector(
+            settings.weights, settings.teachers_folder, category, used_device, settings.dtype
+        )
+        pixels = preprocess(read_image(image), card.image_size)
+        score, threshold = float(detector(pixels[None]).scores[0]), card.calibration.threshold
+        title = (
+            f"{category} {card.model_version}, {image.name}: score {score:.3g}, threshold {threshold:.3g}, "
+            f"{'anomalous' if score >= threshold else 'normal'}"
+        )
+        picture = figures.png(figures.features(pixels, features.layers_of(detector, pixels), title))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(picture)
+    typer.echo(str(place))
 
 
 @app.command()
