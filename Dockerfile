@@ -32,7 +32,8 @@ RUN pip install --no-deps --editable .
 ENV INSPECT_HOST=0.0.0.0 \
     INSPECT_PORT=8000 \
     INSPECT_WEIGHTS=/weights \
-    INSPECT_TEACHERS=/opt/eca-inspect/teachers
+    INSPECT_TEACHERS=/opt/eca-inspect/teachers \
+    MPLCONFIGDIR=/tmp/matplotlib
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-c", \

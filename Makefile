@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: serve test lint audit format setup builtin clean
+.PHONY: serve test lint audit format setup builtin pictures clean
 
 serve: setup
 	@echo
@@ -32,9 +32,13 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Makes again what is built in: the category, its samples, the README's picture and the API's examples.
+# Makes again what is built in: the category, its samples, the pages' pictures and the API's examples.
 builtin: setup
 	$(BIN)/python -m benchmarks.builtin
+
+# The pages' pictures alone, with the category that is there.
+pictures: setup
+	$(BIN)/python -m benchmarks.pictures
 
 setup: $(READY)
 

@@ -1,6 +1,6 @@
 """Makes what is built in, from nothing but this repository's code, and measures it on images with unseen seeds.
 
-Run `make builtin`. It writes the category into weights/, sample images into samples/, the README's picture into
+Run `make builtin`. It writes the category into weights/, sample images into samples/, the pages' pictures into
 docs/images/, the API documentation's examples into service/examples/, and the figures into benchmarks/results/.
 """
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-import cv2
 import httpx
 import numpy as np
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from benchmarks.pictures import CATEGORY, ROOT, TEST_SEED, WEIGHTS, make_pictures
 from benchmarks.record import machine_and_commit
 from model.datasets import mvtec_test
 from model.lifecycle import evaluate_category
@@ -30,11 +30,8 @@ from service.engine import MAX_RESTARTS, Engine
 from service.keys import Role, create_key
 from service.settings import Settings
 
-ROOT = Path(__file__).parent.parent
-WEIGHTS = ROOT / "weights"
-CATEGORY = "machined-plate"
 EPOCHS = 60
-TRAINING_SEED, TEST_SEED = 1, 2
+TRAINING_SEED = 1
 
 
 def eca_inspect(*arguments: str) -> None:
@@ -75,30 +72,6 @@ def make_samples(folder: Path) -> list[Path]:
         Image.fromarray(sample_image(name)).save(path)
         paths.append(path)
     return paths
-
-
-def make_picture(client: httpx.Client, samples: list[Path], path: Path) -> None:
-    """A row of samples above the row of what the server answers for them, with its verdicts."""
-    font = ImageFont.load_default(size=15)
-    side, gap, caption = 256, 4, 48
-    step = side + gap
-    sheet = Image.new("RGB", (step * len(samples) - gap, 2 * step + caption), "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, sample in enumerate(samples):
-        response = client.post(
-            f"/v1/categories/{CATEGORY}/inspect", content=sample.read_bytes(),
-            headers={"Content-Type": "image/png", "Accept": "image/png"},
-        )  # fmt: skip
-        overlay = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
-        sheet.paste(Image.open(sample), (column * step, 0))
-        sheet.paste(Image.fromarray(cv2.cvtColor(overlay, cv2.COLOR_BGR2RGB)), (column * step, step))
-        headers = response.headers
-        verdict = f"{sample.stem}: {headers['x-anomaly-decision']}"
-        scores = f"score {float(headers['x-anomaly-score']):.3g}, threshold {float(headers['x-anomaly-threshold']):.3g}"
-        draw.text((column * step + 6, 2 * step), verdict, "black", font)
-        draw.text((column * step + 6, 2 * step + 20), scores, "black", font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, quality=88, optimize=True)
 
 
 def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> None:
@@ -196,9 +169,9 @@ def main() -> None:
     print(json.dumps(results, indent=2))
     samples = make_samples(ROOT / "samples")
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
-        make_picture(client, samples, ROOT / "docs" / "images" / "result.jpg")
         record_examples(client, samples, ROOT / "service" / "examples")
     record_problems(samples[0], ROOT / "service" / "examples")
+    make_pictures(build / "test", samples)
 
 
 if __name__ == "__main__":

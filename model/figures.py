@@ -17,14 +17,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
-from model.measures import Estimate, RocBand
+from model.measures import RESAMPLES, Estimate, RocBand
 
 NORMAL, ANOMALOUS, INK = "#0072b2", "#d55e00", "#333333"
 """Blue and vermilion of Okabe and Ito, which the colour-blind tell apart too; and the colour of lines."""
 
 DOTS_PER_INCH = 110
 HISTOGRAM_BINS = 40
-LOGARITHMIC_FROM = 20
+LOGARITHMIC_FROM = 10
 """Scores whose largest is so many times the smallest are shown on a logarithmic scale."""
 HOTTEST = 4
 """Upper end of the heat maps' scale, in multiples of what normal parts show."""
@@ -109,14 +109,15 @@ def loss_curve(losses: Sequence[float], title: str) -> Figure:
         axes = figure.add_subplot()
         epochs = np.arange(1, len(losses) + 1)
         axes.plot(epochs, losses, color=NORMAL, marker="o" if len(losses) < 30 else "", markersize=3)
-        axes.set(title=title, xlabel="epoch", ylabel="mean loss an image")
+        axes.set(
+            title=f"{title}: loss {losses[-1]:.3g} after {len(losses)} epochs",
+            xlabel="epoch",
+            ylabel="mean loss an image",
+        )
         if min(losses) > 0:
             axes.set_yscale("log")
             _plain_ticks(axes.yaxis)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.annotate(
-            f"{losses[-1]:.3g}", (epochs[-1], losses[-1]), (0, 8), textcoords="offset points", ha="right", va="bottom"
-        )
     return figure
 
 
@@ -135,7 +136,7 @@ def roc(band: RocBand, auroc: Estimate, false_alarm_rate: float, miss_rate: floa
         axes.plot((0, 1), (0, 1), color="#999999", linewidth=1, linestyle=":", label="by chance")
         axes.fill_between(
             band.false_alarm_rates, band.low, band.high, step="post", color=NORMAL, alpha=0.2, linewidth=0,
-            label="95 % of 2000 resamples, pointwise",
+            label=f"95 % of {RESAMPLES} resamples, pointwise",
         )  # fmt: skip
         axes.step(
             np.r_[0, band.false_alarm_rates], np.r_[0, band.detection_rates], where="post", color=NORMAL, clip_on=False,
@@ -151,7 +152,7 @@ def roc(band: RocBand, auroc: Estimate, false_alarm_rate: float, miss_rate: floa
         )  # fmt: skip
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1))
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", frameon=True, framealpha=1, edgecolor="none")
     return figure
 
 
@@ -162,18 +163,15 @@ def histograms(groups: Mapping[str, np.ndarray], threshold: float) -> Figure:
         groups: scores by the name of their group; the first is the normal one.
         threshold: in score units.
     """
-    everything = np.concatenate([*groups.values(), [threshold]]).astype(np.float64)
-    smallest, largest = everything.min(), everything.max()
-    logarithmic = smallest > 0 and largest >= LOGARITHMIC_FROM * smallest
-    pad = 1.05 if smallest > 0 else 1.0
-    ends = (smallest / pad, largest * 1.05 or 1.0)
-    edges = np.geomspace(*ends, HISTOGRAM_BINS + 1) if logarithmic else np.linspace(*ends, HISTOGRAM_BINS + 1)
+    scores = np.concatenate([*groups.values(), [threshold]]).astype(np.float64)
+    logarithmic = bool(0 < scores.min() <= scores.max() / LOGARITHMIC_FROM)
+    edges = np.exp(_edges(np.log(scores), np.log(threshold))) if logarithmic else _edges(scores, threshold)
     with _our_style():
         figure = _figure(7.5, 0.9 + 0.85 * len(groups))
         rows = figure.subplots(len(groups), sharex=True, squeeze=False)[:, 0]
         for index, (axes, (name, scores)) in enumerate(zip(rows, groups.items(), strict=True)):
             colour = NORMAL if index == 0 else ANOMALOUS
-            axes.hist(scores, edges.tolist(), color=colour)
+            axes.hist(np.float64(scores), edges.tolist(), color=colour)
             axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--")
             rejected = int(np.sum(np.float64(scores) >= threshold))
             axes.set_ylabel(
@@ -189,9 +187,18 @@ def histograms(groups: Mapping[str, np.ndarray], threshold: float) -> Figure:
         if logarithmic:
             rows[-1].set_xscale("log")
             _plain_ticks(rows[-1].xaxis)
-        rows[-1].set(xlabel="score" + (", logarithmic" if logarithmic else ""), xlim=ends)
+        rows[-1].set(xlabel="score" + (", logarithmic" if logarithmic else ""), xlim=(edges[0], edges[-1]))
         figure.align_ylabels()
     return figure
+
+
+def _edges(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Edges of even bins around all scores, one of which is the threshold, so that no bin lies on both its sides."""
+    width = max(float(np.ptp(scores)) / HISTOGRAM_BINS, 1e-9)
+    first = np.floor((scores.min() - threshold) / width)
+    last = np.floor((scores.max() - threshold) / width) + 1  # beyond the highest, which would else close two bins
+    edges: np.ndarray = threshold + width * np.arange(first, last + 1)
+    return edges
 
 
 def short(name: str, length: int = 24) -> str:
@@ -226,27 +233,32 @@ def defects(estimates: Mapping[str, tuple[float, Estimate | None]], images: Mapp
 
 
 def montage(cases: Sequence[Case]) -> Figure:
-    """Image, anomaly map, mask and ground truth of each case, one above the other."""
-    rows = ("image", "anomaly map", "mask", "ground truth")
+    """Image, anomaly map, mask and, if there is one for any, ground truth of each case, one above the other."""
+    rows = ["image", "anomaly map", "mask"]
+    if any(case.truth is not None for case in cases):
+        rows.append("ground truth")
     with _our_style():
-        figure = _figure(1.35 + 1.6 * len(cases), 0.5 + 1.62 * len(rows))
-        grid = figure.subplots(len(rows), len(cases), squeeze=False)
+        figure = _figure(0.9 + 1.6 * len(cases), 0.5 + 1.62 * len(rows))
+        places = figure.add_gridspec(len(rows), len(cases) + 1, width_ratios=(*[1] * len(cases), 0.07))
+        grid = places[:, :-1].subgridspec(len(rows), len(cases)).subplots(squeeze=False)
         for column, case in enumerate(cases):
-            image, heat, mask, truth = (grid[row, column] for row in range(len(rows)))
+            image, heat, mask, *truth = grid[:, column]
             image.imshow(case.image)
             image.set_title(case.title, fontsize=8)
             shown = heat.imshow(case.heat, cmap="inferno", vmin=0, vmax=HOTTEST)
             mask.imshow(case.heat > 1, cmap="gray", vmin=0, vmax=1)
-            if case.truth is None:
-                truth.text(0.5, 0.5, "not given", ha="center", va="center", color="#777777", transform=truth.transAxes)
-            else:
-                truth.imshow(case.truth, cmap="gray", vmin=0, vmax=1)
+            for axes in truth:
+                if case.truth is None:
+                    axes.text(0.5, 0.5, "not given", ha="center", va="center", transform=axes.transAxes)
+                    axes.set_box_aspect(1)
+                else:
+                    axes.imshow(case.truth, cmap="gray", vmin=0, vmax=1)
         for axes in grid.flat:
             _bare(axes)
         for row, name in enumerate(rows):
             grid[row, 0].set_ylabel(name)
-        bar = figure.colorbar(shown, ax=grid[1, :].tolist(), fraction=0.05, pad=0.01, extend="max", ticks=range(5))
-        bar.ax.set_ylabel("times normal")
+        scale = figure.add_subplot(places[rows.index("anomaly map"), -1])
+        figure.colorbar(shown, cax=scale, extend="max", ticks=range(HOTTEST + 1), label="times normal")
     return figure
 
 

@@ -129,9 +129,7 @@ def _montage(judged: Judged, picked: Picked) -> list[figures.Case]:
     cases = []
     for number, (case, index, heat) in enumerate(zip(_cases(judged, picked), picked.indices, maps, strict=True), 1):
         sample = images.samples[index]
-        truth = None if picked.anomalous else np.zeros((side, side), dtype=bool)
-        if sample.mask is not None:
-            truth = datasets.read_mask(sample.mask, side)
+        truth = None if sample.mask is None else datasets.read_mask(sample.mask, side)
         title = f"{number}: {figures.short(case['defect'] or 'normal', 16)}\n{case['score']:.3g}, {case['verdict']}"
         cases.append(figures.Case(title, images.pixels[index], heat, truth))
     return cases

@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from model.measures import aupro, auroc, false_alarm_rate, g_mean, measure, miss_rate, pixel_auroc
+from model.measures import (
+    aupro,
+    auroc,
+    auroc_estimate,
+    false_alarm_rate,
+    g_mean,
+    measure,
+    miss_rate,
+    pixel_auroc,
+    roc_band,
+)
 
 
 def test_auroc_is_scikit_learns_with_ties():
@@ -84,3 +94,24 @@ def test_masks_of_one_kind_cannot_be_measured(value: bool):
     for of_pixels in (pixel_auroc, aupro):
         with pytest.raises(ValueError, match="both faulty and faultless"):
             of_pixels(np.zeros((1, 4, 4)), masks)
+
+
+def test_the_roc_band_holds_its_curve_and_has_the_curves_area():
+    rng = np.random.default_rng(0)
+    normal, anomalous = rng.normal(0, 1, 100), rng.normal(1, 1, 80)
+    band = roc_band(normal, anomalous)
+    for rate, detected in zip(band.false_alarm_rates, band.detection_rates, strict=True):
+        thresholds = [*normal, *anomalous, np.inf]
+        allowed = [one for one in thresholds if false_alarm_rate(normal, one) <= rate + 1e-12]
+        assert detected == max(1 - miss_rate(anomalous, one) for one in allowed)
+    assert (band.low <= band.detection_rates).all()
+    assert (band.detection_rates <= band.high).all()
+    assert (band.low < band.high).mean() > 0.5
+    assert (np.diff(band.low) >= 0).all()
+    assert np.mean(band.detection_rates) == pytest.approx(auroc(normal, anomalous), abs=0.02)
+
+
+def test_the_interval_of_one_kind_is_that_of_measure():
+    rng = np.random.default_rng(1)
+    normal, anomalous = rng.normal(0, 1, 30), rng.normal(1, 1, 20)
+    assert auroc_estimate(normal, anomalous) == measure(normal, anomalous, 0.5).auroc

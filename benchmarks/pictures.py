@@ -1,0 +1,103 @@
+"""Makes the pictures of README.md and docs/: what the built-in category says of plates it has never seen.
+
+Run `make pictures`. It writes docs/images/.
+"""
+
+import io
+import shutil
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+from fastapi.testclient import TestClient
+from PIL import Image, ImageDraw, ImageFont
+
+from model import figures, report
+from model.datasets import mvtec_test
+from model.features import layers_of
+from model.images import preprocess, read_image
+from model.lifecycle import judge_category, load_detector, measure_judged
+from model.synthetic import DEFECTS, write_dataset
+from service.app import create_app
+from service.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+WEIGHTS = ROOT / "weights"
+IMAGES = ROOT / "docs" / "images"
+CATEGORY = "machined-plate"
+TEST_SEED = 2
+
+
+def make_picture(client: httpx.Client, samples: list[Path], path: Path) -> None:
+    """A row of samples above the row of what the server answers for them, with its verdicts."""
+    font = ImageFont.load_default(size=15)
+    side, gap, caption = 256, 4, 48
+    step = side + gap
+    sheet = Image.new("RGB", (step * len(samples) - gap, 2 * step + caption), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, sample in enumerate(samples):
+        response = client.post(
+            f"/v1/categories/{CATEGORY}/inspect", content=sample.read_bytes(),
+            headers={"Content-Type": "image/png", "Accept": "image/png"},
+        )  # fmt: skip
+        overlay = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
+        sheet.paste(Image.open(sample), (column * step, 0))
+        sheet.paste(Image.fromarray(cv2.cvtColor(overlay, cv2.COLOR_BGR2RGB)), (column * step, step))
+        headers = response.headers
+        verdict = f"{sample.stem}: {headers['x-anomaly-decision']}"
+        scores = f"score {float(headers['x-anomaly-score']):.3g}, threshold {float(headers['x-anomaly-threshold']):.3g}"
+        draw.text((column * step + 6, 2 * step), verdict, "black", font)
+        draw.text((column * step + 6, 2 * step + 20), scores, "black", font)
+    sheet.save(path, quality=88, optimize=True)
+
+
+def make_report_picture(data: Path, folder: Path, path: Path) -> None:
+    """The hardest faulty plates, from a whole report that stays in the folder."""
+    samples = mvtec_test(data)
+    judged = judge_category(
+        WEIGHTS, WEIGHTS / "teachers", CATEGORY,
+        [one for one in samples if one.defect is None], [one for one in samples if one.defect is not None],
+    )  # fmt: skip
+    shutil.rmtree(folder, ignore_errors=True)
+    report.new_folder(folder)
+    report.write_report(folder, judged, measure_judged(judged))
+    as_jpeg((folder / "worst-anomalous.png").read_bytes(), path)
+
+
+def make_features_picture(sample: Path, path: Path) -> None:
+    """What student and teacher make of one sample."""
+    card, detector = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY)
+    pixels = preprocess(read_image(sample), card.image_size)
+    as_jpeg(figures.png(figures.features(pixels, layers_of(detector, pixels), f"{CATEGORY}, {sample.name}")), path)
+
+
+def as_jpeg(png: bytes, path: Path) -> None:
+    """A drawn figure as a small file for the pages."""
+    Image.open(io.BytesIO(png)).convert("RGB").save(path, quality=88, optimize=True)
+
+
+def make_pictures(data: Path, samples: list[Path]) -> None:
+    """All pictures of the pages.
+
+    Args:
+        data: test images in the MVTec AD layout.
+        samples: one plate of each kind.
+    """
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
+        make_picture(client, samples, IMAGES / "result.jpg")
+    make_report_picture(data, ROOT / "build" / "report", IMAGES / "report.jpg")
+    make_features_picture(next(path for path in samples if path.stem == "scratch"), IMAGES / "features.jpg")
+
+
+def main() -> None:
+    """Makes the pictures with the category and the samples that are there."""
+    data = ROOT / "build" / "pictures"
+    shutil.rmtree(data, ignore_errors=True)
+    write_dataset(data, train=0, test_good=100, test_each=25, seed=TEST_SEED)
+    make_pictures(data, [ROOT / "samples" / f"{name}.png" for name in ("good", *DEFECTS)])
+
+
+if __name__ == "__main__":
+    main()
