@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import httpx
-import numpy as np
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
