@@ -1,4 +1,5 @@
-"""The measurements behind the engine's choices on a CPU: layout, compiler, threads, waiting, mixed batches, bodies.
+"""The measurements behind the engine's choices on a CPU: layout, compiler, threads, waiting, gathering, mixed
+batches, bodies.
 
     python -m benchmarks.choices [--seconds 3]
 
@@ -29,9 +30,13 @@ from torch.utils import mkldnn
 from benchmarks.ceiling import best_seconds
 from benchmarks.pairs import jpeg, photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
-from model.detector import Detector, detect
+from model.detector import BEST_BATCH, Detector, detect
+from model.images import decode_image, preprocess
 from model.vgg import Student, Teacher, fold_batch_norm
+from service import engine as engine_module
 from service.bodies import FIELD, read_image_body
+from service.engine import Engine, Job
+from service.schemas import Localize
 
 LAYOUT = torch.channels_last
 WAITING = {
@@ -142,6 +147,45 @@ def _median(seconds: float) -> float:
     return round(1000 * float(np.median(times[3:])), 1)
 
 
+def gathering(seconds: float) -> dict[str, dict[str, float]]:
+    """Images a second of clients that decode a JPEG of 512x512 after each answer; the device waits for them, or not."""
+    script = f"import json; from benchmarks.choices import _gathering; print(json.dumps(_gathering({seconds})))"
+    environment = os.environ | WAITING["GOMP_SPINCOUNT=1000"]
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, dict[str, float]] = json.loads(done.stdout)
+    return found
+
+
+def _gathering(seconds: float) -> dict[str, dict[str, float]]:
+    engine = Engine(max_admitted=64, max_batch=BEST_BATCH["cpu"])
+    detector = engine.call(lambda: Detector(seeded_teacher(), Student())).result()
+    photograph = jpeg(512)
+    share = engine_module.GATHERING_SHARE
+    found: dict[str, dict[str, float]] = {}
+    for clients in (1, 2, 4, 8, 16):
+        found[f"{clients} clients"] = row = {}
+        for name, value in (("waits", share), ("does not wait", 0.0)):
+            engine_module.GATHERING_SHARE = value
+            answered = [0] * clients
+            until = time.perf_counter() + 3 * seconds
+
+            def client(index: int, answered: list[int] = answered, until: float = until) -> None:
+                while time.perf_counter() < until:
+                    pixels = preprocess(decode_image(photograph), 128)
+                    engine.submit(Job(pixels, detector.teacher, lambda: detector, 0.0, Localize.NEVER)).result()
+                    answered[index] += 1
+
+            threads = [threading.Thread(target=client, args=(index,)) for index in range(clients)]
+            started = time.perf_counter()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            row[name] = round(sum(answered) / (time.perf_counter() - started), 2)
+    engine.close()
+    return found
+
+
 def bodies(seconds: float) -> dict[str, float]:
     """Receiving a photograph of 1024x1024 pixels in pieces of 64 KiB, ms."""
     image = jpeg(1024)
@@ -192,7 +236,7 @@ def main() -> None:
         "command": f"python -m benchmarks.choices --seconds {arguments.seconds:g}",
         **machine_and_commit(),
     }
-    for group in (waiting, layouts, mixed, threads, localization, bodies):
+    for group in (waiting, gathering, layouts, mixed, threads, localization, bodies):
         results[group.__name__] = {"what": (group.__doc__ or "").strip(), **group(arguments.seconds)}
         print(json.dumps({group.__name__: results[group.__name__]}), flush=True)
     (Path(__file__).parent / "results" / "choices.json").write_text(json.dumps(results, indent=2) + "\n")
