@@ -15,7 +15,7 @@ from model.images import MAX_PIXELS, PILLOW_MAX_PIXELS
 class Settings(BaseSettings):
     """Settings of the service. Each field is the environment variable ``INSPECT_`` plus its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="INSPECT_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="INSPECT_", env_ignore_empty=True, allow_inf_nan=False)
 
     weights: Path = Path("weights")
     """Folder with one sub-folder for each category."""

@@ -37,6 +37,7 @@ def test_the_environment_overrides(monkeypatch: pytest.MonkeyPatch):
     [
         ("INSPECT_PORT", "70000"),
         ("INSPECT_DEADLINE_SECONDS", "0"),
+        ("INSPECT_DEADLINE_SECONDS", "inf"),
         ("INSPECT_QUEUE_SIZE", "many"),
         ("INSPECT_LOG_LEVEL", "loud"),
         ("INSPECT_MAX_BATCH_IMAGES", "257"),
