@@ -76,10 +76,11 @@ FAULTS: dict[str, tuple[float, set[str]]] = {
     "memory-0 5": (0, {"503 out-of-memory"}),
     "stall-4.5 1": (4.5, {"503 device-lost", "504 deadline-passed"}),
     "fail 3": (0, {"500 internal-error"}),
-    "stall-1.5 5": (1.5, {"504 deadline-passed"}),
+    "stall-1 8": (2, {"504 deadline-passed"}),
 }
-"""Orders to the device: how long the last piece of work takes from then on, and what requests may be answered."""
-PROBE_FAILURES = {"503 device-busy", "503 device-lost", "503 not-alive"}
+"""Orders to the device: how long what it works on then may still take, and what requests may be answered. A batch is
+up to two pieces of work, the scores and the maps."""
+PROBE_FAILURES = {"503 device-busy", "503 not-alive"}
 LOSSES = ("die 1", "stall-4.5 1")
 """After these the server replaces its device thread: twice in each round, and four in a minute would be too many."""
 PAUSE_SECONDS = 7.0
