@@ -451,8 +451,8 @@ async def bad_inputs(site: Site) -> None:
         ("odd category", name("%f0%9f%94%a5"), "404 unknown-category", {"content": image}),
         ("odd category", name("..%2f..%2fetc%2fpasswd"), "404 not-found", {"content": image}),
         ("odd category", name("x" * 5000), "404 unknown-category", {"content": image}),
-        ("unknown path", "/v2/nothing", "404 not-found", {}),
-        ("wrong method", url, "405 method-not-allowed", {"method": "PUT"}),
+        ("unknown path", "/v2/nothing", "404 not-found", {"method": "GET"}),
+        ("wrong method", url, "405 method-not-allowed", {"method": "GET"}),
         ("no key", url, "401 unauthenticated", {"content": image, "headers": {"Authorization": ""}}),
         ("wrong key", url, "401 unauthenticated", {"content": image, "headers": {"Authorization": "Bearer x"}}),
         ("key of a lesser role", path_of(CATEGORY, "reload"), "403 forbidden", {}),
@@ -574,13 +574,11 @@ def resources(pid: int) -> tuple[float, int, int]:
     return int(found["VmRSS"]) / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir())), int(found["Threads"])
 
 
-def course(seconds: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """The slope of a straight line through values, an hour, and the medians of their first and last tenths."""
-    tenth = max(1, len(values) // 10)
+def course(seconds: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+    """The slope of a straight line through values, an hour, and the median of each tenth of them."""
     return {
         "slope_per_hour": round(float(np.polyfit(seconds / 3600, values, 1)[0]), 2),
-        "first_tenth": round(float(np.median(values[:tenth])), 2),
-        "last_tenth": round(float(np.median(values[-tenth:])), 2),
+        "tenths": [round(float(np.median(tenth)), 1) for tenth in np.array_split(values, 10)],
     }
 
 
@@ -677,7 +675,7 @@ async def measure(site: Site, minutes: float) -> tuple[dict[str, Any], Metrics, 
     metrics, (_, descriptors_after, threads_after) = await at_rest(site)
     warm = watched["seconds"] > WARM_UP_SHARE * watched["seconds"][-1]
     memory, opened = (course(watched["seconds"][warm], watched[name][warm]) for name in ("memory", "descriptors"))
-    grown = memory["last_tenth"] - memory["first_tenth"]
+    grown = memory["tenths"][-1] - memory["tenths"][0]
     too_much = memory["slope_per_hour"] > MEMORY_LIMITS["mib_per_hour"] and grown > MEMORY_LIMITS["mib"]
     ledger, losses = site.ledger, sum(site.injected[order] for order in LOSSES)
     gauges = {name: metrics[name][""] for name in GAUGES if metrics[name][""]}

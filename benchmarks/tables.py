@@ -241,13 +241,13 @@ def soak() -> str:
         ("faults of the device", ", ".join(f"{count} of `{order}`" for order, count in found["faults"].items())),
         (
             "resident memory after the warm-up, MiB",
-            f"{memory['slope_per_hour']} an hour; median of the first tenth {memory['first_tenth']}, of the last "
-            f"{memory['last_tenth']}",
+            f"{memory['slope_per_hour']} an hour; medians of each tenth {', '.join(map(str, memory['tenths']))}",
         ),
         (
             "open descriptors",
             f"{opened['at_rest_before']} at rest before, {opened['at_rest_after']} after; under load "
-            f"{opened['slope_per_hour']} an hour, {opened['first_tenth']:g} and {opened['last_tenth']:g}",
+            f"{opened['slope_per_hour']} an hour, median of the first tenth {opened['tenths'][0]:g}, of the last "
+            f"{opened['tenths'][-1]:g}",
         ),
         (
             "threads",

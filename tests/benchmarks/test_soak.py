@@ -105,4 +105,6 @@ def test_a_log_that_is_odd():
 
 def test_the_course_of_memory():
     seconds = np.arange(0.0, 3600.0)
-    assert course(seconds, 100 + seconds / 36) == {"slope_per_hour": 100.0, "first_tenth": 104.99, "last_tenth": 194.99}
+    found = course(seconds, 100 + seconds / 36)
+    assert found["slope_per_hour"] == 100.0
+    assert found["tenths"] == [105.0, 115.0, 125.0, 135.0, 145.0, 155.0, 165.0, 175.0, 185.0, 195.0]
