@@ -2,7 +2,7 @@
 
 import { json } from "./api.js";
 import { histogram, roc } from "./charts.js";
-import { $, count, h, percent, record, significant } from "./dom.js";
+import { $, count, h, key, percent, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { warning } from "./inspect.js";
 
@@ -57,17 +57,17 @@ function draw(detail) {
   const blocks = [head];
   if (!youden) blocks.push(h("div", { className: "warning" }, warning()));
   const scores = h("div", { className: "chart", role: "img" });
-  const curve = h("div", { className: "chart", role: "img" });
+  const curve = h("div", { className: "chart curve", role: "img" });
   const trial = thresholds(calibration);
   blocks.push(
     h("section", { className: "panel" },
       h("h3", {}, "Another threshold"),
       h("p", { className: "muted" }, "What it would have cost on the calibration images. This changes nothing on the server; “eca-inspect calibrate” does."),
       trial.control, trial.table, scores,
-      h("p", { className: "small muted key" }, h("span", { className: "swatch good" }), `${count(calibration.normal_images, "normal image")} and `, h("span", { className: "swatch bad" }), `${count(calibration.anomalous_images, "anomalous image")} of the calibration`)),
+      key(["swatch good", `${count(calibration.normal_images, "normal image")} and`], ["swatch bad", `${count(calibration.anomalous_images, "anomalous image")} of the calibration`])),
     youden
       ? h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", { className: "numbers" }, h("strong", {}, significant(calibration.auroc, 4)), h("span", { className: "muted" }, "area under the curve")), curve,
-          h("p", { className: "small muted key" }, h("span", { className: "dot now" }), "threshold in force ", h("span", { className: "dot trial" }), "threshold tried above"))
+          key(["dot", "threshold in force"], ["dot trial", "threshold tried above"]))
       : h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", {}, "There is none: a curve needs photographs of defective parts, and the calibration had none.")),
     h("div", { className: "pair" },
       h("section", { className: "panel" }, h("h3", {}, "Version"), record([

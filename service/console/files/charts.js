@@ -61,12 +61,12 @@ const vertical = (marks) => (plot) => {
     ctx.lineWidth = 2 * ratio;
     ctx.setLineDash(dashed ? [5 * ratio, 4 * ratio] : []);
     ctx.beginPath();
-    ctx.moveTo(x, bbox.top - (4 + 15 * index) * ratio);
+    ctx.moveTo(x, bbox.top - (14 + 15 * index) * ratio);
     ctx.lineTo(x, bbox.top + bbox.height);
     ctx.stroke();
-    const half = ctx.measureText(word).width / 2;
-    ctx.textAlign = "center";
-    ctx.fillText(word, Math.min(Math.max(x, half), ctx.canvas.width - half), bbox.top - (8 + 15 * index) * ratio);
+    const left = x + ctx.measureText(word).width + 5 * ratio > ctx.canvas.width;
+    ctx.textAlign = left ? "right" : "left";
+    ctx.fillText(word, x + (left ? -5 : 5) * ratio, bbox.top - (4 + 15 * index) * ratio);
   });
   ctx.restore();
 };

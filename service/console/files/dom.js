@@ -27,6 +27,9 @@ export const icon = (name) => svg("svg", { class: "icon", "aria-hidden": "true" 
 export const record = (rows) =>
   h("dl", { className: "record" }, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 
+/** A line that explains colours and strokes: [class of the sign, words]. */
+export const key = (...entries) => h("p", { className: "small muted key" }, entries.map(([sign, words]) => h("span", {}, h("i", { className: sign }), words)));
+
 export const significant = (value, digits = 3) =>
   value === 0 ? "0" : Math.abs(value) >= 1e5 || Math.abs(value) < 1e-4 ? value.toExponential(digits - 1) : String(Number(value.toPrecision(digits)));
 

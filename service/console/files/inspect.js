@@ -2,7 +2,7 @@
 
 import { Problem, call, json } from "./api.js";
 import { histogram } from "./charts.js";
-import { $, announce, count, h, icon, milliseconds, record, significant } from "./dom.js";
+import { $, announce, count, h, icon, key, milliseconds, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { showPicture, thumbnail } from "./picture.js";
 import { KEPT, add, again, clear, csv, items, pending, session, stop } from "./session.js";
@@ -177,7 +177,7 @@ async function show(item) {
   if (answer) {
     if (answer.calibration !== "youden") facts.push(h("div", { className: "warning" }, warning()));
     facts.push(
-      h("section", { className: "panel" }, h("h3", {}, "Score"), h("p", { className: "numbers" }, h("strong", {}, significant(answer.score)), h("span", { className: "muted" }, `threshold ${significant(answer.threshold)}`)), chartPlace, h("p", { className: "small muted key" }, "Calibration: ", h("span", { className: "swatch good" }), "normal, ", h("span", { className: "swatch bad" }), "anomalous images")),
+      h("section", { className: "panel" }, h("h3", {}, "Score"), h("p", { className: "numbers" }, h("strong", {}, significant(answer.score)), h("span", { className: "muted" }, `threshold ${significant(answer.threshold)}`)), chartPlace, key(["swatch good", "normal and"], ["swatch bad", "anomalous images of the calibration"])),
     );
     facts.push(regionsPanel(item), timesPanel(answer.timing_ms));
   }
@@ -196,6 +196,7 @@ async function show(item) {
   const picture = showPicture($("stage"), item);
   $("picture-note").textContent = noteOf(item);
   if (answer) await drawScale(chartPlace, item);
+  if (isVerdict(item) && follow && pending() < 2 && $("verdict").getBoundingClientRect().top > 0.6 * innerHeight) $("result").scrollIntoView();
   await picture;
 }
 

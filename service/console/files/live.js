@@ -2,7 +2,7 @@
 
 import { call, pause } from "./api.js";
 import { lines } from "./charts.js";
-import { $, count, h, milliseconds, percent, significant } from "./dom.js";
+import { $, count, h, key, milliseconds, percent, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { growth, parse, quantile, sum } from "./metrics.js";
 
@@ -98,8 +98,7 @@ function decisions(first, metrics) {
   const rows = names.map((category) => {
     const number = (outcome) => growth(first, metrics, IMAGES, outcome ? { category, outcome } : { category });
     const [normal, anomalous] = [number("normal"), number("anomalous")];
-    const bar = h("meter", { min: 0, max: 1, value: normal + anomalous ? anomalous / (normal + anomalous) : 0, "aria-label": `Share of anomalous images of ${category}` });
-    return h("tr", {}, h("th", { scope: "row" }, h("a", { href: `#/categories/${encodeURIComponent(category)}` }, category)), h("td", {}, normal.toLocaleString("en")), h("td", {}, anomalous.toLocaleString("en")), h("td", {}, number() - normal - anomalous), h("td", {}, normal + anomalous ? percent(anomalous / (normal + anomalous)) : "–", " ", bar));
+    return h("tr", {}, h("th", { scope: "row" }, h("a", { href: `#/categories/${encodeURIComponent(category)}` }, category)), h("td", {}, normal.toLocaleString("en")), h("td", {}, anomalous.toLocaleString("en")), h("td", {}, number() - normal - anomalous), h("td", {}, normal + anomalous ? percent(anomalous / (normal + anomalous)) : "–"));
   });
   $("live-decisions").replaceChildren(...rows);
 }
@@ -122,14 +121,13 @@ function build() {
   figures = Object.fromEntries(Object.entries(names).map(([name, title]) => [name, h("div", { className: "panel figure" }, h("dt", {}, title), h("dd", { className: "value" }), h("dd", { className: "small muted" }))]));
   const place = (label) => h("div", { className: "chart", role: "img", "aria-label": label });
   const [throughput, latency, queue] = [place("Images a second over time"), place("p50 and p99 in milliseconds over time"), place("Images in the queue, and batch size, over time")];
-  const key = (...entries) => h("p", { className: "small muted key" }, entries.flatMap(([className, word]) => [h("span", { className: `stroke ${className}` }), word]));
   $("live-body").replaceChildren(
     h("dl", { className: "figures" }, Object.values(figures)),
     h("p", { id: "live-span", className: "small muted" }),
     h("div", { className: "pair" },
       h("section", { className: "panel" }, h("h2", {}, "Images a second"), throughput),
-      h("section", { className: "panel" }, h("h2", {}, "Time for an image"), latency, key(["accent", "p50"], ["warn dashed", "p99"])),
-      h("section", { className: "panel" }, h("h2", {}, "Queue and batch"), queue, key(["accent", "waiting for the device"], ["warn dashed", "batch size"]))),
+      h("section", { className: "panel" }, h("h2", {}, "Time for an image"), latency, key(["stroke", "p50"], ["stroke warn dashed", "p99"])),
+      h("section", { className: "panel" }, h("h2", {}, "Queue and batch"), queue, key(["stroke", "waiting for the device"], ["stroke warn dashed", "batch size"]))),
     h("section", { className: "panel" }, h("h2", {}, "Decisions"),
       h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Decisions of each category" },
         h("table", {}, h("thead", {}, h("tr", {}, ["Category", "Normal", "Anomalous", "Problems", "Share anomalous"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", { id: "live-decisions" })))),
