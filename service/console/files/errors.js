@@ -1,5 +1,6 @@
 // What each kind of problem means for the person in front of the page: what happened, and what to do.
 
+const OTHER_VERSION = "Reload the console; it may be of another version than the server.";
 const SENTENCES = {
   "empty-body": ["The file is empty.", "Take the photograph again, or choose another file."],
   "no-image": ["No image arrived.", "Choose the file again."],
@@ -9,8 +10,8 @@ const SENTENCES = {
   unauthenticated: ["The server asks for a key.", "Enter a key with the button at the top right. Whoever runs the server makes one with “eca-inspect key create”."],
   forbidden: ["Your key is known, but it does not allow this.", "Use a key with the role that the server names, or ask whoever runs the server."],
   "unknown-category": ["This category is not there any more.", "Choose another one from the list."],
-  "not-found": ["The server does not have this page.", "Reload the console; it may be of another version than the server."],
-  "method-not-allowed": ["The server does not do this here.", "Reload the console; it may be of another version than the server."],
+  "not-found": ["The server does not have this page.", OTHER_VERSION],
+  "method-not-allowed": ["The server does not do this here.", OTHER_VERSION],
   "upload-timeout": ["The image took too long to reach the server.", "Check the network, or send a smaller file."],
   "reload-refused": ["The version on the disk is refused; what served before goes on.", "Whoever trained the category has to look at the reason."],
   "no-previous-version": ["There is no version before this one.", "What serves goes on."],
@@ -19,7 +20,7 @@ const SENTENCES = {
   "too-many-images": ["There are more images in one call than the server takes.", "Send fewer at once."],
   "unsupported-media-type": ["This is not a kind of file that can be inspected.", "Send a PNG, JPEG, BMP, TIFF or WebP image."],
   "not-decodable": ["This file cannot be read as an image.", "It is damaged or of another format. Send a PNG, JPEG, BMP, TIFF or WebP image."],
-  "invalid-request": ["The server did not accept this request.", "Reload the console; it may be of another version than the server."],
+  "invalid-request": ["The server did not accept this request.", OTHER_VERSION],
   "queue-full": ["The server has as many images as it takes.", "It is tried again by itself. If this stays, send fewer at once."],
   "upload-memory-full": ["The server receives as much as its memory allows.", "It is tried again by itself. If this stays, send fewer or smaller images at once."],
   "headers-too-large": ["The browser sent more headers than the server takes.", "Delete this site's cookies and reload the page."],

@@ -11,7 +11,12 @@ const SAMPLES = { category: "machined-plate", names: ["good", "scratch", "pit", 
 const FILTERS = ["all", "anomalous", "normal", "failed"];
 const CHOSEN = "eca-inspect-category";
 
-const tiles = new Map(); // item -> its <li>
+const TILES = 300;
+const SHOW_MS = 400; // while many come, that long each verdict is shown
+
+const begun = []; // images that were sent, in that order
+const tiles = new Map(); // image of the strip -> its <li>
+let shownAt = 0;
 let selected = null;
 let follow = true; // show each new verdict, until the person picks an image
 let filter = "all";
@@ -82,8 +87,10 @@ async function cardOf({ category, model_version: version }) {
 function take(files) {
   if (!files.length || !$("category").value) return;
   follow = true;
-  burst.push(...add(files, $("category").value, $("always").checked ? "always" : "auto"));
   $("intake").classList.remove("first");
+  const added = add(files, $("category").value, $("always").checked ? "always" : "auto");
+  burst.push(...added);
+  show(added[0]); // no earlier verdict stands there while this one is waited for
 }
 
 async function takeSample(name) {
@@ -132,20 +139,21 @@ function listen() {
   $("clear").addEventListener("click", () => {
     clear();
     selected = null;
+    begun.length = 0;
+    burst = [];
     $("result").hidden = true;
     $("intake").classList.add("first");
     $("files").focus();
   });
   $("retry").addEventListener("click", () => {
     follow = true;
-    again(items.filter((one) => one.state === "failed"));
+    burst.push(...again(items));
   });
   $("csv").addEventListener("click", download);
   $("opacity").addEventListener("input", shade);
   $("outlines").addEventListener("change", shade);
   $("tiles").addEventListener("keydown", moveAmongTiles);
   session.addEventListener("change", ({ detail }) => changed(detail));
-  session.addEventListener("drop", ({ detail }) => drop(detail));
   session.addEventListener("count", counted);
 }
 
@@ -160,6 +168,7 @@ const isVerdict = (item) => item.state === "normal" || item.state === "anomalous
 
 async function show(item) {
   selected = item;
+  shownAt = performance.now();
   for (const [one, tile] of tiles) mark(one, tile);
   $("result").hidden = false;
   const { answer, problem } = item;
@@ -223,7 +232,7 @@ function problemPanel(item) {
     "section",
     { className: "panel problem" },
     h("h3", {}, todo),
-    item.file && kind !== "file-gone" ? h("button", { type: "button", onclick: () => again([item]) }, "Send it again") : null,
+    item.file && kind !== "file-gone" ? h("button", { type: "button", onclick: () => burst.push(...again([item])) }, "Send it again") : null,
     detail || status ? h("p", { className: "small muted" }, `The server says: ${[status, kind].filter(Boolean).join(" ")}${detail ? `: ${detail}` : ""}`) : null,
   );
 }
@@ -232,7 +241,7 @@ async function drawScale(place, item) {
   const { answer } = item;
   place.ariaLabel = `Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}, on the histogram of the calibration scores`;
   const card = await cardOf(answer);
-  if (selected !== item) return;
+  if (!place.isConnected) return; // another image is shown by now
   const shown = card?.calibration.histogram ?? { edges: [0, answer.threshold, 2 * answer.threshold], normal: [0, 0], anomalous: [0, 0] };
   scale = histogram(place, 150, shown, (colours) => [
     [answer.threshold, "threshold", colours("--muted"), true],
@@ -294,41 +303,43 @@ function requestId(id) {
 
 // The strip.
 
-const matches = (item) => filter === "all" || item.state === filter;
+const matches = (item) => !item.gone && (filter === "all" || item.state === filter);
 
 function changed(item) {
-  let tile = tiles.get(item);
-  if (!tile) {
-    tile = makeTile(item);
-    tiles.set(item, tile);
-    if (matches(item)) $("tiles").prepend(tile);
-    while (tiles.size > KEPT.tiles) drop(tiles.keys().next().value);
+  if (item.state !== "waiting" && !item.begun) {
+    item.begun = true;
+    begun.push(item);
+    thumbnail(item.file).then((picture) => {
+      item.thumbnail = item.gone ? null : picture;
+      if (tiles.has(item)) illustrate(item, tiles.get(item));
+    });
   }
-  mark(item, tile);
-  if (!matches(item)) tile.remove();
-  else if (!tile.isConnected && filter !== "all") arrange();
-  if (item === selected || (follow && (isVerdict(item) || item.state === "failed")) || !selected) show(item);
+  const done = isVerdict(item) || item.state === "failed";
+  const next = follow && done && (pending() < 2 || performance.now() - shownAt > SHOW_MS);
+  if (next || (item === selected && done)) show(item);
+  counted();
 }
 
 function makeTile(item) {
-  const button = h("button", { type: "button", tabIndex: -1, onclick: () => ((follow = false), show(item)) }, h("span", { className: "thumb" }), h("span", { className: "badge" }), h("span", { className: "name" }, item.name));
-  const tile = h("li", {}, button);
-  thumbnail(item.file).then((picture) => {
-    if (!picture || tiles.get(item) !== tile) return;
-    tile.url = URL.createObjectURL(picture);
-    button.firstChild.append(h("img", { src: tile.url, alt: "", width: 80, height: 80 }));
-  });
+  const pick = () => ((follow = false), show(item));
+  const tile = h("li", {}, h("button", { type: "button", tabIndex: -1, onclick: pick }, h("span", { className: "thumb" }), h("span", { className: "badge" }), h("span", { className: "name" }, item.name)));
+  tiles.set(item, tile);
+  illustrate(item, tile);
   return tile;
+}
+
+function illustrate(item, tile) {
+  if (!item.thumbnail || tile.url) return;
+  tile.url = URL.createObjectURL(item.thumbnail);
+  tile.querySelector(".thumb").append(h("img", { src: tile.url, alt: "" }));
 }
 
 function mark(item, tile) {
   const button = tile.firstChild;
   if (tile.dataset.state !== item.state) {
     tile.dataset.state = item.state;
-    const shape = item.state === "sending" ? "waiting" : item.state;
-    button.children[1].replaceChildren(icon(shape));
-    button.ariaLabel = `${item.name}: ${item.state === "failed" ? "no verdict" : item.state}`;
-    button.title = button.ariaLabel;
+    button.children[1].replaceChildren(icon(item.state === "sending" ? "waiting" : item.state));
+    button.title = button.ariaLabel = `${item.name}: ${item.state === "failed" ? "no verdict" : item.state}`;
   }
   const current = item === selected;
   button.tabIndex = current ? 0 : -1;
@@ -336,16 +347,24 @@ function mark(item, tile) {
   else button.removeAttribute("aria-current");
 }
 
-function drop(item) {
-  const tile = tiles.get(item);
-  if (!tile) return;
-  if (tile.url) URL.revokeObjectURL(tile.url);
-  tile.remove();
-  tiles.delete(item);
-}
-
+/** Shows the newest images that match; tiles that stay are not touched, so that they keep the focus. */
 function arrange() {
-  $("tiles").replaceChildren(...[...tiles].filter(([item]) => matches(item)).map(([, tile]) => tile).reverse());
+  const wanted = new Set();
+  for (let at = begun.length - 1; at >= 0 && wanted.size < TILES; at -= 1) if (matches(begun[at])) wanted.add(begun[at]);
+  for (const [item, tile] of tiles) {
+    if (wanted.has(item)) continue;
+    if (tile.url) URL.revokeObjectURL(tile.url);
+    tile.remove();
+    tiles.delete(item);
+  }
+  let next = $("tiles").firstChild;
+  for (const item of wanted) {
+    const tile = tiles.get(item) ?? makeTile(item);
+    if (tile === next) next = next.nextSibling;
+    else $("tiles").insertBefore(tile, next);
+    mark(item, tile);
+  }
+  if (!wanted.has(selected)) $("tiles").querySelector("button")?.setAttribute("tabindex", "0");
 }
 
 function moveAmongTiles(event) {
@@ -381,8 +400,8 @@ function recount() {
   $("retry").hidden = found.failed === 0 || left > 0;
   $("retry").textContent = `Send ${found.failed} failed again`;
   $("strip-note").textContent =
-    items.length > KEPT.tiles ? `The newest ${KEPT.tiles} of ${count(items.length, "image")} are shown; the CSV file has ${items.length < KEPT.records ? "all" : `the newest ${KEPT.records.toLocaleString("en")}`}.` : "";
-  if (!$("tiles").querySelector('[tabindex="0"]')) $("tiles").querySelector("button")?.setAttribute("tabindex", "0");
+    found[filter] > TILES ? `The newest ${TILES} of ${count(found[filter], "image")} are shown; the CSV file has ${items.length < KEPT.records ? "all" : `the newest ${KEPT.records.toLocaleString("en")}`}.` : "";
+  arrange();
   const done = burst.filter((item) => isVerdict(item) || item.state === "failed").length;
   $("progress").hidden = left === 0 || burst.length < 2;
   $("progress-text").textContent = `${done} of ${count(burst.length, "image")}`;
@@ -405,7 +424,7 @@ function spokenSummary(inspected) {
 }
 
 function download() {
-  const url = URL.createObjectURL(new Blob(["\ufeff", csv(items.filter(matches))], { type: "text/csv" }));
+  const url = URL.createObjectURL(new Blob(["\ufeff", csv(items)], { type: "text/csv" }));
   h("a", { href: url, download: `inspection-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.csv` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
@@ -413,7 +432,7 @@ function download() {
 export function start() {
   $("filter").append(
     ...FILTERS.map((name) =>
-      h("label", {}, h("input", { type: "radio", name: "filter", value: name, checked: name === "all", onchange: () => ((filter = name), arrange(), recount()) }), h("span", {}, `${name[0].toUpperCase()}${name.slice(1)} `, h("b", {}, "0"))),
+      h("label", {}, h("input", { type: "radio", name: "filter", value: name, checked: name === "all", onchange: () => ((filter = name), recount()) }), h("span", {}, `${name[0].toUpperCase()}${name.slice(1)} `, h("b", {}, "0"))),
     ),
   );
   listen();

@@ -4,7 +4,7 @@ import { call, pause } from "./api.js";
 import { lines } from "./charts.js";
 import { $, count, h, key, milliseconds, percent, significant } from "./dom.js";
 import { sentences } from "./errors.js";
-import { growth, parse, quantile, sum } from "./metrics.js";
+import { growth, parse, quantile, series, sum } from "./metrics.js";
 
 const EVERY_MS = 2000;
 const KEPT_SECONDS = 900;
@@ -88,19 +88,27 @@ function draw() {
   put("refused", growth(first, metrics, "inspect_rejections_total").toLocaleString("en"), "problems answered");
   $("live-span").textContent = span > 0 ? `Over the last ${count(Math.round(span), "second")}; p50 and p99 are of the time from the arrival of an image to its answer.` : "Collecting the first figures.";
   decisions(first, metrics);
-  const build_ = (metrics.get("inspect_build_info") ?? [])[0]?.labels;
-  if (build_) $("live-build").textContent = `eca-inspect ${build_.version}, torch ${build_.torch}, on ${build_.device} with ${build_.precision} networks. Device ${sum(metrics, "inspect_device_up") ? "up" : "down"}, replaced ${count(sum(metrics, "inspect_device_restarts_total"), "time")}.`;
+  const serving = series("inspect_build_info").findLast(({ place }) => metrics[place])?.labels;
+  if (serving) $("live-build").textContent = `eca-inspect ${serving.version}, torch ${serving.torch}, on ${serving.device} with ${serving.precision} networks. Device ${sum(metrics, "inspect_device_up") ? "up" : "down"}, replaced ${count(sum(metrics, "inspect_device_restarts_total"), "time")}.`;
   charts.forEach((one) => one.update());
 }
 
+/** The categories that were asked for; all of them where they are few. */
 function decisions(first, metrics) {
-  const names = [...new Set((metrics.get(IMAGES) ?? []).map(({ labels }) => labels.category))].filter((name) => name !== "-").sort();
-  const rows = names.map((category) => {
-    const number = (outcome) => growth(first, metrics, IMAGES, outcome ? { category, outcome } : { category });
-    const [normal, anomalous] = [number("normal"), number("anomalous")];
-    return h("tr", {}, h("th", { scope: "row" }, h("a", { href: `#/categories/${encodeURIComponent(category)}` }, category)), h("td", {}, normal.toLocaleString("en")), h("td", {}, anomalous.toLocaleString("en")), h("td", {}, number() - normal - anomalous), h("td", {}, normal + anomalous ? percent(anomalous / (normal + anomalous)) : "–"));
-  });
-  $("live-decisions").replaceChildren(...rows);
+  const found = new Map();
+  for (const { labels, place } of series(IMAGES)) {
+    const row = found.get(labels.category) ?? { normal: 0, anomalous: 0, problems: 0 };
+    row[labels.outcome in row ? labels.outcome : "problems"] += (metrics[place] ?? 0) - (first[place] ?? 0);
+    if (labels.category !== "-") found.set(labels.category, row);
+  }
+  const rows = [...found].filter(([, row]) => found.size <= 20 || row.normal + row.anomalous + row.problems > 0).sort();
+  $("live-decisions").replaceChildren(
+    ...rows.map(([category, { normal, anomalous, problems }]) => {
+      const share = normal + anomalous ? percent(anomalous / (normal + anomalous)) : "–";
+      const cells = [normal.toLocaleString("en"), anomalous.toLocaleString("en"), problems.toLocaleString("en"), share];
+      return h("tr", {}, h("th", { scope: "row" }, h("a", { href: `#/categories/${encodeURIComponent(category)}` }, category)), cells.map((text) => h("td", {}, text)));
+    }),
+  );
 }
 
 /** One value for each scrape: of it and the scrape ten seconds before. */

@@ -94,7 +94,7 @@ function outlines(regions, width, height) {
 let thumbnails = Promise.resolve();
 
 /** A small JPEG of an image file, or null if the browser cannot read it. One at a time: large ones need much memory. */
-export function thumbnail(file, side = 120) {
+export function thumbnail(file, side = 96) {
   const next = thumbnails.then(async () => {
     try {
       const bitmap = await createImageBitmap(file);

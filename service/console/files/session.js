@@ -4,10 +4,10 @@ import { Problem, call, pause, untilBack } from "./api.js";
 
 const AT_ONCE = 4;
 const TRIES = 3; // of what may pass by itself, other than a full or absent server
-export const KEPT = { records: 10_000, tiles: 300, pictures: 40 };
+export const KEPT = { records: 10_000, pictures: 40 };
 const TYPES = ["image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp"];
 
-/** Tells of `change` (detail: the item), `count` and `drop` (detail: the item whose tile has to go). */
+/** Tells of `change` (detail: the item) and `count`. Items that are let go have `gone`, and no more is told of them. */
 export const session = new EventTarget();
 const tell = (name, item) => session.dispatchEvent(new CustomEvent(name, { detail: item }));
 
@@ -39,15 +39,16 @@ export function add(files, category, localize) {
   return added;
 }
 
-/** Sends failed images again that are still at hand. */
+/** Sends failed images again that are still at hand, and returns them. */
 export function again(failed) {
-  for (const item of failed) {
-    if (!item.file || item.state !== "failed") continue;
+  const sent = failed.filter((item) => item.file && item.state === "failed");
+  for (const item of sent) {
     Object.assign(item, { state: "waiting", problem: null, requestId: null });
     waiting.push(item);
     tell("change", item);
   }
   pump();
+  return sent;
 }
 
 /** Gives up what waits. What the server has already is stopped too. */
@@ -59,9 +60,9 @@ export function stop() {
 }
 
 export function clear() {
-  stop();
   for (const item of items.splice(0)) letGo(item);
   pictured.length = 0;
+  stop();
   tell("count");
 }
 
@@ -92,10 +93,11 @@ async function send(item, signal) {
       if (problem.kind === "unreachable" || problem.kind === "shutting-down") {
         if ((tries += 1) > TRIES) return fail(item, problem);
         set(item, "waiting");
-        await untilBack();
+        await Promise.race([untilBack(), end(signal)]);
       } else if (problem.status === 429 || (["device-lost", "out-of-memory"].includes(problem.kind) && (tries += 1) < TRIES)) {
         set(item, "waiting");
-        await pause(1000 * problem.retryAfter * (0.75 + 0.5 * Math.random())); // not all at the same moment
+        const seconds = problem.retryAfter * (0.75 + 0.5 * Math.random()); // not all at the same moment
+        await Promise.race([pause(1000 * seconds), end(signal)]);
       } else {
         return fail(item, problem);
       }
@@ -103,6 +105,8 @@ async function send(item, signal) {
   }
   fail(item, new Problem("stopped"));
 }
+
+const end = (signal) => new Promise((resolve) => (signal.aborted ? resolve() : signal.addEventListener("abort", resolve, { once: true })));
 
 async function inspect(item, signal) {
   let body;
@@ -128,6 +132,7 @@ function fail(item, problem) {
 }
 
 function set(item, state) {
+  if (item.gone) return;
   item.state = state;
   if (item.answer && item.file) pictured.push(item);
   if (pictured.length > KEPT.pictures) Object.assign(pictured.shift(), { file: null, localization: null });
@@ -135,8 +140,7 @@ function set(item, state) {
 }
 
 function letGo(item) {
-  tell("drop", item);
-  item.file = item.localization = null;
+  Object.assign(item, { gone: true, file: null, localization: null, thumbnail: null });
 }
 
 /** Everything that is known of the session's images, RFC 4180. */
