@@ -375,4 +375,4 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequ
         )
         body += f'<tr><th scope="row"{places[0]}>{escape(str(first))}</th>{cells}</tr>\n'
     top = f"<thead><tr>{head}</tr></thead>\n" if heads else ""
-    return f'<div class="wide"><table>\n{top}<tbody>\n{body}</tbody>\n</table></div>\n'
+    return f'<div class="wide" tabindex="0"><table>\n{top}<tbody>\n{body}</tbody>\n</table></div>\n'
