@@ -244,6 +244,6 @@ def test_features_are_drawn_into_a_new_file(
 
 
 def test_whoever_serves_does_not_load_matplotlib():
-    script = "import sys, service.cli, service.app; print([name for name in sys.modules if 'matplotlib' in name])"
+    script = "import sys, service.cli, service.app; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "False\n"
