@@ -16,11 +16,13 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from service import engine as engine_module
 from service.app import create_app, http_protocol
 from service.settings import Settings
-from tests.conftest import Factory, Gate
+from tests.conftest import ROOT, Factory, Gate
+from tests.end_to_end.browsing import HOW_TO_GET_IT, MISSING, PICTURES, REQUIRED, Visits, find_chromium, start_chromium
 
 COMMAND = Path(sys.executable).with_name("eca-inspect")
 
@@ -35,12 +37,14 @@ class Server:
 
 
 @contextmanager
-def running_server(weights: Path, *, command: Sequence[str] = (str(COMMAND),), **settings: str) -> Iterator[Server]:
-    """Starts ``eca-inspect serve`` on a free port and stops it with SIGTERM."""
+def running_server(
+    weights: Path, *, command: Sequence[str] = (str(COMMAND),), port: int = 0, **settings: str
+) -> Iterator[Server]:
+    """Starts ``eca-inspect serve``, on a free port unless one is given, and stops it with SIGTERM."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INSPECT_")}
     environment |= {f"INSPECT_{name.upper()}": value for name, value in settings.items()}
     process = subprocess.Popen(
-        [*command, "serve", "--port", "0", "--weights", str(weights)],
+        [*command, "serve", "--port", str(port), "--weights", str(weights)],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
@@ -120,3 +124,41 @@ def gated(factory: Factory, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         gate.open.set()
         server.should_exit = True
         thread.join(60)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """No longer than a module: while Playwright runs, no test can run an event loop of its own."""
+    with sync_playwright() as playwright:
+        path = find_chromium(playwright)
+        if path is None:
+            if os.environ.get(REQUIRED):
+                pytest.fail(f"{MISSING}, and {REQUIRED} is set; {HOW_TO_GET_IT}")
+            pytest.skip(f"{MISSING}; {HOW_TO_GET_IT}")
+        expect.set_options(timeout=20_000)
+        with start_chromium(playwright, path) as browser:
+            yield browser
+
+
+@pytest.fixture
+def browse(chromium: Browser, tmp_path: Path) -> Iterator[Visits]:
+    """Opens pages; fails when one complained, broke its policy or asked another host."""
+    visits = Visits(chromium, Path(os.environ.get(PICTURES) or tmp_path))
+    yield visits
+    visits.end()
+
+
+@pytest.fixture(scope="module")
+def plates(chromium: Browser) -> Iterator[Server]:
+    """What a newcomer has: the built-in category alone. Without a browser it is not started."""
+    with running_server(ROOT / "weights", device="cpu") as server:
+        yield server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says plainly what was left out."""
+    left_out = [report for report in terminalreporter.stats.get("skipped", []) if MISSING in str(report.longrepr)]
+    if left_out:
+        terminalreporter.section("left out", yellow=True)
+        terminalreporter.write_line(f"{len(left_out)} tests of the console in a browser, for there is {MISSING}.")
+        terminalreporter.write_line(f"To run them too: {HOW_TO_GET_IT}")
