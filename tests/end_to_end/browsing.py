@@ -24,6 +24,10 @@ REQUIRED = "INSPECT_TEST_BROWSER_REQUIRED"
 PICTURES = "INSPECT_TEST_SCREENSHOTS"
 """Environment variable: folder for the screenshots, which otherwise go with the tests' temporary files."""
 
+_PICTURES_ARE_THERE = """async () => {
+  const missing = () => [...document.images].some((one) => !one.complete);
+  for (let turn = 0; turn < 50 && missing(); turn += 1) await new Promise((resolve) => setTimeout(resolve, 20));
+}"""
 _TELL_OF_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI, sourceFile, lineNumber }) =>
   console.error(`Content Security Policy: ${violatedDirective} ${blockedURI} ${sourceFile}:${lineNumber}`));
@@ -72,6 +76,7 @@ class Visit:
     def shot(self, name: str) -> None:
         """Keeps a picture of the whole page."""
         self.pictures.mkdir(parents=True, exist_ok=True)
+        self.page.evaluate(_PICTURES_ARE_THERE)
         self.page.screenshot(path=self.pictures / f"{name}.png", full_page=True, caret="initial")
 
     def findings(self) -> list[str]:
