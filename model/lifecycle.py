@@ -39,7 +39,6 @@ from model.pair import (
     read_traces,
     write_pair,
 )
-from model.score import TermWeights
 from model.teachers import fingerprint, load_teacher
 from model.training import FEATURE_MEMORY_BYTES, MINIMUM_IMAGES, Epoch, Recipe, TrainingError, train
 from model.vgg import Teacher, student_plan
@@ -216,7 +215,7 @@ def train_category(
 
     encoded = encode_student(student)
     digest = sha256(encoded).hexdigest()
-    detector = Detector(teacher, student, TermWeights(direction=recipe.direction_weight), device)
+    detector = Detector(teacher, student, recipe.term_weights, device)
     now = datetime.now(UTC).replace(microsecond=0)
     card = Card(
         category=category,
@@ -225,6 +224,7 @@ def train_category(
             plan=student_plan(teacher.plan), weigh_distillation_layers=recipe.weigh_distillation_layers
         ),
         image_size=recipe.image_size,
+        squared_weight=recipe.squared_weight,
         direction_weight=recipe.direction_weight,
         teacher=TeacherReference(name=teacher_name, sha256=fingerprint(teacher)),
         student_sha256=digest,

@@ -28,6 +28,10 @@ class TrainingError(ValueError):
     """Training cannot start or go on; the message says why."""
 
 
+class DivergedError(TrainingError):
+    """The loss or the scores are no longer finite."""
+
+
 class TrainingInterrupted(Exception):
     """Training was stopped after this many epochs; the checkpoint holds all of them."""
 
@@ -46,6 +50,7 @@ class Recipe:
         batch_size: images a step.
         learning_rate: of Adam. The paper says 0.1; on real surfaces 0.001 (MKDAD's value) trains far better.
         direction_weight: lambda of equation 13.
+        squared_weight: of the other term; 1 in the paper.
         weigh_distillation_layers: multiply the student's maps by omega, as equation 13 has it.
         seed: for the student's first weights and the order of the images.
 
@@ -58,14 +63,20 @@ class Recipe:
     batch_size: int = 32
     learning_rate: float = 0.001
     direction_weight: float = 0.1
+    squared_weight: float = 1.0
     weigh_distillation_layers: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not (self.epochs >= 1 and self.batch_size >= 1 and 0 < self.learning_rate < math.inf):
             raise TrainingError("epochs, batch size and learning rate must be above 0")
-        if not 0 <= self.direction_weight < math.inf:
-            raise TrainingError("the direction weight must be at least 0")
+        if not (0 <= self.direction_weight < math.inf and 0 <= self.squared_weight < math.inf):
+            raise TrainingError("the weights of the score's terms must be at least 0")
+
+    @property
+    def term_weights(self) -> TermWeights:
+        """The weights of the score's two terms."""
+        return TermWeights(self.squared_weight, self.direction_weight)
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,11 @@ def _as_input(batch: Tensor, device: torch.device | str) -> Tensor:
     return normalize(batch.to(device).permute(0, 3, 1, 2).float().div(255))
 
 
+def student_of(teacher: Teacher, recipe: Recipe) -> Student:
+    """The paper's student for a teacher, not trained yet."""
+    return Student(student_plan(teacher.plan), weigh_distillation_layers=recipe.weigh_distillation_layers)
+
+
 def train(
     teacher: Teacher,
     pixels: np.ndarray,
@@ -138,6 +154,8 @@ def train(
     checkpoint: Path | None = None,
     memory_bytes: int = FEATURE_MEMORY_BYTES,
     spill_folder: Path | None = None,
+    features: Sequence[Tensor] | None = None,
+    build: Callable[[Teacher, Recipe], Student] = student_of,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[Student, list[float]]:
     """Trains a student on normal images.
@@ -154,6 +172,8 @@ def train(
             goes on from there. The caller removes it when the student is safe.
         memory_bytes: see `teacher_features`.
         spill_folder: see `teacher_features`.
+        features: the `teacher_features` of these images, where they are known already.
+        build: makes the student; its first weights are drawn under the recipe's seed.
         on_epoch: called after each epoch.
 
     Returns:
@@ -161,12 +181,12 @@ def train(
 
     Raises:
         TrainingError: if the checkpoint belongs to other images, another teacher or another recipe, or has more epochs
-            than the recipe; or if the loss is no longer finite.
+            than the recipe.
+        DivergedError: if the loss is no longer finite.
         TrainingInterrupted: after Ctrl-C.
     """
     torch.manual_seed(recipe.seed)
-    student = Student(student_plan(teacher.plan), weigh_distillation_layers=recipe.weigh_distillation_layers)
-    student = student.to(device).to(memory_format=torch.channels_last)
+    student = build(teacher, recipe).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(student.parameters(), lr=recipe.learning_rate)
     identity = _identity(teacher, pixels, recipe)
     losses: list[float] = []
@@ -177,13 +197,13 @@ def train(
                 f"the checkpoint {checkpoint} has {len(losses)} epochs already, {recipe.epochs} are asked for; ask for "
                 "more to go on"
             )
-    weights = TermWeights(direction=recipe.direction_weight)
     images = torch.from_numpy(pixels)
     state = _snapshot(identity, student, optimizer, losses)
     try:
-        features = teacher_features(
-            teacher, pixels, device=device, memory_bytes=memory_bytes, spill_folder=spill_folder
-        )
+        if features is None:
+            features = teacher_features(
+                teacher, pixels, device=device, memory_bytes=memory_bytes, spill_folder=spill_folder
+            )
         saved = time.monotonic()
         student.train()
         while len(losses) < recipe.epochs:
@@ -194,14 +214,14 @@ def train(
             for batch in order.split(recipe.batch_size):
                 student_maps = student(_as_input(images[batch], device))
                 teacher_maps = [layer[batch].to(device) for layer in features]
-                scores = distillation_score(distillation_terms(teacher_maps, student_maps), weights)
+                scores = distillation_score(distillation_terms(teacher_maps, student_maps), recipe.term_weights)
                 optimizer.zero_grad()
                 scores.mean().backward()
                 optimizer.step()
                 total += scores.detach().sum()
             loss = float(total) / len(images)
             if not np.isfinite(loss):
-                raise TrainingError(f"the loss is {loss} after {len(losses)} epochs; try a smaller learning rate")
+                raise DivergedError(f"the loss is {loss} after {len(losses)} epochs; try a smaller learning rate")
             losses.append(loss)
             state = _snapshot(identity, student, optimizer, losses)
             if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -248,7 +268,7 @@ def _restore(
 ) -> list[float]:
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        differing = [name for name in identity if state["identity"][name] != identity[name]]
+        differing = [name for name in identity if state["identity"].get(name) != identity[name]]
         if differing:
             raise TrainingError(f"{checkpoint} is of a run with other {', '.join(differing)}; remove it to start anew")
         student.load_state_dict(state["student"])

@@ -1,6 +1,6 @@
 """The teacher and the student: VGG16's thirteen convolutions, full and slim (figures 3 and 4 of the paper)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from typing import Literal, Self
@@ -21,6 +21,9 @@ DISTILLATION_POOLS = (2, 3, 4, 5)
 
 STUDENT_WIDTH = 16
 """Channels of every student convolution whose output is not distilled."""
+
+Layers = Sequence[Callable[[int], nn.Module]]
+"""What follows a convolution in order; each makes its layer for this many channels."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -127,6 +130,11 @@ class Teacher(_Taps):
         return self._taps(x)
 
 
+def relu(channels: int) -> nn.Module:
+    """ReLU, whatever the channels, as an element of `Layers`."""
+    return nn.ReLU(inplace=True)
+
+
 class Student(_Taps):
     """The slim network S; ``Student()`` is the paper's student of the full VGG16.
 
@@ -137,9 +145,18 @@ class Student(_Taps):
         plan: channels, see `student_plan`.
         weigh_distillation_layers: multiply the map of each distillation layer by its own ECA weight omega, as
             equation 13 has it.
+        between: what follows a convolution that another one follows; others than the paper's are experiments.
+        before_pool: what follows a convolution right before a max-pool; likewise.
     """
 
-    def __init__(self, plan: Plan | None = None, *, weigh_distillation_layers: bool = True) -> None:
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        *,
+        weigh_distillation_layers: bool = True,
+        between: Layers = (nn.BatchNorm2d, ECA),
+        before_pool: Layers = (relu,),
+    ) -> None:
         super().__init__()
         plan = student_plan(VGG16) if plan is None else plan
         layers: list[nn.Module] = []
@@ -154,10 +171,7 @@ class Student(_Taps):
                 continue
             layers.append(nn.Conv2d(channels, int(step), kernel_size=3, padding=1, bias=False))
             channels = int(step)
-            if plan[index + 1] == "M":
-                layers.append(nn.ReLU(inplace=True))
-            else:
-                layers += [nn.BatchNorm2d(channels), ECA(channels)]
+            layers += [layer(channels) for layer in (before_pool if plan[index + 1] == "M" else between)]
         self.features = nn.Sequential(*layers)
         self.omega = nn.ModuleList(ECA(c) if weigh_distillation_layers else nn.Identity() for c in distilled)
 

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,8 @@ from model.lifecycle import (
     train_category,
 )
 from model.pair import PairError, read_card, roll_back
+from model.reproduction import runs, tables
+from model.reproduction.sets import SETS
 from model.synthetic import write_dataset
 from model.teachers import (
     COMPACT,
@@ -45,6 +47,7 @@ from model.teachers import (
     teacher_path,
 )
 from model.training import FEATURE_MEMORY_BYTES, Epoch, Recipe, TrainingError, TrainingInterrupted
+from model.variants import DEFAULT, VARIANTS
 from model.vgg import vgg16_plan
 from service import logs
 from service.app import MissingExtraError, choose_device, create_app
@@ -554,6 +557,124 @@ def synthesize(
     with _errors_in_plain_words():
         write_dataset(root, train=train_images, test_good=test_good, test_each=test_each, seed=seed)
     typer.echo(str(root))
+
+
+@app.command()
+def reproduce(
+    output: Annotated[Path, typer.Option(help="Folder of results: what is there is not run again.")],
+    dataset: Annotated[
+        str | None, typer.Option(help=f"{', '.join(SETS)}; without it only the tables are written.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Where the set lies: torchvision's files, folders of classes, or of categories.")
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help=f"{', '.join(VARIANTS)}; several with commas between them, or all.")
+    ] = DEFAULT,
+    classes: Annotated[str | None, typer.Option(help="The normal classes, with commas between them; else all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, 2 ...")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Else the paper's for the set.")] = None,
+    train_images: Annotated[
+        int | None, typer.Option(min=1, help="Of a class at most, drawn once; else all, as in the paper.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
+    teacher: Annotated[
+        str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
+    ] = IMAGENET,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the set into the root.")] = False,
+    tables_file: Annotated[
+        Path | None, typer.Option("--tables", help="Where to write the tables; else tables.md in the output.")
+    ] = None,
+    feature_memory: Annotated[
+        float, typer.Option(min=0, help="GiB of memory for teacher features of a split; beyond it they go to a file.")
+    ] = FEATURE_MEMORY_BYTES / GIB,
+    spill_folder: Annotated[Path | None, typer.Option(help="Where that file goes; else the temporary folder.")] = None,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Run the paper's experiments, and write its tables with ours beside them."""
+    with _errors_in_plain_words():
+        if dataset is not None:
+            benchmark = SETS[_known("data set", dataset, SETS)]
+            variants = {name: VARIANTS[name] for name in _several("variant", variant, VARIANTS)}
+            if root is None:
+                raise UsageError("say where the data set lies: --root")
+            settings = _settings(weights=weights, teachers=teachers, device=device)
+            used_device = _device(settings.device)
+            source = benchmark.open(root, download=download)
+            normal = _several(f"class of {dataset}", classes or "all", source.classes)
+            name, network = resolve_teacher(settings.teachers_folder, teacher)
+            series = runs.Series(
+                dataset,
+                benchmark,
+                source,
+                name,
+                network,
+                output,
+                epochs or benchmark.epochs,
+                train_images,
+                batch_size,
+                used_device,
+                round(feature_memory * GIB),
+                spill_folder,
+            )
+            try:
+                with closing(_RunBar(series.epochs)) as bar:
+                    runs.reproduce(series, normal, variants, range(seeds), on_epoch=bar.show, on_run=bar.report)
+            except (TrainingInterrupted, KeyboardInterrupt):
+                typer.echo("stopped; the same command goes on", err=True)
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+        results = runs.read_results(output)
+        if not results:
+            raise UsageError(f"{output} holds no results; say --dataset and --root")
+        page = tables_file or output / "tables.md"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(tables.write_tables(results))
+    typer.echo(str(page))
+
+
+class _RunBar:
+    """A progress bar for each run of a series, and a line when it is done."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._bar: _EpochBar | None = None
+
+    def show(self, run: runs.Run, epoch: Epoch) -> None:
+        """Another epoch of a run is done."""
+        if self._bar is None:
+            self._bar = _EpochBar(f"{run.normal_class} {run.variant} {run.seed}", self._epochs)
+        self._bar.show(epoch)
+
+    def report(self, run: runs.Run, result: dict[str, Any] | None) -> None:
+        """A run is done, or was there already."""
+        self.close()
+        if result is None:
+            found = "there already"
+        elif "failed" in result:
+            found = str(result["failed"])
+        else:
+            found = f"AUROC {result['auroc']:.4f}, {result['training_seconds']:.0f} s of training"
+        typer.echo(f"{run.dataset} {run.normal_class}, {run.variant}, seed {run.seed}: {found}", err=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _known(kind: str, name: str, names: Collection[str]) -> str:
+    if name not in names:
+        raise UsageError(f"there is no {kind} {name!r}; there are {', '.join(names)}")
+    return name
+
+
+def _several(kind: str, given: str, names: Collection[str]) -> list[str]:
+    """The names in a list with commas, each of them known; ``all`` is all of them."""
+    chosen = names if given == "all" else dict.fromkeys(part.strip() for part in given.split(","))
+    return [_known(kind, name, names) for name in chosen]
 
 
 @key_app.command("create")
