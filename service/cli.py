@@ -31,7 +31,7 @@ from model.lifecycle import (
     train_category,
 )
 from model.pair import PairError, read_card, roll_back
-from model.reproduction import runs, tables
+from model.reproduction import comparison, runs, tables
 from model.reproduction.sets import SETS
 from model.synthetic import write_dataset
 from model.teachers import (
@@ -108,6 +108,7 @@ def _errors_in_plain_words() -> Iterator[None]:
         DatasetError,
         ImageError,
         KeyFileError,
+        comparison.MissingAnomalibError,
         MissingExtraError,
         PairError,
         TeacherError,
@@ -581,6 +582,10 @@ def reproduce(
     teacher: Annotated[
         str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
     ] = IMAGENET,
+    compare: Annotated[
+        str | None,
+        typer.Option(help=f"Methods of anomalib to run as well: {', '.join(comparison.METHODS)}, or all; an extra."),
+    ] = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the set into the root.")] = False,
     tables_file: Annotated[
         Path | None, typer.Option("--tables", help="Where to write the tables; else tables.md in the output.")
@@ -598,6 +603,9 @@ def reproduce(
         if dataset is not None:
             benchmark = SETS[_known("data set", dataset, SETS)]
             variants = {name: VARIANTS[name] for name in _several("variant", variant, VARIANTS)}
+            methods = _several("method of anomalib", compare, comparison.METHODS) if compare else []
+            if methods:
+                comparison.require_anomalib()
             if root is None:
                 raise UsageError("say where the data set lies: --root")
             settings = _settings(weights=weights, teachers=teachers, device=device)
@@ -622,6 +630,10 @@ def reproduce(
             try:
                 with closing(_RunBar(series.epochs)) as bar:
                     runs.reproduce(series, normal, variants, range(seeds), on_epoch=bar.show, on_run=bar.report)
+                    if methods:
+                        side = comparison.IMAGE_SIZE if benchmark.read is None else None
+                        prepared = benchmark.open(root, image_size=side)
+                        comparison.compare(series, prepared, normal, methods, range(seeds), on_run=bar.report)
             except (TrainingInterrupted, KeyboardInterrupt):
                 typer.echo("stopped; the same command goes on", err=True)
                 raise typer.Exit(EXIT_INTERRUPTED) from None

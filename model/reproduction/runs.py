@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +84,7 @@ class Series:
     memory_bytes: int = FEATURE_MEMORY_BYTES
     spill_folder: Path | None = None
 
+    @cached_property
     def common(self) -> dict[str, Any]:
         """What every result of this data set must agree on to stand in one table."""
         return {
@@ -126,7 +128,7 @@ def check_series(series: Series) -> None:
     Raises:
         TrainingError: if results there come from another teacher, or those of the same data set from other settings.
     """
-    wanted = series.common()
+    wanted = series.common
     for result in read_results(series.output):
         there = result["common"]
         names = wanted if result["dataset"] == series.dataset else ("teacher",)
@@ -167,7 +169,6 @@ def reproduce(
         TrainingInterrupted: after Ctrl-C; the same call goes on.
     """
     check_series(series)
-    common = series.common()
     test: _Pictures | None = None
     for name in classes:
         runs = [Run(series.dataset, name, variant, seed) for variant in variants for seed in seeds]
@@ -177,34 +178,54 @@ def reproduce(
                 on_run(run, None)
         if not missing:
             continue
-        training = _seen(series, _some(series.source.training(name), series.training_images))
+        training = _seen(series, choose_training(series, series.source.training(name)))
         pixels, anomalous = series.source.test(name)
         if test is None or test.pixels is not pixels:
             test = None  # before the next one, which may be as large
             test = _seen(series, pixels)
-        in_both = len(set(_digests(training.pixels)) & set(_digests(pixels)))
         for run in missing:
             try:
                 measured = _measure(series, run, variants[run.variant], training, test, anomalous, on_epoch)
             except DivergedError as error:
                 measured = {"failed": str(error)}
-            result = {
-                "dataset": run.dataset,
-                "class": run.normal_class,
-                "variant": run.variant,
-                "seed": run.seed,
-                "common": common,
-                "training_images": len(training.pixels),
-                "test_images": {"normal": int((~anomalous).sum()), "anomalous": int(anomalous.sum())},
-                "different_images_in_both": in_both,
-                **measured,
-                "device": _device_name(series.device),
-                "torch": torch.__version__,
-                "date": datetime.now(UTC).date().isoformat(),
-            }
-            _write(result, run.path(series.output))
+            result = write_result(series, run, training.pixels, pixels, anomalous, measured)
             run.checkpoint(series.output).unlink(missing_ok=True)
             on_run(run, result)
+
+
+def write_result(
+    series: Series, run: Run, training: np.ndarray, pixels: np.ndarray, anomalous: np.ndarray, measured: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes a run's result in one step, and returns it.
+
+    Args:
+        series: what it has in common with others.
+        run: which it is.
+        training: the pictures trained on.
+        pixels: the pictures judged.
+        anomalous: which of them are anomalous.
+        measured: what came of it.
+    """
+    result = {
+        "dataset": run.dataset,
+        "class": run.normal_class,
+        "variant": run.variant,
+        "seed": run.seed,
+        "common": series.common,
+        "training_images": len(training),
+        "test_images": {"normal": int((~anomalous).sum()), "anomalous": int(anomalous.sum())},
+        "different_images_in_both": len(set(_digests(training)) & set(_digests(pixels))),
+        **measured,
+        "device": _device_name(series.device),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    path = run.path(series.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=2) + "\n")
+    os.replace(temporary, path)
+    return result
 
 
 def _measure(
@@ -320,10 +341,12 @@ def multiply_accumulates(network: nn.Module, image_size: int) -> int:
     return int(counter.get_total_flops()) // 2  # a multiply-accumulate counts as two there
 
 
-def _some(pixels: np.ndarray, at_most: int | None) -> np.ndarray:
-    if at_most is None or len(pixels) <= at_most:
+def choose_training(series: Series, pixels: np.ndarray) -> np.ndarray:
+    """As many of a class's training pictures as the series wants; the same for every variant and seed."""
+    if series.training_images is None or len(pixels) <= series.training_images:
         return pixels
-    return pixels[np.sort(np.random.default_rng(CHOICE_SEED).permutation(len(pixels))[:at_most])]
+    order = np.random.default_rng(CHOICE_SEED).permutation(len(pixels))
+    return pixels[np.sort(order[: series.training_images])]
 
 
 def _seen(series: Series, pixels: np.ndarray) -> _Pictures:
@@ -345,10 +368,3 @@ def _device_name(device: torch.device | str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
-
-
-def _write(result: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(temporary, path)

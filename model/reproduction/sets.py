@@ -112,7 +112,11 @@ class TorchvisionSet(_Classified):
         try:
             return self._read(self._root, split, self._download)
         except (OSError, RuntimeError, ValueError) as error:
-            raise DatasetError(f"{self._root}: {error}") from None
+            reason, _, _ = str(error).partition(" You can use download=True")
+            raise DatasetError(
+                f"{self._root} holds neither folders of classes (train/<class>, test/<class>) nor the set's own files, "
+                f"which --download fetches: {reason}"
+            ) from None
 
     @cached_property
     def _train(self) -> tuple[np.ndarray, np.ndarray]:
@@ -196,17 +200,23 @@ class BenchmarkSet:
     read: Callable[[Path, str, bool], tuple[np.ndarray, np.ndarray]] | None
     classes: tuple[str, ...]
 
-    def open(self, root: Path, *, download: bool = False) -> Source:
+    def open(self, root: Path, *, image_size: int | None = None, download: bool = False) -> Source:
         """Finds the set: folders of classes where there is ``root/train``, else torchvision's files; or categories.
+
+        Args:
+            root: where it lies.
+            image_size: to prepare pictures to; the paper's if None.
+            download: let torchvision fetch it.
 
         Raises:
             DatasetError: if it is not there.
         """
+        size = image_size or self.image_size
         if self.read is None:
-            return Categories(root, self.image_size, self.classes)
+            return Categories(root, size, self.classes)
         if (root / "train").is_dir():
-            return ClassFolders(root, self.image_size)
-        return TorchvisionSet(self.read, self.classes, root, self.image_size, download=download)
+            return ClassFolders(root, size)
+        return TorchvisionSet(self.read, self.classes, root, size, download=download)
 
 
 _FASHION = (

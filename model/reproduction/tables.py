@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.reproduction.comparison import PREFIX
 from model.reproduction.runs import multiply_accumulates, parameters
 from model.reproduction.sets import OTHER, SETS
 from model.teachers import IMAGENET
@@ -92,6 +93,7 @@ def write_tables(results: Sequence[Result], command: str = "eca-inspect reproduc
     for number in ("7", "8"):
         parts += _widths(number, paper["figures"][number], results, teacher)
     parts += _class_by_class(results, teacher)
+    parts += _comparison(results, teacher)
     parts += _every_variant(results, teacher)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -256,13 +258,27 @@ def _class_by_class(results: Sequence[Result], teacher: str) -> list[str]:
     return parts
 
 
+def _comparison(results: Sequence[Result], teacher: str) -> list[str]:
+    """Methods of anomalib, where any was run."""
+    methods = sorted({result["variant"] for result in results if result["variant"].startswith(PREFIX)})
+    if not methods:
+        return []
+    rows = []
+    for dataset, name in sorted({(one["dataset"], one["class"]) for one in results if one["variant"] in methods}):
+        cells = (_text(_of(results, dataset, variant, name), "auroc") for variant in (DEFAULT, *methods))
+        rows.append((f"{SETS[dataset].title} ({name})", *cells))
+    caption = f"{teacher} It is ECA-MKDAD's; anomalib's methods bring their own networks, and see the same pictures."
+    head = ["normal class", "ECA-MKDAD", *(method.removeprefix(PREFIX) for method in methods)]
+    return ["## AUROC of methods of anomalib in the same runs", caption, _table(head, rows)]
+
+
 def _every_variant(results: Sequence[Result], teacher: str) -> list[str]:
     """All measures of all variants, wherever more than the paper's two methods were run."""
     parts = []
     for dataset, benchmark in SETS.items():
         for name in sorted({result["class"] for result in results if result["dataset"] == dataset}):
             of_class = _of(results, dataset, None, name)
-            if not {result["variant"] for result in of_class} - set(OURS.values()):
+            if not {result["variant"] for result in of_class} & set(VARIANTS) - set(OURS.values()):
                 continue
             rows = []
             for variant, built in VARIANTS.items():

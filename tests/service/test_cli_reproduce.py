@@ -1,6 +1,7 @@
 """`eca-inspect reproduce`: runs, goes on, writes tables, and says plainly what it will not do."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,16 @@ def test_what_it_refuses(options: tuple[object, ...], tmp_path: Path):
     for name in SETS:
         missing = refuse("--dataset", name, "--root", tmp_path / "nowhere", *output)
         assert str(tmp_path / "nowhere") in missing, name
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_comparison_without_anomalib_says_how_to_get_it(
+    options: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setitem(sys.modules, "anomalib", None)  # as where it is not installed
+    refused = run("reproduce", *options, "--compare", "patchcore,stfpm", status=1).stderr
+    assert "pip install 'eca-inspect[anomalib]'" in refused
+    assert "no method of anomalib 'padim'" in run("reproduce", *options, "--compare", "padim", status=1).stderr
     assert not (tmp_path / "results").exists()
 
 
