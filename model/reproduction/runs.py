@@ -367,4 +367,4 @@ def _digests(pixels: np.ndarray) -> Iterable[bytes]:
 def _device_name(device: torch.device | str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, threads: {torch.get_num_threads()}"
