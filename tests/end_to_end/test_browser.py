@@ -264,6 +264,7 @@ def test_a_server_that_goes_and_comes_back(browse: Visits):
     expect(banner).to_contain_text("goes on by itself when it is back")
     expect(page.get_by_text("Not answering")).to_be_visible()
     expect(page.get_by_role("button", name="pit.png: waiting")).to_be_visible()
+    expect_verdict(page, "Waiting for the verdict")
     visit.shot("server gone")
     with running_server(weights, device="cpu", port=httpx.URL(server.url).port):
         expect(page.get_by_role("button", name="pit.png: anomalous")).to_be_visible()

@@ -145,6 +145,9 @@ def test_a_category_that_no_defect_calibrated_is_shown_with_a_warning(browse: Vi
     expect(page.get_by_role("heading", name="brushed")).to_be_visible()
     expect(page.get_by_role("main").get_by_text(UNCALIBRATED).last).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("^Misses"))).to_contain_text("unknown")
+    calibration = httpx.get(mixed.url + "/v1/categories/brushed").json()["card"]["calibration"]
+    below = max(edge for edge in calibration["histogram"]["edges"][:-1] if edge <= calibration["threshold"])
+    expect(page.get_by_role("status").filter(has_text=re.compile(f"^{below:.4g}$"))).to_be_visible()
     visit.shot("category not calibrated")
 
 
@@ -231,8 +234,8 @@ def test_nothing_hangs_over_the_edge_of_a_narrow_screen(
 ):
     visit = browse(mixed.url, expected=EXPECTED, **options)
     for state in states_of(visit, mixed):
-        assert overhang(visit.page) <= 0, state
         visit.shot(f"{screen} {state}")
+        assert overhang(visit.page) <= 0, state
     expect(visit.page.get_by_label("Take a photo")).to_be_attached()
     expect(visit.page.get_by_text("Take a photo")).to_be_visible()
     assert tiles(visit.page).count() == 5
@@ -248,37 +251,37 @@ def test_every_page_and_state_is_accessible_in_light_and_dark(browse: Visits, mi
         visit.shot(f"{scheme} {state}")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_dialog_for_the_key_and_an_empty_server_are_accessible(browse: Visits, tmp_path: Path, scheme: str):
+def test_the_dialog_for_the_key_and_an_empty_server_are_accessible(browse: Visits, tmp_path: Path):
     (tmp_path / "weights").mkdir()
     key = create_key(tmp_path / "keys", "line", Role.INSPECT)
     with running_server(tmp_path / "weights", device="cpu", keys_file=str(tmp_path / "keys")) as server:
-        visit = browse(server.url, expected="status of (401|503)", color_scheme=scheme, reduced_motion="reduce")
-        page = visit.page
-        dialog = page.get_by_role("dialog")
-        expect(dialog).to_be_visible()
-        assert visit.findings() == []
-        visit.shot(f"{scheme} key")
-        dialog.get_by_label("API key").fill(key)
-        page.keyboard.press("Enter")
-        expect(page.get_by_role("heading", name="No category is ready yet")).to_be_visible()
-        expect(page.get_by_text("No category", exact=True)).to_be_visible()
-        assert visit.findings() == []
-        visit.shot(f"{scheme} no category")
-        page.goto(server.url + "/#/categories")
-        expect(page.get_by_role("heading", name="There is no category yet")).to_be_visible()
-        assert visit.findings() == []
-        page.goto("about:blank")
+        for scheme in ("light", "dark"):
+            visit = browse(server.url, expected="status of (401|503)", color_scheme=scheme, reduced_motion="reduce")
+            page = visit.page
+            dialog = page.get_by_role("dialog")
+            expect(dialog).to_be_visible()
+            assert visit.findings() == [], scheme
+            visit.shot(f"{scheme} key")
+            dialog.get_by_label("API key").fill(key)
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("heading", name="No category is ready yet")).to_be_visible()
+            expect(page.get_by_text("No category", exact=True)).to_be_visible()
+            assert visit.findings() == [], scheme
+            visit.shot(f"{scheme} no category")
+            page.goto(server.url + "/#/categories")
+            expect(page.get_by_role("heading", name="There is no category yet")).to_be_visible()
+            assert visit.findings() == [], scheme
+            page.goto("about:blank")  # so that it does not ask a server that ends
 
 
 def test_the_interactive_documentation_works_under_its_policy(browse: Visits, plates: Server):
     visit = browse(plates.url + "/docs")
     page = visit.page
     paths = httpx.get(plates.url + "/openapi.json").json()["paths"]
-    operations = page.get_by_role("button", name=re.compile(r"^(GET|POST|get|post) "))
+    expect(page.get_by_role("button", name=re.compile("readyz")).first).to_be_visible()
+    shown = page.locator("body").inner_text().replace("\u200b", "")  # where it may break
     for path in paths:
-        expect(page.get_by_text(path.replace("/", "/​")).or_(page.get_by_text(path)).first).to_be_visible()
-    expect(operations.first).to_be_visible()
+        assert path in shown
     page.get_by_role("button", name=re.compile("readyz")).first.click()
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()

@@ -142,7 +142,7 @@ function thresholds(calibration) {
   const { threshold, normal_images: normals, anomalous_images: anomalies } = calibration;
   const points = knownPoints(calibration);
   const exact = points.findIndex((one) => one.threshold === threshold);
-  const start = exact >= 0 ? exact : Math.max(0, points.findIndex((one) => one.threshold >= threshold));
+  const start = Math.max(0, points.findLastIndex((one) => one.threshold <= threshold));
   const inForce = exact >= 0 ? points[exact] : null;
   const input = h("input", { id: "trial", type: "range", min: 0, max: points.length - 1, step: 1, value: start });
   const output = h("output", { htmlFor: "trial" });
