@@ -178,7 +178,7 @@ def test_many_images_at_once_and_their_csv(browse: Visits, plates: Server):
         expect(page.get_by_role("radio", name=f"{name} {number}")).to_be_attached()
         show_only(page, name)
         expect(tiles(page)).to_have_count(number)
-        assert {row["decision"] for row in downloaded(page)} == ({name.lower()} if number else set())
+    assert downloaded(page) == rows  # the whole session, whatever is shown
     show_only(page, "All")
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(tiles(page)).to_have_count(0)
@@ -332,13 +332,12 @@ def test_everything_can_be_done_with_the_keyboard_and_the_focus_is_seen(browse: 
     page = visit.page
     expect(page.get_by_text("Ready", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="scratch", exact=True)).to_be_visible()
+    page.on("filechooser", lambda chooser: chooser.set_files([payload("dent.png", sample("dent"))]))
     still = page.screenshot(caret="initial")
     assert page.screenshot(caret="initial") == still  # so that only the focus makes a difference
     tab_to(page, page.get_by_role("link", name="Skip to the content"))
     tab_to(page, page.get_by_label("Choose images"))
-    with page.expect_file_chooser() as asked:
-        page.keyboard.press("Space")
-    asked.value.set_files([payload("dent.png", sample("dent"))])
+    page.keyboard.press("Enter")
     expect(announced(page)).to_contain_text("dent.png: anomalous.")
     tab_to(page, page.get_by_role("button", name="scratch", exact=True))
     page.keyboard.press("Enter")
