@@ -33,6 +33,7 @@ ENV INSPECT_HOST=0.0.0.0 \
     INSPECT_PORT=8000 \
     INSPECT_WEIGHTS=/weights \
     INSPECT_TEACHERS=/opt/eca-inspect/teachers \
+    MALLOC_ARENA_MAX=2 \
     MPLCONFIGDIR=/tmp/matplotlib
 USER 10001:10001
 EXPOSE 8000
