@@ -125,8 +125,8 @@ def _settings(results: Sequence[Result]) -> str:
         return ""
     foreign = any(result["common"]["teacher"]["name"] != IMAGENET for result in results)
     note = (
-        "The paper's teacher is VGG16 pretrained on ImageNet; with another one its figures and ours differ for that "
-        "reason alone."
+        "The paper's teacher is VGG16 pretrained on ImageNet; with another one its figures and ours cannot be expected "
+        "to agree."
     )
     head = ["data set", "teacher", "epochs (the paper's)", "training images of a class", "lambda", "device", "run on"]
     return _table(head, rows) + (f"\n\n{note}" if foreign else "")
