@@ -88,6 +88,10 @@ Quantile = Annotated[float, typer.Option(help="Of normal scores, for the thresho
 Pattern = Annotated[
     str, typer.Option(help="In plain folders, the files whose names match are images; '*.jpg' where masks lie beside.")
 ]
+FeatureMemory = Annotated[
+    float, typer.Option(min=0, help="GiB of memory for teacher features; beyond it they go to a file.")
+]
+SpillFolder = Annotated[Path | None, typer.Option(help="Where that file goes; else the temporary folder.")]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Go on without files that cannot be read.")]
 KeyFile = Annotated[Path | None, typer.Option("--file", help="File of keys; INSPECT_KEYS_FILE.")]
 KeyName = Annotated[str, typer.Argument(help="Name of the key, for people.")]
@@ -173,10 +177,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Put the pair in place of one that exists.")] = False,
     skip_unreadable: SkipUnreadable = False,
-    feature_memory: Annotated[
-        float, typer.Option(min=0, help="GiB of memory for teacher features; beyond it they go to a file.")
-    ] = FEATURE_MEMORY_BYTES / GIB,
-    spill_folder: Annotated[Path | None, typer.Option(help="Where that file goes; else the temporary folder.")] = None,
+    feature_memory: FeatureMemory = FEATURE_MEMORY_BYTES / GIB,
+    spill_folder: SpillFolder = None,
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
@@ -590,10 +592,8 @@ def reproduce(
     tables_file: Annotated[
         Path | None, typer.Option("--tables", help="Where to write the tables; else tables.md in the output.")
     ] = None,
-    feature_memory: Annotated[
-        float, typer.Option(min=0, help="GiB of memory for teacher features of a split; beyond it they go to a file.")
-    ] = FEATURE_MEMORY_BYTES / GIB,
-    spill_folder: Annotated[Path | None, typer.Option(help="Where that file goes; else the temporary folder.")] = None,
+    feature_memory: FeatureMemory = FEATURE_MEMORY_BYTES / GIB,
+    spill_folder: SpillFolder = None,
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
