@@ -20,6 +20,7 @@ from torch import nn
 from benchmarks.pairs import photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
 from model.detector import Detector
+from model.localization import MapForm
 from model.vgg import Student
 
 GFLOP_OF_SCORE = 10.5
@@ -60,7 +61,7 @@ def matrix_rates(device: torch.device, precision: torch.dtype, seconds: float) -
         return {"matrix_product": timed(lambda: a @ b), "convolution": timed(lambda: convolution(image))}
 
 
-def images_per_second(detector: Detector, batch: int, *, maps: bool, seconds: float) -> float:
+def images_per_second(detector: Detector, batch: int, *, maps: MapForm | None, seconds: float) -> float:
     """Of whole calls, pixels in and arrays out; with maps the gradient, but not its smoothing."""
     images = photographs(batch)
     return batch / best_seconds(lambda: detector(images, maps=maps), seconds)
@@ -79,8 +80,8 @@ def main() -> None:
     rates = matrix_rates(device, precision, arguments.seconds)
     rows = []
     for batch in BATCHES:
-        score = images_per_second(detector, batch, maps=False, seconds=arguments.seconds)
-        with_map = images_per_second(detector, batch, maps=True, seconds=arguments.seconds)
+        score = images_per_second(detector, batch, maps=None, seconds=arguments.seconds)
+        with_map = images_per_second(detector, batch, maps=MapForm.GRADIENT, seconds=arguments.seconds)
         rows.append(
             {
                 "batch": batch,

@@ -30,8 +30,9 @@ from torch.utils import mkldnn
 from benchmarks.ceiling import best_seconds
 from benchmarks.pairs import jpeg, photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
-from model.detector import BEST_BATCH, Detector, detect
+from model.detector import BEST_BATCH, Detector
 from model.images import decode_image, preprocess
+from model.localization import MapForm
 from model.vgg import Student, Teacher, fold_batch_norm
 from service import engine as engine_module
 from service.bodies import FIELD, read_image_body
@@ -172,7 +173,9 @@ def _gathering(seconds: float) -> dict[str, dict[str, float]]:
             def client(index: int, answered: list[int] = answered, until: float = until) -> None:
                 while time.perf_counter() < until:
                     pixels = preprocess(decode_image(photograph), 128)
-                    engine.submit(Job(pixels, detector.teacher, lambda: detector, 0.0, Localize.NEVER)).result()
+                    engine.submit(
+                        Job(pixels, detector.teacher, lambda: detector, 0.0, Localize.NEVER, MapForm.GRADIENT)
+                    ).result()
                     answered[index] += 1
 
             threads = [threading.Thread(target=client, args=(index,)) for index in range(clients)]
@@ -219,10 +222,10 @@ def localization(seconds: float) -> dict[str, float]:
 
         def both(anomalous: int = anomalous) -> None:
             detector(images)
-            detect(images[:anomalous], [detector] * anomalous, maps=True)
+            detector(images[:anomalous], maps=MapForm.GRADIENT)
 
         found[f"score all, gradient of {anomalous}"] = milliseconds(both, seconds)
-    found["gradient of all in one pass"] = milliseconds(lambda: detector(images, maps=True), seconds)
+    found["gradient of all in one pass"] = milliseconds(lambda: detector(images, maps=MapForm.GRADIENT), seconds)
     return found
 
 

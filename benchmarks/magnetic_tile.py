@@ -29,7 +29,7 @@ from model.lifecycle import calibrate_category, evaluate_category, load_detector
 from model.teachers import load_teacher
 from model.training import Recipe
 from service.catalogue import Ready
-from service.inspection import Limits, inspect_offline
+from service.inspection import Limits, Wanted, inspect_offline
 from service.schemas import Localize
 from service.settings import Settings
 
@@ -84,7 +84,7 @@ def send_all(weights: Path, samples: list[Sample]) -> dict[str, object]:
         offline, _ = inspect_offline(
             Ready(card, detector.teacher, lambda: detector),
             sample.path.read_bytes(),
-            Localize.NEVER,
+            Wanted(Localize.NEVER),
             limits,
             with_overlay=False,
         )

@@ -37,7 +37,7 @@ def main() -> None:
         images = load_images(mvtec_test(Path(folder, "plates")), card.image_size)
     anomalous = np.array([sample.defect is not None for sample in images.samples])
     expected, found = scores_of(exact, images.pixels), scores_of(reduced, images.pixels)
-    exact_maps, found_maps = (maps_of(one, images.pixels[anomalous]) for one in (exact, reduced))
+    exact_maps, found_maps = (maps_of(one, images.pixels[anomalous], card.map_form) for one in (exact, reduced))
     alike = [float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in zip(exact_maps, found_maps, strict=True)]
     threshold = card.calibration.threshold
     error = np.abs(found / expected - 1)

@@ -26,6 +26,7 @@ from model.datasets import Sample, load_images, mvtec_test, mvtec_training, read
 from model.detector import Detector
 from model.images import preprocess, read_image
 from model.lifecycle import maps_of, scores_of
+from model.localization import MapForm
 from model.score import TermWeights
 from model.teachers import read_teacher
 from model.training import Recipe, train
@@ -88,7 +89,7 @@ def judge(teacher: Teacher, data: Split, recipe: Recipe) -> dict[str, float]:
     with tqdm(total=recipe.epochs, unit="epoch") as bar:
         student, losses = train(teacher, training, recipe, on_epoch=lambda _: bar.update())
     detector = Detector(teacher, student, TermWeights(direction=recipe.direction_weight))
-    maps = maps_of(detector, np.concatenate((normal, anomalous)))
+    maps = maps_of(detector, np.concatenate((normal, anomalous)), MapForm.GRADIENT)
     masks = np.concatenate((np.zeros((len(normal), *masks.shape[1:]), bool), masks))
     return {
         "seed": recipe.seed,

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.graphs import graphs_of
-from model.localization import anomaly_map
-from model.score import TermWeights, score_and_gradient
+from model.graphs import Outputs, graphs_of
+from model.localization import Evidence, MapForm
+from model.score import LOCAL_ALONE, Score, ScoreWeights, TermWeights, score_and_gradient
 from model.vgg import Student, Teacher, fold_batch_norm
 
 BEST_BATCH = {"cpu": 8, "cuda": 64}
@@ -22,20 +22,21 @@ class Detection:
     """What `detect` found in N images.
 
     Attributes:
-        scores: float32 ``[N]``, equation 13, at least 0, larger is stranger.
-        terms: float32 ``[N, L, 2]``, the score's terms a distillation layer before weighting: mean squared difference,
-            and one minus cosine similarity.
-        gradients: float32 ``[N, H, W]``, equation 4, or None if no maps were asked for.
+        scores: float32 ``[N]``, at least 0, larger is stranger.
+        terms: float32 ``[N, L, 2]``, see `model.score.distillation_terms`.
+        distances: float32 ``[N, H / 4, W / 4]``, see `model.score.local_distances`.
+        evidence: of each image's anomaly map, or None if no maps were asked for.
     """
 
     scores: np.ndarray
     terms: np.ndarray
-    gradients: np.ndarray | None
+    distances: np.ndarray
+    evidence: list[Evidence] | None
 
     @cached_property
     def maps(self) -> np.ndarray | None:
-        """float32 ``[N, H, W]``, equation 5, or None if not asked for. Computed when first read."""
-        return None if self.gradients is None else np.stack([anomaly_map(gradient) for gradient in self.gradients])
+        """float32 ``[N, H, W]``, or None if not asked for. Computed when first read."""
+        return None if self.evidence is None else np.stack([one.anomaly_map() for one in self.evidence])
 
 
 class Detector:
@@ -46,9 +47,10 @@ class Detector:
     Args:
         teacher: moved as it is to the device, precision and channels-last layout; all its detectors must agree.
         student: copied for serving, with its BatchNorm folded; see `model.vgg.fold_batch_norm`.
-        weights: of the score's terms.
+        weights: of the terms of equation 13.
         device: where to compute.
         precision: of the networks; the score's sums are float32 always.
+        score: which score the pair has.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Detector:
         weights: TermWeights = TermWeights(),
         device: torch.device | str = "cpu",
         precision: torch.dtype = torch.float32,
+        score: Score = Score.GLOBAL,
     ) -> None:
         self.device = torch.device(device)
         self.precision = precision
@@ -65,22 +68,34 @@ class Detector:
         self.teacher = teacher.to(self.device, precision).to(memory_format=layout)
         self.student = fold_batch_norm(student).to(self.device, precision).to(memory_format=layout)
         self.weights = weights
+        self.score = score
 
-    def __call__(self, images: np.ndarray, *, maps: bool = False) -> Detection:
+    @property
+    def score_weights(self) -> ScoreWeights:
+        """The pair's score as a weighted sum."""
+        return LOCAL_ALONE if self.score is Score.LOCAL else ScoreWeights(*self.weights, local=0.0)
+
+    def objective(self, form: MapForm) -> ScoreWeights:
+        """What the gradient of such a map is taken of."""
+        return ScoreWeights(*self.weights, local=0.0) if form is MapForm.GRADIENT else LOCAL_ALONE
+
+    def __call__(self, images: np.ndarray, *, maps: MapForm | None = None) -> Detection:
         """Inspects images of this one category; see `detect`."""
-        return detect(images, [self] * len(images), maps=maps)
+        return detect(images, [self] * len(images), maps=None if maps is None else [maps] * len(images))
 
 
-def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: bool = False) -> Detection:
+def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: Sequence[MapForm] | None = None) -> Detection:
     """Inspects a batch whose images may belong to different categories.
 
     The teacher runs once over the whole batch, each student on its slice of it. In evaluation mode images do not
-    interact, so one backward pass from the sum of the scores gives every image its own gradient (equation 4).
+    interact, so one backward pass from the sum of all images' objectives gives every image its own gradient
+    (equation 4).
 
     Args:
         images: uint8 RGB, ``[N, H, W, 3]``, N >= 1, H and W >= 32.
         detectors: one for each image; all share one teacher.
-        maps: also compute the anomaly maps, at about twice the cost.
+        maps: the form of each image's anomaly map; with a form other than ``distance`` among them at about twice the
+            cost.
 
     Raises:
         ValueError: if the images have another type or shape, or the detectors do not fit them.
@@ -89,6 +104,8 @@ def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: bool = Fa
         raise ValueError(f"images must be uint8 of shape [N, H, W, 3], got {images.dtype} {list(images.shape)}")
     if len(detectors) != len(images):
         raise ValueError(f"{len(images)} images need as many detectors, got {len(detectors)}")
+    if maps is not None and len(maps) != len(images):
+        raise ValueError(f"{len(images)} images need as many forms of maps, got {len(maps)}")
     teacher = detectors[0].teacher
     if any(detector.teacher is not teacher for detector in detectors):
         raise ValueError("all detectors of a batch must share one teacher")
@@ -97,21 +114,31 @@ def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: bool = Fa
     order = np.argsort([rank[detector] for detector in detectors], kind="stable")
     back = np.argsort(order)
     ordered = [detectors[index] for index in order]
+    weights = np.array([one.score_weights for one in ordered], dtype=np.float32)
+    objectives = None
+    if maps is not None and any(form is not MapForm.DISTANCE for form in maps):
+        forms = [maps[index] for index in order]
+        objectives = np.array([one.objective(form) for one, form in zip(ordered, forms, strict=True)], dtype=np.float32)
     if ordered[0].device.type == "cuda":
-        run = graphs_of(teacher).run
-        outputs = run(teacher, images[order], [one.student for one in ordered], [one.weights for one in ordered], maps)
+        students = [one.student for one in ordered]
+        outputs = graphs_of(teacher).run(teacher, images[order], students, weights, objectives)
     else:
-        outputs = _run(images[order], ordered, maps)
-    scores, terms, gradients = (None if output is None else output[back] for output in outputs)
-    assert scores is not None
-    assert terms is not None
-    return Detection(scores, terms, gradients)
+        outputs = _run(images[order], ordered, weights, objectives)
+    scores, terms, distances = (output[back] for output in outputs[:3])
+    gradients = None if outputs[3] is None else outputs[3][back]
+    evidence = None
+    if maps is not None:
+        evidence = [
+            Evidence(form, images.shape[1:3], distances[index], None if gradients is None else gradients[index])
+            for index, form in enumerate(maps)
+        ]
+    return Detection(scores, terms, distances, evidence)
 
 
 def _run(
-    images: np.ndarray, detectors: Sequence[Detector], gradient: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Scores, terms and gradients of images that lie side by side by category."""
+    images: np.ndarray, detectors: Sequence[Detector], weights: np.ndarray, objectives: np.ndarray | None
+) -> Outputs:
+    """The same as `model.graphs.PairGraphs.run`, step by step."""
     first = detectors[0]
     counts: dict[Detector, int] = {}
     for detector in detectors:
@@ -122,13 +149,14 @@ def _run(
         maps = [detector.student(part) for detector, part in zip(counts, slices, strict=True)]
         return [torch.cat(layer) for layer in zip(*maps, strict=True)] if len(maps) > 1 else maps[0]
 
-    weights = torch.tensor([detector.weights for detector in detectors], device=first.device)
+    gradient = objectives is not None
     with torch.inference_mode(mode=not gradient), torch.set_grad_enabled(gradient):
-        pixels = torch.from_numpy(images).to(first.device)
-        outputs = score_and_gradient(first.teacher, students, weights, pixels, first.precision, gradient)
-    scores, terms, gradients = outputs
-    return (
-        scores.detach().cpu().numpy(),
-        terms.detach().cpu().numpy(),
-        None if gradients is None else gradients.cpu().numpy(),
-    )
+        found = score_and_gradient(
+            first.teacher,
+            students,
+            torch.from_numpy(weights).to(first.device),
+            None if objectives is None else torch.from_numpy(objectives).to(first.device),
+            torch.from_numpy(images).to(first.device),
+            first.precision,
+        )
+    return Outputs._make(None if output is None else output.cpu().numpy() for output in found)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from model.detector import Detector
 from model.figures import Layer
-from model.score import distillation_terms
+from model.score import Score, distillation_terms, layer_distances
 from model.vgg import DISTILLATION_POOLS, normalize
 
 
@@ -21,12 +21,13 @@ def layers_of(detector: Detector, pixels: np.ndarray) -> list[Layer]:
         inputs = torch.from_numpy(pixels)[None].to(detector.device).permute(0, 3, 1, 2).float().div(255)
         inputs = normalize(inputs).to(detector.precision)
         teacher, student = detector.teacher(inputs), detector.student(inputs)
-        terms = distillation_terms(teacher, student)[0].cpu().numpy()
+        if detector.score is Score.LOCAL:
+            distances = torch.cat(layer_distances(teacher, student)).flatten(start_dim=1)
+            parts = distances[:, distances.sum(dim=0).argmax()]
+        else:
+            parts = distillation_terms(teacher, student)[0] @ torch.tensor(detector.weights, device=detector.device)
     layers = []
-    for pool, of_teacher, of_student, (squared, direction) in zip(
-        DISTILLATION_POOLS, teacher, student, terms, strict=True
-    ):
-        adds = detector.weights.squared * squared + detector.weights.direction * direction
+    for pool, of_teacher, of_student, adds in zip(DISTILLATION_POOLS, teacher, student, parts.tolist(), strict=True):
         layers.append(
             Layer(
                 name=f"pool {pool}",

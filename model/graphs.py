@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from model.score import TermWeights, score_and_gradient
+from model.score import Scored, score_and_gradient
 from model.vgg import Student, Teacher
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -24,7 +24,14 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 WARM_UP_RUNS = 3
 """Before capture, so that cuDNN has chosen its algorithms and every lazy allocation is made."""
 
-Outputs = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+class Outputs(NamedTuple):
+    """`model.score.Scored` as arrays."""
+
+    scores: np.ndarray
+    terms: np.ndarray
+    distances: np.ndarray
+    gradients: np.ndarray | None
 
 
 class _Key(NamedTuple):
@@ -48,26 +55,34 @@ class PairGraphs:
         teacher: Teacher,
         images: np.ndarray,
         students: Sequence[Student],
-        weights: Sequence[TermWeights],
-        gradient: bool,
+        weights: np.ndarray,
+        objectives: np.ndarray | None,
     ) -> Outputs:
-        """Scores, terms and gradients as `model.score.score_and_gradient` defines them, as arrays.
+        """What `model.score.score_and_gradient` finds.
 
         Args:
             teacher: the same one always.
             images: uint8 RGB ``[N, H, W, 3]``.
             students: one for each image, on the teacher's device in its precision.
-            weights: of the score's terms, for each image.
-            gradient: also compute the gradient.
+            weights: of each image's score, float32 ``[N, 3]``.
+            objectives: of each image's gradient, float32 ``[N, 3]``, or None.
         """
         parts = [
-            self._graph(teacher, images[start:end], students[start:end], gradient)(
-                images[start:end], students[start:end], weights[start:end]
+            self._graph(teacher, images[start:end], students[start:end], objectives is not None)(
+                images[start:end],
+                students[start:end],
+                weights[start:end],
+                None if objectives is None else objectives[start:end],
             )
             for start, end in _cuts(students)
         ]
-        scores, terms, gradients = zip(*parts, strict=True)
-        return np.concatenate(scores), np.concatenate(terms), np.concatenate(gradients) if gradient else None
+        scores, terms, distances, gradients = zip(*parts, strict=True)
+        return Outputs(
+            np.concatenate(scores),
+            np.concatenate(terms),
+            np.concatenate(distances),
+            None if objectives is None else np.concatenate(gradients),
+        )
 
     def _graph(self, teacher: Teacher, images: np.ndarray, students: Sequence[Student], gradient: bool) -> "_Graph":
         batch = next(size for size in BATCH_SIZES if size >= len(images))
@@ -121,12 +136,13 @@ class _Graph:
         self._pixels = torch.zeros((key.batch, *key.image), dtype=torch.uint8, pin_memory=pin)
         self._mixed = key.mixed
         self._images = self._pixels.to(device)
-        self._weights = torch.ones((key.batch, 2), device=device)
+        self._weights = torch.ones((key.batch, 3), device=device)
+        self._objectives = torch.ones((key.batch, 3), device=device) if key.gradient else None
         self._student = {
             name: (tensor.expand(key.batch, *tensor.shape) if key.mixed else tensor).clone()
             for name, tensor in student.state_dict().items()
         }
-        self._loaded: tuple[Student, TermWeights] | None = None
+        self._loaded: Student | None = None
 
         def one(tensors: dict[str, Tensor], image: Tensor) -> list[Tensor]:
             return [maps.squeeze(0) for maps in functional_call(student, tensors, (image.unsqueeze(0),))]
@@ -137,12 +153,9 @@ class _Graph:
             )
             return maps
 
-        def work() -> tuple[Tensor, Tensor, Tensor | None]:
+        def work() -> Scored:
             with torch.set_grad_enabled(key.gradient):
-                scores, terms, gradients = score_and_gradient(
-                    teacher, students, self._weights, self._images, precision, key.gradient
-                )
-                return scores.detach(), terms.detach(), gradients
+                return score_and_gradient(teacher, students, self._weights, self._objectives, self._images, precision)
 
         self._replay, self._outputs = capture(work, device)
         self._results = [
@@ -150,39 +163,37 @@ class _Graph:
             for output in self._outputs
         ]
 
-    def __call__(self, images: np.ndarray, students: Sequence[Student], weights: Sequence[TermWeights]) -> Outputs:
+    def __call__(
+        self, images: np.ndarray, students: Sequence[Student], weights: np.ndarray, objectives: np.ndarray | None
+    ) -> Outputs:
         """Copies the batch in, replays, and copies the results out."""
         count = len(images)
         self._pixels.numpy()[:count] = images
         self._images.copy_(self._pixels, non_blocking=True)
-        self._load(students, weights)
+        self._weights[:count].copy_(torch.from_numpy(weights))
+        if self._objectives is not None and objectives is not None:
+            self._objectives[:count].copy_(torch.from_numpy(objectives))
+        self._load(students)
         self._replay()
         for result, output in zip(self._results, self._outputs, strict=True):
             if result is not None and output is not None:
                 result.copy_(output, non_blocking=True)
         if self._images.device.type == "cuda":
             torch.cuda.current_stream(self._images.device).synchronize()
-        scores, terms, gradients = (None if result is None else result[:count].numpy() for result in self._results)
-        assert scores is not None
-        assert terms is not None
-        return scores.copy(), terms.copy(), None if gradients is None else gradients.copy()
+        return Outputs._make(None if result is None else result[:count].numpy().copy() for result in self._results)
 
-    def _load(self, students: Sequence[Student], weights: Sequence[TermWeights]) -> None:
+    def _load(self, students: Sequence[Student]) -> None:
         if self._mixed:
             states = [student.state_dict() for student in students]
             for name, place in self._student.items():
                 torch.stack([state[name] for state in states], out=place[: len(states)])
-            self._weights[: len(weights)].copy_(torch.tensor(weights))
-        elif self._loaded != (students[0], weights[0]):
+        elif self._loaded is not students[0]:
             for name, tensor in students[0].state_dict().items():
                 self._student[name].copy_(tensor)
-            self._weights.copy_(torch.tensor(weights[0]).expand_as(self._weights))
-            self._loaded = (students[0], weights[0])
+            self._loaded = students[0]
 
 
-def capture(
-    work: Callable[[], tuple[Tensor, Tensor, Tensor | None]], device: torch.device
-) -> tuple[Callable[[], None], tuple[Tensor, Tensor, Tensor | None]]:
+def capture(work: Callable[[], Scored], device: torch.device) -> tuple[Callable[[], None], Scored]:
     """Captures work on a GPU.
 
     Returns:

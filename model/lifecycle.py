@@ -18,9 +18,11 @@ from model import datasets, measures
 from model.calibration import Youden, check_quantile, normal_quantile, youden
 from model.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.detector import BEST_BATCH, Detector
+from model.localization import MapForm
 from model.pair import (
     LOSS_CURVE,
     LOSSES,
+    SCHEMA_VERSION,
     Architecture,
     Calibration,
     Card,
@@ -39,6 +41,7 @@ from model.pair import (
     read_traces,
     write_pair,
 )
+from model.score import Score
 from model.teachers import fingerprint, load_teacher
 from model.training import FEATURE_MEMORY_BYTES, MINIMUM_IMAGES, Epoch, Recipe, TrainingError, train
 from model.vgg import Teacher, student_plan
@@ -103,9 +106,9 @@ def scores_of(detector: Detector, pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([detector(batch).scores for batch in _batches(detector, pixels)])
 
 
-def maps_of(detector: Detector, pixels: np.ndarray) -> np.ndarray:
+def maps_of(detector: Detector, pixels: np.ndarray, form: MapForm) -> np.ndarray:
     """Anomaly maps of prepared images, float32 ``[N, size, size]``."""
-    found = [detector(batch, maps=True).maps for batch in _batches(detector, pixels)]
+    found = [detector(batch, maps=form).maps for batch in _batches(detector, pixels)]
     return np.concatenate([maps for maps in found if maps is not None])
 
 
@@ -151,6 +154,7 @@ def train_category(
     teacher: Teacher,
     recipe: Recipe,
     *,
+    score: Score = Score.LOCAL,
     device: torch.device | str = "cpu",
     skip_unreadable: bool = False,
     resume: bool = False,
@@ -172,6 +176,7 @@ def train_category(
         teacher_name: under which the weights folder knows the teacher.
         teacher: to learn from.
         recipe: how to train.
+        score: which score the pair is to have; it trains the same with either.
         device: where to train.
         skip_unreadable: go on without files that cannot be read.
         resume: go on from the checkpoint of an interrupted run.
@@ -215,7 +220,7 @@ def train_category(
 
     encoded = encode_student(student)
     digest = sha256(encoded).hexdigest()
-    detector = Detector(teacher, student, recipe.term_weights, device)
+    detector = Detector(teacher, student, recipe.term_weights, device, score=score)
     now = datetime.now(UTC).replace(microsecond=0)
     card = Card(
         category=category,
@@ -224,6 +229,7 @@ def train_category(
             plan=student_plan(teacher.plan), weigh_distillation_layers=recipe.weigh_distillation_layers
         ),
         image_size=recipe.image_size,
+        score=score,
         squared_weight=recipe.squared_weight,
         direction_weight=recipe.direction_weight,
         teacher=TeacherReference(name=teacher_name, sha256=fingerprint(teacher)),
@@ -242,8 +248,9 @@ def train_category(
             date=now,
         ),
         calibration=_normal_calibration(scores_of(detector, images.pixels[held_out]), quantile),
-        map_scale=float(np.quantile(maps_of(detector, images.pixels[held_out]), MAP_SCALE_QUANTILE)),
+        map_scale=1.0,
     )
+    card = _with_map_scales(card, detector, images.pixels[held_out])
     seen = SeenImages(
         training=tuple(images.digests[index] for index in sorted(training)),
         held_out=tuple(images.digests[index] for index in sorted(held_out)),
@@ -251,6 +258,13 @@ def train_category(
     write_pair(weights, card, encoded, seen, _loss_traces(card, losses), replace=replace)
     checkpoint.unlink(missing_ok=True)
     return card, losses
+
+
+def _with_map_scales(card: Card, detector: Detector, normal: np.ndarray) -> Card:
+    """The card with what maps of every form show on these normal images, uint8 RGB ``[N, size, size, 3]``."""
+    scales = {form: float(np.quantile(maps_of(detector, normal, form), MAP_SCALE_QUANTILE)) for form in MapForm}
+    own = scales.pop(card.map_form)
+    return card.model_copy(update={"map_scale": own, "other_map_scales": scales})
 
 
 def _loss_traces(card: Card, losses: list[float]) -> dict[str, bytes]:
@@ -292,12 +306,16 @@ def calibrate_category(
     normal: Sequence[Sample],
     anomalous: Sequence[Sample],
     *,
+    score: Score | None = None,
     quantile: float = NORMAL_QUANTILE,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
     skip_unreadable: bool = False,
 ) -> tuple[Card, list[str]]:
     """Sets the threshold from images that training has not seen, and writes it into the card of a new version.
+
+    The same student has both scores: with ``score`` the category changes to that one, without training anew, and the
+    scales of its maps are taken from the normal images.
 
     With anomalous images it is Youden's, without any it is the quantile of the normal scores. Images held out of
     training may serve again.
@@ -314,6 +332,10 @@ def calibrate_category(
     seen = read_seen(weights / category)
     good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
     _refuse_trained(good, seen)
+    if score is not None:
+        detector.score = score
+        card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
+        card = _with_map_scales(card, detector, good.pixels)
     normal_scores = scores_of(detector, good.pixels)
     used = list(good.digests)
     unreadable = list(good.unreadable)
@@ -449,7 +471,7 @@ def measure_judged(judged: Judged) -> Evaluation:
     masked = [index for index, sample in enumerate(bad.samples) if sample.mask is not None]
     pixel_auroc = aupro = None
     if masked:
-        maps = _on_grid(maps_of(judged.detector, np.concatenate((good.pixels, bad.pixels[masked]))))
+        maps = _on_grid(maps_of(judged.detector, np.concatenate((good.pixels, bad.pixels[masked])), card.map_form))
         masks = np.zeros(maps.shape, dtype=bool)
         for row, index in enumerate(masked, start=len(good.samples)):
             mask = bad.samples[index].mask

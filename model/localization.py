@@ -1,4 +1,7 @@
-"""From the score's gradient to the anomaly map (equations 4 and 5)."""
+"""The anomaly map: from gradients (equations 4 and 5), from local distances, or from both."""
+
+from dataclasses import dataclass
+from enum import StrEnum
 
 import cv2
 import numpy as np
@@ -7,7 +10,48 @@ SIGMA_AT_128 = 4.0
 """Standard deviation of the Gaussian filter in pixels, for a map of 128x128; other sizes in proportion."""
 
 
-def anomaly_map(gradient: np.ndarray) -> np.ndarray:
+class MapForm(StrEnum):
+    """What an anomaly map shows.
+
+    ``gradient``: equation 5, the gradient of equation 13.
+    ``gradient-distance``: the gradient of the local distances' power mean, filtered as in equation 5, times the local
+    distances. ``distance``: the local distances alone, which need no gradient and so cost nothing.
+    """
+
+    GRADIENT = "gradient"
+    GRADIENT_DISTANCE = "gradient-distance"
+    DISTANCE = "distance"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one image's anomaly map is made of.
+
+    Attributes:
+        form: of the map.
+        shape: of the map, H and W in pixels.
+        distances: float32 ``[h, w]``, see `model.score.local_distances`.
+        gradient: float32 ``[H, W]``, equation 4, of what the form says; None where it needs none.
+    """
+
+    form: MapForm
+    shape: tuple[int, int]
+    distances: np.ndarray
+    gradient: np.ndarray | None
+
+    def anomaly_map(self) -> np.ndarray:
+        """float32 ``[H, W]``, at least 0. Forms differ in unit; a card has a scale for each."""
+        if self.form is MapForm.GRADIENT:
+            return self._filtered()
+        distances = cv2.resize(self.distances, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        return distances if self.form is MapForm.DISTANCE else self._filtered() * distances
+
+    def _filtered(self) -> np.ndarray:
+        assert self.gradient is not None
+        return filtered(self.gradient)
+
+
+def filtered(gradient: np.ndarray) -> np.ndarray:
     """Equation 5: Gaussian filter, then morphological opening with a 3x3 ellipse.
 
     Args:

@@ -8,19 +8,20 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.detector import Detector
-from model.score import TermWeights
+from model.localization import MapForm
+from model.score import Score, TermWeights
 from model.vgg import Student, Teacher, student_plan
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CARD = "card.json"
 STUDENT = "student.safetensors"
 SEEN = "images.json"
@@ -123,21 +124,45 @@ class Calibration(_Record):
 
 
 class Card(_Record):
-    """The passport of a pair, ``card.json``."""
+    """The passport of a pair, ``card.json``.
 
-    schema_version: Literal[1] = 1
+    Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score.
+    """
+
+    schema_version: Literal[1, 2] = 2
     category: str
     model_version: str
     architecture: Architecture
     image_size: int = Field(ge=32, le=2048, description="Side in pixels of the square that the networks see")
     preprocessing: Preprocessing = Preprocessing()
-    squared_weight: float = Field(ge=0, default=1.0)
+    score: Score = Field(
+        default=Score.GLOBAL, description="global: equation 13; local: the largest distance at one location"
+    )
+    squared_weight: float = Field(ge=0, default=1.0, description="Of equation 13, the loss; with global the score too")
     direction_weight: float = Field(ge=0, description="Lambda of equation 13")
     teacher: TeacherReference
     student_sha256: Sha256
     training: TrainingRecord
     calibration: Calibration
     map_scale: float = Field(gt=0, description="High quantile of the anomaly map on held-out normal images")
+    other_map_scales: dict[MapForm, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="The same of the forms of map that are not the category's own"
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_version(self) -> Self:
+        if self.schema_version == 1 and (self.score is not Score.GLOBAL or self.other_map_scales):
+            raise ValueError("schema version 1 has the global score and one map scale only")
+        return self
+
+    @property
+    def map_form(self) -> MapForm:
+        """The form of the category's own map: the gradient-based one that goes with its score."""
+        return MapForm.GRADIENT if self.score is Score.GLOBAL else MapForm.GRADIENT_DISTANCE
+
+    def scale_of(self, form: MapForm) -> float | None:
+        """What normal parts show in a map of this form; None if the card does not say."""
+        return self.map_scale if form is self.map_form else self.other_map_scales.get(form)
 
 
 class SeenImages(_Record):
@@ -236,7 +261,7 @@ def build_detector(
     if card.architecture.plan != student_plan(teacher.plan):
         raise PairError(f"{folder / CARD} is not a valid card: architecture.plan: does not fit the teacher")
     weights = TermWeights(card.squared_weight, card.direction_weight)
-    detector = Detector(teacher, read_student(folder, card), weights, device, precision)
+    detector = Detector(teacher, read_student(folder, card), weights, device, precision, card.score)
     # As it is served: a negative variance is finite until it is folded.
     if not all(tensor.isfinite().all() for tensor in detector.student.state_dict().values()):
         raise PairError(f"{folder / STUDENT} holds values that are not finite")

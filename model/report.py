@@ -125,7 +125,7 @@ def _ends(judged: Judged) -> list[Picked]:
 def _montage(judged: Judged, picked: Picked) -> list[figures.Case]:
     images = judged.bad if picked.anomalous else judged.good
     side = judged.card.image_size
-    maps = maps_of(judged.detector, images.pixels[picked.indices]) / judged.card.map_scale
+    maps = maps_of(judged.detector, images.pixels[picked.indices], judged.card.map_form) / judged.card.map_scale
     cases = []
     for number, (case, index, heat) in enumerate(zip(_cases(judged, picked), picked.indices, maps, strict=True), 1):
         sample = images.samples[index]

@@ -1,11 +1,13 @@
-"""The distillation loss, which is also the anomaly score (equation 13), and its gradient (equation 4)."""
+"""The distillation loss and two anomaly scores: the loss itself (equation 13), and the largest local distance."""
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
+from torch.nn.functional import cosine_similarity, interpolate
 
 from model.vgg import normalize
 
@@ -14,6 +16,20 @@ TINY = 1e-12
 
 GRADIENT_SCALE = 2.0**14
 """Keeps gradients of float16 networks from vanishing on their way back; a power of two, so it rounds nothing."""
+
+POWER = 4
+"""Exponent of the power mean that stands in for the largest distance where a gradient is taken."""
+
+
+class Score(StrEnum):
+    """Which score a category has.
+
+    ``global``: equation 13, the paper's. It compares whole maps, so a small fault drowns in what surrounds it.
+    ``local``: the largest of `local_distances`. It learns from the same loss and finds more (benchmarks/accuracy.md).
+    """
+
+    GLOBAL = "global"
+    LOCAL = "local"
 
 
 class TermWeights(NamedTuple):
@@ -66,34 +82,88 @@ def distillation_score(terms: Tensor, weights: TermWeights | Tensor) -> Tensor:
     return squared * terms[..., 0].sum(dim=1) + direction * terms[..., 1].sum(dim=1)
 
 
+def layer_distances(teacher_maps: Sequence[Tensor], student_maps: Sequence[Tensor]) -> list[Tensor]:
+    """One minus the cosine similarity of the two networks' channels at every location of every layer.
+
+    Args:
+        teacher_maps: one ``[N, C_i, H_i, W_i]`` a layer, the finest first.
+        student_maps: the same shapes.
+
+    Returns:
+        float32 ``[N, H_1, W_1]`` a layer, 0 to 2, each brought to the finest layer's grid (bilinear). A location where
+        a network gives zeros alone has cosine zero.
+    """
+    grid = teacher_maps[0].shape[-2:]
+    distances = [
+        (1 - cosine_similarity(t.float(), s.float(), dim=1)).clamp_min(0)  # not -1e-7 where they agree
+        for t, s in zip(teacher_maps, student_maps, strict=True)
+    ]
+    return [
+        interpolate(layer.unsqueeze(1), grid, mode="bilinear", align_corners=False).squeeze(1) for layer in distances
+    ]
+
+
+def local_distances(teacher_maps: Sequence[Tensor], student_maps: Sequence[Tensor]) -> Tensor:
+    """The sum of `layer_distances`: float32 ``[N, H_1, W_1]``, 0 to twice the number of layers."""
+    return torch.stack(layer_distances(teacher_maps, student_maps)).sum(dim=0)
+
+
+class ScoreWeights(NamedTuple):
+    """An image's score as a weighted sum: both terms of equation 13, and the largest of its local distances."""
+
+    squared: float
+    direction: float
+    local: float
+
+
+LOCAL_ALONE = ScoreWeights(0.0, 0.0, 1.0)
+
+
+class Scored(NamedTuple):
+    """What `score_and_gradient` finds.
+
+    Attributes:
+        scores: float32 ``[N]``, at least 0, larger is stranger.
+        terms: float32 ``[N, L, 2]``, see `distillation_terms`.
+        distances: float32 ``[N, H / 4, W / 4]``, see `local_distances`.
+        gradients: float32 ``[N, H, W]``, equation 4: at the pixels (in [0, 1]), absolute, summed over colour; or None.
+    """
+
+    scores: Tensor
+    terms: Tensor
+    distances: Tensor
+    gradients: Tensor | None
+
+
 def score_and_gradient(
     teacher: Callable[[Tensor], Sequence[Tensor]],
     student: Callable[[Tensor], Sequence[Tensor]],
-    weights: TermWeights | Tensor,
+    weights: Tensor,
+    objectives: Tensor | None,
     images: Tensor,
     precision: torch.dtype,
-    gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """From pixels to the score, and to equation 4 if wanted. Everything stays on the images' device.
+) -> Scored:
+    """From pixels to the score, and to a gradient if wanted. Everything stays on the images' device.
 
     Args:
         teacher: from normalised images in that precision to one map a distillation layer.
         student: the same; or several, each of which sees its own images.
-        weights: see `distillation_score`.
+        weights: of each image's score, ``[N, 3]``, see `ScoreWeights`.
+        objectives: of what each image's gradient is taken of, ``[N, 3]``, or None for no gradient. The last column
+            weighs the power mean of the local distances, because their largest has a gradient at one location only.
         images: uint8 RGB ``[N, H, W, 3]``.
         precision: of the networks.
-        gradient: also compute the gradient, which needs autograd switched on.
-
-    Returns:
-        Scores ``[N]``, terms ``[N, L, 2]``, and the absolute gradient at the pixels (in [0, 1]) summed over colour
-        ``[N, H, W]`` or None.
     """
     # [N, H, W, 3] permuted is already channels-last.
-    x = images.permute(0, 3, 1, 2).float().div(255).requires_grad_(gradient)
+    x = images.permute(0, 3, 1, 2).float().div(255).requires_grad_(objectives is not None)
     inputs = normalize(x).to(precision)
-    terms = distillation_terms(teacher(inputs), student(inputs))
-    scores = distillation_score(terms, weights)
-    if not gradient:
-        return scores, terms, None
-    (at_pixels,) = torch.autograd.grad(scores.sum() * GRADIENT_SCALE, x)
-    return scores, terms, at_pixels.abs().sum(dim=1) / GRADIENT_SCALE
+    teacher_maps, student_maps = teacher(inputs), student(inputs)
+    terms = distillation_terms(teacher_maps, student_maps)
+    distances = local_distances(teacher_maps, student_maps)
+    scores = distillation_score(terms, weights[:, :2]) + weights[:, 2] * distances.amax(dim=(1, 2))
+    if objectives is None:
+        return Scored(scores, terms, distances, None)
+    power_mean = distances.pow(POWER).mean(dim=(1, 2)).clamp_min(TINY**POWER) ** (1 / POWER)
+    objective = distillation_score(terms, objectives[:, :2]) + objectives[:, 2] * power_mean
+    (at_pixels,) = torch.autograd.grad(objective.sum() * GRADIENT_SCALE, x)
+    return Scored(scores.detach(), terms.detach(), distances.detach(), at_pixels.abs().sum(dim=1) / GRADIENT_SCALE)

@@ -15,6 +15,7 @@ import torch
 
 from model.detector import Detector, detect
 from model.graphs import BATCH_SIZES
+from model.localization import MapForm
 from model.pair import (
     CARD,
     CATEGORY_NAME,
@@ -285,7 +286,7 @@ class Catalogue:
         detector, side = version.entry.detector(), version.entry.card.image_size
         if (id(version.entry.teacher), side) not in self._warm:
             self._warm_up([detector], side)
-        found = detect(np.zeros((1, side, side, 3), dtype=np.uint8), [detector], maps=True)
+        found = detector(np.zeros((1, side, side, 3), dtype=np.uint8), maps=MapForm.GRADIENT)
         if not np.isfinite(found.scores).all():
             self._forget(version)
             raise PairError("it gives a score that is not finite")
@@ -345,10 +346,10 @@ class Catalogue:
         sizes = [size for size in BATCH_SIZES if size < self._max_batch] if self._device.type == "cuda" else [1]
         for size in {*sizes, self._max_batch}:
             images = np.zeros((size, side, side, 3), dtype=np.uint8)
-            for maps in (False, True):
-                detect(images, [pairs[0]] * size, maps=maps)
+            for form in (MapForm.DISTANCE, MapForm.GRADIENT):
+                detect(images, [pairs[0]] * size, maps=[form] * size)
                 if len(pairs) > 1 and size > 1:
-                    detect(images, [pairs[0]] * (size - 1) + [pairs[1]], maps=maps)
+                    detect(images, [pairs[0]] * (size - 1) + [pairs[1]], maps=[form] * size)
         self._warm.add((id(pairs[0].teacher), side))
 
     def ready(self) -> list[Ready]:

@@ -30,9 +30,11 @@ from model.lifecycle import (
     measure_judged,
     train_category,
 )
+from model.localization import MapForm
 from model.pair import PairError, read_card, roll_back
 from model.reproduction import comparison, runs, tables
 from model.reproduction.sets import SETS
+from model.score import Score
 from model.synthetic import write_dataset
 from model.teachers import (
     COMPACT,
@@ -52,7 +54,7 @@ from model.vgg import vgg16_plan
 from service import logs
 from service.app import MissingExtraError, choose_device, create_app
 from service.catalogue import Ready
-from service.inspection import Limits, inspect_offline
+from service.inspection import Limits, Wanted, inspect_offline
 from service.keys import KeyFileError, Role, create_key, read_keys, revoke_key
 from service.problems import Problem
 from service.schemas import Inspection, Localize
@@ -168,11 +170,14 @@ def train(
     image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
     learning_rate: Annotated[float, typer.Option()] = Recipe.learning_rate,
-    direction_weight: Annotated[float, typer.Option(min=0, help="Lambda of the score.")] = Recipe.direction_weight,
+    direction_weight: Annotated[float, typer.Option(min=0, help="Lambda of the loss.")] = Recipe.direction_weight,
     omega: Annotated[
         bool, typer.Option("--omega/--no-omega", help="Weigh the distillation layers by their own attention.")
     ] = Recipe.weigh_distillation_layers,
     seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    score: Annotated[
+        Score, typer.Option(help="local: the largest distance at one location; global: the paper's score.")
+    ] = Score.LOCAL,
     quantile: Quantile = NORMAL_QUANTILE,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Put the pair in place of one that exists.")] = False,
@@ -209,6 +214,7 @@ def train(
                     name,
                     network,
                     recipe,
+                    score=score,
                     device=used_device,
                     skip_unreadable=skip_unreadable,
                     resume=resume,
@@ -305,6 +311,9 @@ def calibrate(
     data: Data = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="With --data: how much of its test images to use.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of that share.")] = 0,
+    score: Annotated[
+        Score | None, typer.Option(help="Change to this score; the same pair has both. Else as the card has it.")
+    ] = None,
     quantile: Quantile = NORMAL_QUANTILE,
     skip_unreadable: SkipUnreadable = False,
     weights: Weights = None,
@@ -324,6 +333,7 @@ def calibrate(
             category,
             good,
             bad,
+            score=score,
             quantile=quantile,
             device=_device(settings.device),
             precision=settings.dtype,
@@ -331,7 +341,7 @@ def calibrate(
         )
     _report_unreadable(unreadable)
     found = card.calibration
-    typer.echo(f"{category}: threshold {found.threshold:.6g}, method {found.method}")
+    typer.echo(f"{category}: {card.score.value} score, threshold {found.threshold:.6g}, method {found.method}")
     typer.echo(f"{found.normal_images} normal and {found.anomalous_images} anomalous images")
     if found.method == "youden":
         typer.echo(f"Youden index {found.youden_index:.4f}, AUROC {found.auroc:.4f}")
@@ -429,6 +439,9 @@ def inspect(
     category: Category,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     localize: Annotated[Localize, typer.Option(help="Whether to find the place of the fault.")] = Localize.AUTO,
+    map_form: Annotated[
+        MapForm | None, typer.Option("--map", help="What the map shows; else the category's own form.")
+    ] = None,
     overlay: Annotated[Path | None, typer.Option(help="Folder to write NAME.overlay.png to.")] = None,
     json_output: JsonOutput = False,
     weights: Weights = None,
@@ -448,7 +461,7 @@ def inspect(
         for path in images:
             try:
                 found, picture = inspect_offline(
-                    ready, path.read_bytes(), localize, limits, with_overlay=overlay is not None
+                    ready, path.read_bytes(), Wanted(localize, map_form), limits, with_overlay=overlay is not None
                 )
             except (ImageError, OSError, Problem) as error:
                 failed = True

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from model.detector import Detector, detect
+from model.localization import Evidence, MapForm
 from model.vgg import Teacher
 from service.schemas import Localize
 
@@ -65,15 +66,15 @@ class Outcome:
     """What the device found in one image.
 
     Attributes:
-        score: equation 13.
-        gradient: float32 ``[H, W]``, equation 4, or None if no map was wanted.
+        score: at least 0, larger is stranger.
+        evidence: of the anomaly map, or None if no map was wanted.
         queue_seconds: wait for the device.
         inference_seconds: the score, of the whole batch the image was in; 0 where one pass gave score and gradient.
-        localization_seconds: that pass, of the whole batch; 0 without a map.
+        localization_seconds: that pass, of the whole batch; 0 without a gradient.
     """
 
     score: float
-    gradient: np.ndarray | None
+    evidence: Evidence | None
     queue_seconds: float
     inference_seconds: float
     localization_seconds: float
@@ -89,6 +90,7 @@ class Job:
         detector: gives the category's pair; called on the device thread, may have to load it.
         threshold: of the category.
         localize: whether a map is wanted.
+        form: of that map.
     """
 
     pixels: np.ndarray
@@ -96,6 +98,7 @@ class Job:
     detector: Callable[[], Detector]
     threshold: float
     localize: Localize
+    form: MapForm
     future: Future[Outcome] = field(default_factory=Future)
     submitted: float = field(default_factory=perf_counter)
 
@@ -446,43 +449,43 @@ def _fail(future: Future[Any], error: Exception) -> None:
 
 
 def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
-    """Scores first; then score and gradient once more of the images whose map is wanted.
+    """Scores first; then once more, with a gradient, the images whose map is wanted and needs one.
 
     That is the cheaper way unless more than half of the images turn out anomalous (`benchmarks.choices`).
     """
     started = perf_counter()
     detectors = {job: job.detector() for job in jobs}
     scores: dict[Job, float] = {}
-    gradients: dict[Job, np.ndarray] = {}
-    scored = [job for job in jobs if job.localize is not Localize.ALWAYS]
-    if scored:
-        found = detect(_stack(scored), [detectors[job] for job in scored])
-        scores = dict(zip(scored, found.scores.tolist(), strict=True))
+    evidence: dict[Job, Evidence] = {}
+
+    def run(some: Sequence[Job], forms: Sequence[MapForm]) -> None:
+        found = detect(np.stack([job.pixels for job in some]), [detectors[job] for job in some], maps=forms)
+        assert found.evidence is not None
+        for job, score, what in zip(some, found.scores.tolist(), found.evidence, strict=True):
+            scores.setdefault(job, score)
+            evidence[job] = what
+
+    at_once = [job for job in jobs if job.localize is Localize.ALWAYS and job.form is not MapForm.DISTANCE]
+    if first := [job for job in jobs if job not in at_once]:
+        run(first, [MapForm.DISTANCE] * len(first))
     scored_at = perf_counter()
-    mapped = [
+    wanted = {
         job
         for job in jobs
         if job.localize is Localize.ALWAYS or (job.localize is Localize.AUTO and scores[job] >= job.threshold)
-    ]
-    if mapped:
-        found = detect(_stack(mapped), [detectors[job] for job in mapped], maps=True)
-        assert found.gradients is not None
-        gradients = dict(zip(mapped, found.gradients, strict=True))
-        scores = dict(zip(mapped, found.scores.tolist(), strict=True)) | scores
+    }
+    if mapped := [job for job in jobs if job in wanted and job.form is not MapForm.DISTANCE]:
+        run(mapped, [job.form for job in mapped])
     ended = perf_counter()
     if not all(math.isfinite(score) for score in scores.values()):
         raise FloatingPointError("the networks gave a score that is not finite")
     return [
         Outcome(
             score=scores[job],
-            gradient=gradients.get(job),
+            evidence=evidence[job] if job in wanted else None,
             queue_seconds=started - job.submitted,
-            inference_seconds=0.0 if job.localize is Localize.ALWAYS else scored_at - started,
-            localization_seconds=ended - scored_at if job in gradients else 0.0,
+            inference_seconds=0.0 if job in at_once else scored_at - started,
+            localization_seconds=ended - scored_at if job in mapped else 0.0,
         )
         for job in jobs
     ]
-
-
-def _stack(jobs: Sequence[Job]) -> np.ndarray:
-    return np.stack([job.pixels for job in jobs])

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from model.images import decode_image, preprocess
-from model.localization import anomaly_map
+from model.localization import MapForm
 from model.pair import Card
 from service.catalogue import Ready
 from service.engine import Engine, Job, Outcome, inspect_jobs
@@ -58,10 +58,35 @@ def decode(data: bytes, size: int, limits: Limits) -> Decoded:
     return Decoded(preprocess(image, size), ImageInfo(width=width, height=height, sha256=sha256(data).hexdigest()))
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a request wants beside the score.
+
+    Attributes:
+        localize: whether to find the place of the fault.
+        form: of the map that shows it; None for the category's own.
+    """
+
+    localize: Localize = Localize.AUTO
+    form: MapForm | None = None
+
+    def check(self, card: Card) -> None:
+        """Raises `Problem` 422 if the category has no such map."""
+        if self.form is not None and card.scale_of(self.form) is None:
+            raise Problem(
+                422,
+                "unknown-map",
+                f"the card of {card.category!r} does not say what normal parts show in a map of form "
+                f"{self.form.value!r}; calibrate the category with --score, or train it anew",
+            )
+
+
 def localize(card: Card, decoded: Decoded, outcome: Outcome) -> Localization | None:
     """The answer's pictures and regions, or None where no map was computed."""
     heat = _heat(card, decoded, outcome)
-    return None if heat is None else localization_of(heat)
+    if heat is None or outcome.evidence is None:
+        return None
+    return localization_of(heat, outcome.evidence.form)
 
 
 def draw_overlay(data: bytes, card: Card, decoded: Decoded, outcome: Outcome, limits: Limits) -> bytes:
@@ -70,9 +95,11 @@ def draw_overlay(data: bytes, card: Card, decoded: Decoded, outcome: Outcome, li
 
 
 def _heat(card: Card, decoded: Decoded, outcome: Outcome) -> Heat | None:
-    if outcome.gradient is None:
+    if outcome.evidence is None:
         return None
-    return heat_of(anomaly_map(outcome.gradient), card.map_scale, decoded.info.width, decoded.info.height)
+    scale = card.scale_of(outcome.evidence.form)
+    assert scale is not None
+    return heat_of(outcome.evidence.anomaly_map(), scale, decoded.info.width, decoded.info.height)
 
 
 def answer(
@@ -107,13 +134,14 @@ def answer(
 
 
 def inspect_offline(
-    ready: Ready, data: bytes, wanted: Localize, limits: Limits, *, with_overlay: bool
+    ready: Ready, data: bytes, wanted: Wanted, limits: Limits, *, with_overlay: bool
 ) -> tuple[Inspection, bytes | None]:
     """What the server does with one image, without the server; also the overlay PNG if wanted.
 
     Raises:
-        Problem, ImageError: see `decode`.
+        Problem, ImageError: see `decode` and `Wanted`.
     """
+    wanted.check(ready.card)
     started = perf_counter()
     decoded = decode(data, ready.card.image_size, limits)
     decode_seconds = perf_counter() - started
@@ -133,8 +161,10 @@ def inspect_offline(
     return inspection, draw_overlay(data, ready.card, decoded, outcome, limits) if with_overlay else None
 
 
-def _job(ready: Ready, decoded: Decoded, wanted: Localize) -> Job:
-    return Job(decoded.pixels, ready.teacher, ready.detector, ready.card.calibration.threshold, wanted)
+def _job(ready: Ready, decoded: Decoded, wanted: Wanted) -> Job:
+    card = ready.card
+    form = wanted.form or card.map_form
+    return Job(decoded.pixels, ready.teacher, ready.detector, card.calibration.threshold, wanted.localize, form)
 
 
 class Inspector:
@@ -157,7 +187,7 @@ class Inspector:
         self._deadline_seconds = deadline_seconds
         self._telemetry = telemetry
 
-    async def inspect(self, ready: Ready, data: bytes, wanted: Localize) -> Inspection:
+    async def inspect(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
         """The JSON answer for one image.
 
         Raises:
@@ -167,7 +197,7 @@ class Inspector:
             return await self._inspect_admitted(ready, data, wanted)
 
     async def inspect_many(
-        self, ready: Ready, images: Sequence[bytes], wanted: Localize
+        self, ready: Ready, images: Sequence[bytes], wanted: Wanted
     ) -> list[Inspection | ProblemBody]:
         """The answers for many images in order; an image that fails has its problem in its place.
 
@@ -189,7 +219,7 @@ class Inspector:
         with self._engine.admit(len(images)):
             return await asyncio.gather(*(one(data) for data in images))
 
-    async def overlay(self, ready: Ready, data: bytes, wanted: Localize) -> tuple[Inspection, bytes]:
+    async def overlay(self, ready: Ready, data: bytes, wanted: Wanted) -> tuple[Inspection, bytes]:
         """The answer for one image, without localization, and the overlay picture as PNG.
 
         Raises:
@@ -203,17 +233,17 @@ class Inspector:
                 picture = await self._in_pool(partial(draw_overlay, data, ready.card, decoded, outcome, self._limits))
         return self._finish(ready, decoded, outcome, None, started, decode_seconds, drawing), picture
 
-    async def _inspect_admitted(self, ready: Ready, data: bytes, wanted: Localize) -> Inspection:
+    async def _inspect_admitted(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
         started = perf_counter()
         async with asyncio.timeout(self._deadline_seconds):
             decoded, outcome, decode_seconds = await self._examine(ready, data, wanted)
             drawing = perf_counter()
             localization = None
-            if outcome.gradient is not None:
+            if outcome.evidence is not None:
                 localization = await self._in_pool(partial(localize, ready.card, decoded, outcome))
         return self._finish(ready, decoded, outcome, localization, started, decode_seconds, drawing)
 
-    async def _examine(self, ready: Ready, data: bytes, wanted: Localize) -> tuple[Decoded, Outcome, float]:
+    async def _examine(self, ready: Ready, data: bytes, wanted: Wanted) -> tuple[Decoded, Outcome, float]:
         started = perf_counter()
         decoded = await self._in_pool(partial(decode, data, ready.card.image_size, self._limits))
         decode_seconds = perf_counter() - started
@@ -241,7 +271,7 @@ class Inspector:
             outcome,
             localization,
             decode_seconds=decode_seconds,
-            drawing_seconds=now - drawing if outcome.gradient is not None else 0.0,
+            drawing_seconds=now - drawing if outcome.evidence is not None else 0.0,
             total_seconds=now - started,
         )
         self._telemetry.count_inspection(inspection)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from model.localization import MapForm
 from service.schemas import Box, Localization, Peak, Region
 
 HEAT_OF_NORMAL = 64
@@ -35,9 +36,10 @@ def heat_of(anomaly_map: np.ndarray, map_scale: float, width: int, height: int) 
     return Heat(relative, relative > 1)
 
 
-def localization_of(heat: Heat) -> Localization:
-    """The answer's pictures and regions."""
+def localization_of(heat: Heat, form: MapForm) -> Localization:
+    """The answer's pictures and regions, of a map of this form."""
     return Localization(
+        map=form,
         heatmap_png=b64encode(png(_grey(heat))).decode(),
         mask_png=b64encode(png(heat.mask.view(np.uint8) * np.uint8(255))).decode(),
         regions=regions_of(heat),

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
+from model.localization import MapForm
 from service.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.catalogue import Ready, Refused, summary_of
 from service.engine import DeviceLostError, Engine, EngineClosedError
+from service.inspection import Wanted
 from service.logs import RECORD, server_timing
 from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, Problem, problem_of
 from service.schemas import (
@@ -39,6 +41,15 @@ CategoryName = Annotated[str, Path(description="A category that `GET /v1/categor
 LocalizeQuery = Annotated[
     Localize,
     Query(description="auto: find the place of the fault only when the decision is anomalous; always; never"),
+]
+MapQuery = Annotated[
+    MapForm | None,
+    Query(
+        alias="map",
+        description="gradient: the paper's map, the gradient of the global score; gradient-distance: the gradient of "
+        "the local distances, times these; distance: the local distances alone, which cost nothing. Else the "
+        "category's own: gradient with the global score, gradient-distance with the local one",
+    ),
 ]
 StateOf = Annotated[State, Depends(state_of)]
 
@@ -158,17 +169,23 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     },
 )
 async def inspect(
-    request: Request, category: CategoryName, state: StateOf, localize: LocalizeQuery = Localize.AUTO
+    request: Request,
+    category: CategoryName,
+    state: StateOf,
+    localize: LocalizeQuery = Localize.AUTO,
+    form: MapQuery = None,
 ) -> Response:
     """Send the image itself as the body, or a form with one field `image`."""
     with _counted(state, category):
         ready = state.catalogue.require(category)
+        wanted = Wanted(localize, form)
+        wanted.check(ready.card)
         state.engine.check_room()
         data = await read_image_body(request, state.settings.max_image_bytes)
         if not _wants_picture(request.headers.get("accept", "")):
-            inspection = await _unless_gone(request, state.inspector.inspect(ready, data, localize))
+            inspection = await _unless_gone(request, state.inspector.inspect(ready, data, wanted))
             return _json(inspection, {"Server-Timing": server_timing(inspection.timing_ms)})
-        inspection, picture = await _unless_gone(request, state.inspector.overlay(ready, data, localize))
+        inspection, picture = await _unless_gone(request, state.inspector.overlay(ready, data, wanted))
         headers = {
             "X-Anomaly-Score": repr(inspection.score),
             "X-Anomaly-Threshold": repr(inspection.threshold),
@@ -204,15 +221,21 @@ async def inspect(
     },
 )
 async def inspect_batch(
-    request: Request, category: CategoryName, state: StateOf, localize: LocalizeQuery = Localize.AUTO
+    request: Request,
+    category: CategoryName,
+    state: StateOf,
+    localize: LocalizeQuery = Localize.AUTO,
+    form: MapQuery = None,
 ) -> Response:
     """Send a form with one field `image` for each image."""
     with _counted(state, category):
         ready = state.catalogue.require(category)
+        wanted = Wanted(localize, form)
+        wanted.check(ready.card)
         settings = state.settings
         state.engine.check_room()
         images = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)
-        results = await _unless_gone(request, state.inspector.inspect_many(ready, images, localize))
+        results = await _unless_gone(request, state.inspector.inspect_many(ready, images, wanted))
         return _json(BatchAnswer(results=results))
 
 

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from model.localization import MapForm
 from model.pair import Card
 
 
 class Localize(StrEnum):
-    """Whether to find the place of the fault, which costs as much again as the score."""
+    """Whether to find the place of the fault, which costs as much again as the score but for a map of distances."""
 
     AUTO = "auto"
     ALWAYS = "always"
@@ -52,6 +53,7 @@ class Region(BaseModel):
 class Localization(BaseModel):
     """Where the fault is, in pixels of the image that was sent."""
 
+    map: MapForm = Field(description="What the heat map shows; see the parameter of this name")
     heatmap_png: PngBase64 = Field(
         description="8-bit greyscale PNG of the image's size; 64 is the level of normal parts, 255 four times that"
     )
@@ -77,7 +79,7 @@ class TimingMs(BaseModel):
     inference: Milliseconds = Field(
         description="Score, of the whole batch the image was in; 0 with localize=always, where localization holds it"
     )
-    localization: Milliseconds = Field(description="Gradient, of the whole batch, and drawing")
+    localization: Milliseconds = Field(description="Gradient if the map needs one, of the whole batch, and drawing")
     total: Milliseconds = Field(description="From the arrival of the whole body to the answer")
 
 

@@ -41,6 +41,7 @@ REASONS = (
     "unsupported-media-type",
     "not-decodable",
     "invalid-request",
+    "unknown-map",
     "queue-full",
     "upload-memory-full",
     "headers-too-large",

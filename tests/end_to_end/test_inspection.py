@@ -141,7 +141,7 @@ def test_the_answer_has_everything_the_contract_names(client: httpx.Client, file
         "image",
         "timing_ms",
     }
-    assert set(answer["localization"]) == {"heatmap_png", "mask_png", "regions"}
+    assert set(answer["localization"]) == {"map", "heatmap_png", "mask_png", "regions"}
     assert set(answer["timing_ms"]) == {"decode", "queue", "inference", "localization", "total"}
     assert answer["image"] == {"width": 90, "height": 120, "sha256": hashlib.sha256(files[0].read_bytes()).hexdigest()}
     timing = answer["timing_ms"]
@@ -188,6 +188,23 @@ def test_localize_decides_whether_there_is_a_map(client: httpx.Client, factory: 
         ("good", "auto"): False, ("good", "always"): True, ("good", "never"): False,
         ("bad", "auto"): True, ("bad", "always"): True, ("bad", "never"): False,
     }  # fmt: skip
+
+
+def test_every_form_of_map_finds_the_fault_and_says_what_it_is(client: httpx.Client, factory: Factory):
+    bad = factory.data / "bad" / "000.png"
+    own = post(client, "striped", bad).json()
+    assert own["localization"]["map"] == "gradient-distance"
+    pictures = set()
+    for form in ("gradient", "gradient-distance", "distance"):
+        answer = post(client, "striped", bad, map=form).json()
+        assert answer["score"] == pytest.approx(own["score"], rel=1e-5)
+        assert answer["localization"]["map"] == form
+        assert answer["localization"]["regions"], form
+        pictures.add(answer["localization"]["heatmap_png"])
+    assert len(pictures) == 3
+    data = [("image", ("bad.png", bad.read_bytes()))]
+    (one,) = client.post("/v1/categories/striped/inspect-batch?map=distance", files=data).json()["results"]
+    assert one["localization"]["map"] == "distance"
 
 
 def test_the_picture_is_the_one_the_command_line_draws(client: httpx.Client, factory: Factory, tmp_path: Path):

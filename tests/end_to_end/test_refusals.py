@@ -13,8 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
+from service.app import create_app
+from service.settings import Settings
 from tests.conftest import Factory
 from tests.end_to_end.conftest import GatedServer, Server, running_server, wait_for_metric
 
@@ -174,6 +177,25 @@ def test_422_wrong_parameter(client: httpx.Client, png: bytes):
     sentence = problem(client.post(URL + "?localize=maybe", content=png, headers=PNG), 422, "invalid-request")
     assert "localize" in sentence
     assert "auto" in sentence
+    assert "gradient-distance" in problem(client.post(URL + "?map=x", content=png, headers=PNG), 422, "invalid-request")
+
+
+def test_422_a_map_that_an_old_card_knows_nothing_of(factory: Factory, png: bytes, tmp_path: Path):
+    weights = tmp_path / "weights"
+    shutil.copytree(factory.weights, weights)
+    card = json.loads((weights / "striped" / "card.json").read_text())
+    del card["score"], card["other_map_scales"]
+    (weights / "striped" / "card.json").write_text(json.dumps(card | {"schema_version": 1}))
+    with TestClient(create_app(Settings(weights=weights, device="cpu"))) as old:
+        sentence = problem(old.post(URL + "?map=distance", content=png, headers=PNG), 422, "unknown-map")
+        assert "calibrate the category with --score" in sentence
+        problem(old.post(BATCH + "?map=distance", files=[("image", png)]), 422, "unknown-map")
+        answer = old.post(URL + "?localize=always&map=gradient", content=png, headers=PNG).json()
+        assert answer["localization"]["map"] == "gradient"
+        assert (
+            old.post(URL + "?localize=always", content=png, headers=PNG).json()["localization"]
+            == answer["localization"]
+        )
 
 
 @pytest.mark.parametrize("gated", [{"queue_size": 4, "max_batch_images": 4, "device_batch": 1}], indirect=True)

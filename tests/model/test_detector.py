@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from model.detector import Detector, detect
-from model.score import TermWeights, distillation_score, distillation_terms
+from model.localization import MapForm
+from model.score import Score, TermWeights, distillation_score, distillation_terms, local_distances
 from model.vgg import Student, Teacher, student_plan
 
 
@@ -36,7 +37,11 @@ WEIGHTS = [TermWeights(direction=0.1), TermWeights(squared=0.5, direction=0.01),
 
 @pytest.fixture
 def detectors(teacher: Teacher, students: list[Student]) -> list[Detector]:
-    return [Detector(teacher, student, weights) for student, weights in zip(students, WEIGHTS, strict=True)]
+    scores = (Score.GLOBAL, Score.GLOBAL, Score.LOCAL)
+    return [
+        Detector(teacher, student, weights, score=score)
+        for student, weights, score in zip(students, WEIGHTS, scores, strict=True)
+    ]
 
 
 @pytest.fixture
@@ -75,54 +80,78 @@ def reference_maps(state: dict[str, torch.Tensor], x: torch.Tensor, *, student: 
     return maps
 
 
-def reference(teacher: Teacher, student: Student, weights: TermWeights, image: np.ndarray) -> tuple[float, np.ndarray]:
-    """Equations 13, 4 and 5 for one image in float64."""
+def reference(detector: Detector, student: Student, image: np.ndarray) -> tuple[float, dict[MapForm, np.ndarray]]:
+    """The score and every form of map of one image in float64."""
+    teacher, weights = detector.teacher, detector.weights
     x = torch.from_numpy(image).double().permute(2, 0, 1)[None].div(255).requires_grad_()
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)[:, None, None]
     inputs = (x - mean) / std
     teacher_maps = reference_maps(dict(teacher.state_dict()), inputs, student=False)
     student_maps = reference_maps(dict(student.state_dict()), inputs, student=True)
-    score = torch.zeros((), dtype=torch.float64)
+    score, distances = torch.zeros((), dtype=torch.float64), torch.zeros((16, 16), dtype=torch.float64)
     for t, s in zip(teacher_maps, student_maps, strict=True):
         a, b = t.flatten(), s.flatten()
         score = score + weights.squared * ((a - b) ** 2).sum() / a.numel()
         score = score + weights.direction * (1 - a @ b / (a.norm() * b.norm()))
-    (gradient,) = torch.autograd.grad(score, x)
-    attribution = gradient[0].abs().sum(0).numpy()
-    smooth = ndimage.gaussian_filter(attribution, sigma=4 * 64 / 128, mode="mirror")
-    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
-    return score.item(), ndimage.grey_opening(smooth, footprint=cross)
+        lengths = t.square().sum(1).sqrt() * s.square().sum(1).sqrt()
+        distance = 1 - (t * s).sum(1) / lengths.clamp(min=1e-30)
+        grow = torch.from_numpy(bilinear(distance.shape[-1], 16))
+        distances = distances + grow @ distance[0] @ grow.T
+
+    def filtered(objective: torch.Tensor) -> np.ndarray:
+        (gradient,) = torch.autograd.grad(objective, x, retain_graph=True)
+        attribution = gradient[0].abs().sum(0).numpy()
+        smooth = ndimage.gaussian_filter(attribution, sigma=4 * 64 / 128, mode="mirror")
+        cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
+        return ndimage.grey_opening(smooth, footprint=cross)
+
+    grow = bilinear(16, 64)
+    large = grow @ distances.detach().numpy() @ grow.T
+    maps = {
+        MapForm.GRADIENT: filtered(score),
+        MapForm.DISTANCE: large,
+        MapForm.GRADIENT_DISTANCE: filtered((distances**4).mean() ** 0.25) * large,
+    }
+    return distances.max().item() if detector.score is Score.LOCAL else score.item(), maps
+
+
+def bilinear(few: int, many: int) -> np.ndarray:
+    """The matrix ``[many, few]`` that interpolates linearly between the centres of pixels."""
+    place = ((np.arange(many) + 0.5) * few / many - 0.5).clip(0, few - 1)
+    return np.array([np.interp(place, np.arange(few), one) for one in np.eye(few)]).T
 
 
 def test_score_and_map_are_those_of_the_float64_reference(
     teacher: Teacher, students: list[Student], detectors: list[Detector], images: np.ndarray
 ):
     for detector, student in zip(detectors, students, strict=True):
-        found = detector(images, maps=True)
-        assert found.scores.dtype == np.float32
-        for index, image in enumerate(images):
-            score, anomaly_map = reference(teacher, student, detector.weights, image)
-            assert found.scores[index] == pytest.approx(score, rel=1e-5)
-            inner = (slice(8, -8), slice(8, -8))  # the two libraries treat the border of an opening differently
-            np.testing.assert_allclose(
-                found.maps[index][inner], anomaly_map[inner], rtol=2e-3, atol=2e-3 * anomaly_map.max()
-            )
+        expected = [reference(detector, student, image) for image in images]
+        for form in MapForm:
+            found = detector(images, maps=form)
+            assert found.scores.dtype == found.maps.dtype == np.float32
+            for index, (score, maps) in enumerate(expected):
+                assert found.scores[index] == pytest.approx(score, rel=1e-5)
+                inner = (slice(8, -8), slice(8, -8))  # the two libraries treat the border of an opening differently
+                np.testing.assert_allclose(
+                    found.maps[index][inner], maps[form][inner], rtol=2e-3, atol=2e-3 * maps[form].max()
+                )
 
 
 def test_one_by_one_equals_the_batch(detectors: list[Detector], images: np.ndarray):
-    batch = detectors[0](images, maps=True)
+    batch = detectors[0](images, maps=MapForm.GRADIENT)
     for index in range(len(images)):
-        alone = detectors[0](images[index : index + 1], maps=True)
+        alone = detectors[0](images[index : index + 1], maps=MapForm.GRADIENT)
         assert alone.scores[0] == pytest.approx(batch.scores[index], rel=1e-6)
         np.testing.assert_allclose(alone.maps[0], batch.maps[index], rtol=1e-3, atol=1e-6)
 
 
 def test_categories_may_be_mixed_in_one_batch(detectors: list[Detector], images: np.ndarray):
     mixed = [detectors[index] for index in (0, 2, 1, 0, 2, 0)]
-    found = detect(images, mixed, maps=True)
+    forms = [MapForm(form) for form in ("gradient", "distance", "gradient-distance") * 2]
+    found = detect(images, mixed, maps=forms)
     for index, detector in enumerate(mixed):
-        alone = detector(images[index : index + 1], maps=True)
+        alone = detector(images[index : index + 1], maps=forms[index])
         assert found.scores[index] == pytest.approx(alone.scores[0], rel=1e-6)
         np.testing.assert_allclose(found.terms[index], alone.terms[0], rtol=1e-5)
         np.testing.assert_allclose(found.maps[index], alone.maps[0], rtol=1e-3, atol=1e-6)
@@ -131,7 +160,7 @@ def test_categories_may_be_mixed_in_one_batch(detectors: list[Detector], images:
 def test_maps_cost_nothing_unless_asked_for(detectors: list[Detector], images: np.ndarray):
     without = detectors[0](images)
     assert without.maps is None
-    np.testing.assert_allclose(without.scores, detectors[0](images, maps=True).scores, rtol=1e-6)
+    np.testing.assert_allclose(without.scores, detectors[0](images, maps=MapForm.GRADIENT).scores, rtol=1e-6)
 
 
 def test_terms_add_up_to_the_score(detectors: list[Detector], images: np.ndarray):
@@ -186,6 +215,28 @@ def test_float32_keeps_its_digits_where_maps_almost_agree():
     assert distillation_terms([t], [s])[0, 0, 1].item() == pytest.approx(exact.item(), rel=1e-4)
 
 
+def test_local_distances_are_zero_to_two_a_layer_and_found_at_one_place():
+    teacher, student = torch.rand(1, 4, 8, 8) + 0.1, [torch.rand(1, 6, 4, 4) + 0.1]
+    other = teacher.clone()
+    other[0, :, 2, 5] *= -1
+    distances = local_distances([teacher, student[0]], [other, student[0]])
+    assert distances.shape == (1, 8, 8)
+    assert distances.min() >= 0
+    assert distances[0, 2, 5].item() == pytest.approx(2, rel=1e-5)
+    assert (distances > 1e-5).sum() == 1
+
+
+def test_the_gradient_of_identical_networks_is_finite(teacher: Teacher, images: np.ndarray):
+    found = Detector(teacher, teacher, score=Score.LOCAL)(images, maps=MapForm.GRADIENT_DISTANCE)
+    assert np.abs(found.scores).max() < 1e-5
+    assert np.isfinite(found.maps).all()
+
+
+def test_a_map_for_each_image(detectors: list[Detector], images: np.ndarray):
+    with pytest.raises(ValueError, match="6 images need as many forms of maps, got 1"):
+        detect(images, [detectors[0]] * 6, maps=[MapForm.DISTANCE])
+
+
 def test_weights_are_one_number_a_term():
     terms = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     assert distillation_score(terms, TermWeights(squared=1, direction=0.1)).item() == pytest.approx(4.6)
@@ -199,6 +250,9 @@ def test_the_students_that_training_keeps_are_left_as_they_were(teacher: Teacher
 
 
 @pytest.mark.parametrize(
+    ("score", "form"), [(Score.GLOBAL, MapForm.GRADIENT), (Score.LOCAL, MapForm.GRADIENT_DISTANCE)]
+)
+@pytest.mark.parametrize(
     ("precision", "largest_error", "alike"), [(torch.float16, 0.003, 0.995), (torch.bfloat16, 0.02, 0.98)]
 )
 def test_reduced_precision_keeps_the_scores(
@@ -208,12 +262,14 @@ def test_reduced_precision_keeps_the_scores(
     precision: torch.dtype,
     largest_error: float,
     alike: float,
+    score: Score,
+    form: MapForm,
 ):
-    exact = Detector(teacher, students[0])(images, maps=True)
+    exact = Detector(teacher, students[0], score=score)(images, maps=form)
     narrow = Teacher(teacher.plan)
     narrow.load_state_dict(teacher.state_dict())
-    found = Detector(narrow, students[0], precision=precision)(images, maps=True)
-    assert found.scores.dtype == found.terms.dtype == found.maps.dtype == np.float32
+    found = Detector(narrow, students[0], precision=precision, score=score)(images, maps=form)
+    assert {found.scores.dtype, found.terms.dtype, found.distances.dtype, found.maps.dtype} == {np.dtype(np.float32)}
     assert (found.scores != exact.scores).any()
     np.testing.assert_allclose(found.scores, exact.scores, rtol=largest_error)
     assert np.corrcoef(found.maps.ravel(), exact.maps.ravel())[0, 1] > alike

@@ -6,12 +6,15 @@ import pytest
 from model.features import layers_of
 from model.images import preprocess
 from model.lifecycle import load_detector
+from model.score import Score
 from model.vgg import DISTILLATION_POOLS
 from tests.conftest import Factory, surface
 
 
-def test_the_layers_add_up_to_the_score_and_their_differences_to_its_squared_term(factory: Factory):
+@pytest.mark.parametrize("score", Score)
+def test_the_layers_add_up_to_the_score_and_their_differences_to_its_squared_term(factory: Factory, score: Score):
     _, detector = load_detector(factory.weights, factory.teachers, "striped")
+    detector.score = score
     pixels = preprocess(surface(800, fault=True), 64)
     layers = layers_of(detector, pixels)
     assert [layer.name for layer in layers] == [f"pool {pool}" for pool in DISTILLATION_POOLS]

@@ -6,21 +6,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from model import graphs
 from model.detector import Detector, detect
 from model.graphs import PairGraphs, graphs_of
-from model.score import TermWeights
+from model.localization import MapForm
+from model.score import Score, Scored, TermWeights
 from model.vgg import Student, Teacher, student_plan, vgg16_plan
 
 PLAN = vgg16_plan((8, 12, 16, 20, 24))
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
-def run_again(
-    work: Callable[[], tuple[Tensor, Tensor, Tensor | None]], _: torch.device
-) -> tuple[Callable[[], None], tuple[Tensor, Tensor, Tensor | None]]:
+def run_again(work: Callable[[], Scored], _: torch.device) -> tuple[Callable[[], None], Scored]:
     outputs = work()
 
     def replay() -> None:
@@ -50,7 +48,7 @@ def make_detectors(teacher: Teacher, device: str = "cpu", precision: torch.dtype
     return [
         Detector(teacher, Student(plan), TermWeights(direction=0.1), device, precision),
         Detector(teacher, Student(plan), TermWeights(squared=0.5, direction=0.01), device, precision),
-        Detector(teacher, Student(plan), TermWeights(), device, precision),
+        Detector(teacher, Student(plan), TermWeights(), device, precision, Score.LOCAL),
         Detector(teacher, Student(plan, weigh_distillation_layers=False), TermWeights(), device, precision),
     ]
 
@@ -64,30 +62,37 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
 
 
-def assert_like_the_plain_way(made: PairGraphs, detectors: list[Detector], images: np.ndarray, *, maps: bool) -> None:
-    teacher = detectors[0].teacher
-    students, weights = [one.student for one in detectors], [one.weights for one in detectors]
-    scores, terms, gradients = made.run(teacher, images, students, weights, maps)
-    plain = detect(images, detectors, maps=maps)
-    np.testing.assert_allclose(scores, plain.scores, rtol=1e-5)
-    np.testing.assert_allclose(terms, plain.terms, rtol=1e-4, atol=1e-7)
-    if maps:
-        np.testing.assert_allclose(gradients, plain.gradients, rtol=1e-3, atol=1e-3 * plain.gradients.max())
+def assert_like_the_plain_way(
+    made: PairGraphs, detectors: list[Detector], images: np.ndarray, *, maps: MapForm | None
+) -> None:
+    gradient = maps is not None and maps is not MapForm.DISTANCE
+    objectives = np.float32([one.objective(maps) for one in detectors]) if gradient else None
+    students, weights = [one.student for one in detectors], np.float32([one.score_weights for one in detectors])
+    found = made.run(detectors[0].teacher, images, students, weights, objectives)
+    plain = detect(images, detectors, maps=None if maps is None else [maps] * len(images))
+    np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-5)
+    np.testing.assert_allclose(found.terms, plain.terms, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found.distances, plain.distances, rtol=1e-4, atol=1e-6)
+    if gradient:
+        for index, one in enumerate(plain.evidence):
+            np.testing.assert_allclose(
+                found.gradients[index], one.gradient, rtol=1e-3, atol=1e-3 * float(one.gradient.max())
+            )
     else:
-        assert gradients is None
+        assert found.gradients is None
 
 
-@pytest.mark.parametrize("maps", [False, True])
+@pytest.mark.parametrize("maps", [None, *MapForm])
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_one_category_padded_to_the_next_size(
-    captures: list[torch.device], detectors: list[Detector], count: int, maps: bool
+    captures: list[torch.device], detectors: list[Detector], count: int, maps: MapForm | None
 ):
     assert_like_the_plain_way(PairGraphs(), [detectors[0]] * count, pictures(count), maps=maps)
     assert len(captures) == 1
 
 
-@pytest.mark.parametrize("maps", [False, True])
-def test_many_categories_run_as_one(captures: list[torch.device], detectors: list[Detector], maps: bool):
+@pytest.mark.parametrize("maps", [None, *MapForm])
+def test_many_categories_run_as_one(captures: list[torch.device], detectors: list[Detector], maps: MapForm | None):
     mixed = [detectors[index] for index in (0, 0, 1, 2, 2)]
     assert_like_the_plain_way(PairGraphs(), mixed, pictures(5), maps=maps)
     assert len(captures) == 1
@@ -96,21 +101,23 @@ def test_many_categories_run_as_one(captures: list[torch.device], detectors: lis
 def test_a_graph_serves_other_categories_and_other_images(captures: list[torch.device], detectors: list[Detector]):
     made = PairGraphs()
     for seed, detector in enumerate((detectors[0], detectors[1], detectors[1], detectors[0])):
-        assert_like_the_plain_way(made, [detector] * 2, pictures(2, seed), maps=False)
+        assert_like_the_plain_way(made, [detector] * 2, pictures(2, seed), maps=None)
     for seed, pair in enumerate(((0, 1), (2, 1), (1, 0))):
-        assert_like_the_plain_way(made, [detectors[index] for index in pair], pictures(2, seed), maps=False)
+        assert_like_the_plain_way(made, [detectors[index] for index in pair], pictures(2, seed), maps=None)
     assert len(captures) == 2  # one category, and several
 
 
 def test_what_lay_in_a_larger_batch_before_does_no_harm(captures: list[torch.device], detectors: list[Detector]):
     made = PairGraphs()
-    assert_like_the_plain_way(made, [detectors[0]] * 8, np.full_like(pictures(8), 255), maps=True)
-    assert_like_the_plain_way(made, [detectors[0]] * 5, pictures(5), maps=True)
+    assert_like_the_plain_way(made, [detectors[0]] * 8, np.full_like(pictures(8), 255), maps=MapForm.GRADIENT)
+    assert_like_the_plain_way(made, [detectors[0]] * 5, pictures(5), maps=MapForm.GRADIENT)
     assert len(captures) == 1
 
 
 def test_students_with_other_layers_run_on_their_own(captures: list[torch.device], detectors: list[Detector]):
-    assert_like_the_plain_way(PairGraphs(), [detectors[index] for index in (0, 1, 3, 3)], pictures(4), maps=True)
+    assert_like_the_plain_way(
+        PairGraphs(), [detectors[index] for index in (0, 1, 3, 3)], pictures(4), maps=MapForm.GRADIENT
+    )
     assert len(captures) == 2
 
 
@@ -118,14 +125,14 @@ def test_a_batch_beyond_the_largest_size_is_cut(
     captures: list[torch.device], detectors: list[Detector], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(graphs, "BATCH_SIZES", (1, 2))
-    assert_like_the_plain_way(PairGraphs(), [detectors[0]] * 5, pictures(5), maps=True)
+    assert_like_the_plain_way(PairGraphs(), [detectors[0]] * 5, pictures(5), maps=MapForm.GRADIENT)
     assert len(captures) == 2
 
 
 def test_results_are_not_overwritten_by_the_next_batch(captures: list[torch.device], detectors: list[Detector]):
     made = PairGraphs()
-    arguments = [detectors[0].student], [detectors[0].weights], True
-    first, _, gradient = made.run(detectors[0].teacher, pictures(1, 1), *arguments)
+    arguments = [detectors[0].student], np.float32([[1, 0.1, 0]]), np.float32([[1, 0.1, 0]])
+    first, _, _, gradient = made.run(detectors[0].teacher, pictures(1, 1), *arguments)
     kept = first.copy(), gradient.copy()
     made.run(detectors[0].teacher, pictures(1, 2), *arguments)
     assert np.array_equal(first, kept[0])
@@ -152,10 +159,11 @@ def test_the_gpu_scores_like_the_cpu(teacher: Teacher, precision: torch.dtype):
     exact = precision is torch.float32
     for plan in ((0,), (0, 0, 0), (0, 1, 2, 1, 0), (0, 1, 3)):
         images = pictures(len(plan), sum(plan))
-        for maps in (False, True, True):
-            expected = detect(images, [here[index] for index in plan], maps=maps)
-            found = detect(images, [there[index] for index in plan], maps=maps)
+        for maps in (None, *MapForm):
+            forms = None if maps is None else [maps] * len(plan)
+            expected = detect(images, [here[index] for index in plan], maps=forms)
+            found = detect(images, [there[index] for index in plan], maps=forms)
             np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-3 if exact else 0.02)
-            if maps:
+            if maps is not None:
                 together = np.corrcoef(found.maps.ravel(), expected.maps.ravel())[0, 1]
                 assert together > (0.9999 if exact else 0.98)

@@ -1,5 +1,6 @@
 """Train, calibrate, evaluate: the card tells the truth, and no image judges what it made."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -19,7 +20,9 @@ from model.lifecycle import (
     scores_of,
     train_category,
 )
+from model.localization import MapForm
 from model.pair import PairError, read_card, read_seen
+from model.score import Score
 from model.training import Epoch, Recipe, TrainingError, TrainingInterrupted
 from model.vgg import Teacher
 from tests.conftest import Factory, surface, write_images
@@ -146,6 +149,58 @@ def test_calibration_without_anomalous_images_takes_the_quantile(copy: Path, fac
         12,
     )
     assert len(read_seen(copy / "fresh").calibration) == 12
+
+
+def as_version_1(folder: Path) -> None:
+    """Makes a category's card one of the time before there was a choice of scores."""
+    card = json.loads((folder / "card.json").read_text())
+    for name in ("score", "other_map_scales"):
+        del card[name]
+    (folder / "card.json").write_text(json.dumps(card | {"schema_version": 1}))
+
+
+def test_new_categories_have_the_local_score_and_a_scale_for_every_map(factory: Factory):
+    card, detector = load_detector(factory.weights, factory.teachers, "striped")
+    assert (card.schema_version, card.score, detector.score) == (2, Score.LOCAL, Score.LOCAL)
+    assert card.map_form is MapForm.GRADIENT_DISTANCE
+    assert set(card.other_map_scales) == {MapForm.GRADIENT, MapForm.DISTANCE}
+    assert all((card.scale_of(form) or 0) > 0 for form in MapForm)
+
+
+def test_a_category_can_be_trained_with_the_papers_score(tmp_path: Path, teacher: Teacher, factory: Factory):
+    samples = normal_samples(factory.data / "train")
+    card, _ = train_category("new", samples, tmp_path, "narrow", teacher, SHORT, score=Score.GLOBAL)
+    assert card.score is Score.GLOBAL
+    assert card.map_form is MapForm.GRADIENT
+    other, _ = train_category("other", samples, tmp_path, "narrow", teacher, SHORT)
+    assert other.student_sha256 == card.student_sha256  # the score is no matter of training
+    assert other.scale_of(MapForm.GRADIENT) == pytest.approx(card.map_scale, rel=1e-6)
+
+
+def test_a_card_of_version_1_keeps_its_meaning(copy: Path, factory: Factory):
+    as_version_1(copy / "striped")
+    card, detector = load_detector(copy, factory.teachers, "striped")
+    pixels = np.stack([surface(seed, size=(64, 64)) for seed in range(3)])
+    terms = detector(pixels).terms
+    equation_13 = card.squared_weight * terms[..., 0].sum(1) + card.direction_weight * terms[..., 1].sum(1)
+    np.testing.assert_allclose(scores_of(detector, pixels), equation_13, rtol=1e-5)
+    assert card.map_form is MapForm.GRADIENT
+    assert card.scale_of(MapForm.GRADIENT) == card.map_scale
+    assert card.scale_of(MapForm.DISTANCE) is None
+
+
+def test_calibration_changes_the_score_when_told_and_only_then(copy: Path, factory: Factory):
+    good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
+    before = read_card(copy / "striped")
+    as_version_1(copy / "striped")
+    calibrated, _ = calibrate_category(copy, factory.teachers, "striped", good, bad)
+    assert (calibrated.schema_version, calibrated.score) == (1, Score.GLOBAL)
+    changed, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=Score.LOCAL)
+    assert (changed.schema_version, changed.score) == (2, Score.LOCAL)
+    assert changed.calibration.threshold == pytest.approx(before.calibration.threshold, rel=1e-5)
+    assert changed.student_sha256 == before.student_sha256
+    assert all((changed.scale_of(form) or 0) > 0 for form in MapForm)
+    assert read_card(copy / "striped") == changed
 
 
 def test_evaluation_refuses_images_it_has_seen_unless_asked_by_name(factory: Factory, tmp_path: Path):

@@ -93,7 +93,11 @@ def test_ctrl_c_while_a_pair_is_replaced_loses_nothing(folder: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda card: card.update(schema_version=2), "schema version 2"),
+        (lambda card: card.update(schema_version=3), "schema version 3"),
+        (lambda card: card.update(schema_version=1), "schema version 1 has the global score"),
+        (lambda card: card.update(score="median"), "score: Input should be 'global' or 'local'"),
+        (lambda card: card.update(other_map_scales={"gradient": 0}), "other_map_scales.gradient: Input should be"),
+        (lambda card: card.update(other_map_scales={"picture": 1}), "other_map_scales"),
         (lambda card: card.pop("teacher"), "teacher: Field required"),
         (lambda card: card.update(surprise=1), "surprise: Extra inputs"),
         (lambda card: card.update(map_scale=0), "map_scale: Input should be greater than 0"),

@@ -56,14 +56,14 @@ def photos(tmp_path: Path) -> Path:
 def test_from_a_folder_to_a_verdict(weights: Path, factory: Factory, photos: Path, tmp_path: Path):
     options = ("--weights", weights, "--device", "cpu")
     trained = run(
-        "train", "new", "--normal", factory.data / "train", "--teacher", "narrow", "--epochs", 20, "--image-size", 64,
+        "train", "new", "--normal", factory.data / "train", "--teacher", "narrow", "--epochs", 60, "--image-size", 64,
         "--batch-size", 8, "--seed", 3, "--no-omega", "--direction-weight", 0.05, *options,
     )  # fmt: skip
     assert "16 images to train on, 4 held out" in trained.output
     assert "calibrate" in trained.output
     card = read_card(weights / "new")
     assert card.calibration.method == "normal-quantile"
-    assert (card.training.epochs, card.training.seed, card.direction_weight) == (20, 3, 0.05)
+    assert (card.training.epochs, card.training.seed, card.direction_weight) == (60, 3, 0.05)
     assert not card.architecture.weigh_distillation_layers
 
     calibrated = run(

@@ -11,10 +11,19 @@ import torch
 
 from model.detector import Detector, detect
 from model.lifecycle import load_detector
+from model.localization import MapForm
 from model.vgg import Teacher
 from service import engine as engine_module
 from service.app import create_app
-from service.engine import DeviceLostError, DeviceMemoryError, Engine, EngineClosedError, Job, QueueFullError
+from service.engine import (
+    DeviceLostError,
+    DeviceMemoryError,
+    Engine,
+    EngineClosedError,
+    Job,
+    QueueFullError,
+    inspect_jobs,
+)
 from service.schemas import Localize
 from service.settings import Settings
 from tests.conftest import Factory, Gate
@@ -56,15 +65,21 @@ def image(seed: int, size: int = 64) -> np.ndarray:
 
 
 def job(
-    detector: Detector, seed: int, *, size: int = 64, localize: Localize = Localize.NEVER, threshold: float = 0.0
+    detector: Detector,
+    seed: int,
+    *,
+    size: int = 64,
+    localize: Localize = Localize.NEVER,
+    threshold: float = 0.0,
+    form: MapForm = MapForm.GRADIENT,
 ) -> Job:
-    return Job(image(seed, size), detector.teacher, lambda: detector, threshold, localize)
+    return Job(image(seed, size), detector.teacher, lambda: detector, threshold, localize, form)
 
 
 def test_an_idle_engine_answers_a_lone_image_at_once(engine: Engine, striped: Detector, sizes: list[int]):
     outcome = engine.submit(job(striped, 1)).result(30)
     assert outcome.score == pytest.approx(striped(image(1)[None]).scores[0], rel=1e-6)
-    assert outcome.gradient is None
+    assert outcome.evidence is None
     assert sizes == [1]
 
 
@@ -135,6 +150,7 @@ def test_what_cannot_share_a_batch_does_not_make_it_smaller(
     assert sizes == [1, 8, 8, 2, 2]  # eight is the limit; who waits longest is next
 
 
+@pytest.mark.parametrize("form", MapForm)
 @pytest.mark.parametrize(
     ("localize", "threshold", "has_map"),
     [
@@ -145,14 +161,30 @@ def test_what_cannot_share_a_batch_does_not_make_it_smaller(
     ],
 )
 def test_maps_are_made_only_where_wanted(
-    engine: Engine, striped: Detector, localize: Localize, threshold: float, has_map: bool
+    engine: Engine,
+    striped: Detector,
+    localize: Localize,
+    threshold: float,
+    has_map: bool,
+    form: MapForm,
 ):
-    outcome = engine.submit(job(striped, 5, localize=localize, threshold=threshold)).result(30)
-    assert (outcome.gradient is not None) == has_map
-    assert (outcome.localization_seconds > 0) == has_map
+    outcome = engine.submit(job(striped, 5, localize=localize, threshold=threshold, form=form)).result(30)
+    assert (outcome.evidence is not None) == has_map
+    assert (outcome.localization_seconds > 0) == (has_map and form is not MapForm.DISTANCE)
     if has_map:
+        (expected,) = striped(image(5)[None], maps=form).maps
         np.testing.assert_allclose(
-            outcome.gradient, striped(image(5)[None], maps=True).gradients[0], rtol=1e-3, atol=1e-6
+            outcome.evidence.anomaly_map(), expected, rtol=1e-3, atol=1e-3 * float(expected.max())
+        )
+
+
+def test_forms_of_maps_mix_in_one_batch(striped: Detector):
+    jobs = [job(striped, seed, localize=Localize.ALWAYS, form=form) for seed, form in enumerate((*MapForm, *MapForm))]
+    for seed, (one, outcome) in enumerate(zip(jobs, inspect_jobs(jobs), strict=True)):
+        alone = striped(image(seed)[None], maps=one.form)
+        assert outcome.score == pytest.approx(float(alone.scores[0]), rel=1e-5)
+        np.testing.assert_allclose(
+            outcome.evidence.anomaly_map(), alone.maps[0], rtol=1e-3, atol=1e-3 * float(alone.maps.max())
         )
 
 

@@ -17,8 +17,7 @@ from model import datasets
 from model.lifecycle import judge_category, load_detector
 from model.pair import read_card, roll_back
 from service.catalogue import Ready
-from service.inspection import Limits, inspect_offline
-from service.schemas import Localize
+from service.inspection import Limits, Wanted, inspect_offline
 from tests.conftest import Factory, surface, write_images
 from tests.service.test_cli import run
 
@@ -209,7 +208,7 @@ def test_an_overlay_is_the_servers_picture(factory: Factory, photos: Path, tmp_p
     run("inspect", "striped", image, "--overlay", tmp_path / "out", "--weights", factory.weights, "--device", "cpu")
     card, detector = load_detector(factory.weights, factory.teachers, "striped")
     ready = Ready(card, detector.teacher, lambda: detector)
-    _, picture = inspect_offline(ready, image.read_bytes(), Localize.AUTO, Limits(1 << 20, 1 << 20), with_overlay=True)
+    _, picture = inspect_offline(ready, image.read_bytes(), Wanted(), Limits(1 << 20, 1 << 20), with_overlay=True)
     assert (tmp_path / "out" / "000.png.overlay.png").read_bytes() == picture
 
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from model.localization import MapForm
 from service.rendering import HEAT_OF_NORMAL, heat_of, localization_of, overlay_of, png, regions_of
 
 
@@ -23,7 +24,7 @@ def decoded(text: str) -> np.ndarray:
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (640, 320), (31, 97), (1, 500), (2000, 3)])
 def test_heat_map_and_mask_have_the_images_size(width: int, height: int):
-    found = localization_of(heat_of(spot_map(), 2.0, width, height))
+    found = localization_of(heat_of(spot_map(), 2.0, width, height), MapForm.GRADIENT)
     heatmap, mask = decoded(found.heatmap_png), decoded(found.mask_png)
     assert heatmap.shape == mask.shape == (height, width)
     assert heatmap.dtype == mask.dtype == np.uint8
@@ -45,14 +46,15 @@ def test_regions_are_boxes_areas_and_peaks_in_image_pixels():
 
 
 def test_a_good_part_shows_a_calm_map_and_no_region():
-    found = localization_of(heat_of(np.full((64, 64), 1.9, dtype=np.float32), 2.0, 100, 100))
+    found = localization_of(heat_of(np.full((64, 64), 1.9, dtype=np.float32), 2.0, 100, 100), MapForm.GRADIENT)
     assert found.regions == []
     assert decoded(found.heatmap_png).max() <= HEAT_OF_NORMAL
     assert decoded(found.mask_png).max() == 0
 
 
 def test_heat_saturates_at_four_times_normal():
-    heatmap = decoded(localization_of(heat_of(np.full((64, 64), 100.0, dtype=np.float32), 2.0, 64, 64)).heatmap_png)
+    heat = heat_of(np.full((64, 64), 100.0, dtype=np.float32), 2.0, 64, 64)
+    heatmap = decoded(localization_of(heat, MapForm.GRADIENT).heatmap_png)
     assert (heatmap == 255).all()
 
 
