@@ -24,7 +24,7 @@ class Detection:
     Attributes:
         scores: float32 ``[N]``, at least 0, larger is stranger.
         terms: float32 ``[N, L, 2]``, see `model.score.distillation_terms`.
-        distances: float32 ``[N, H / 4, W / 4]``, see `model.score.local_distances`.
+        distances: float32 ``[N, H / 4, W / 4]``, see `model.score.Scored`.
         evidence: of each image's anomaly map, or None if no maps were asked for.
     """
 

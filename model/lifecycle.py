@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from model import datasets, measures
-from model.calibration import Youden, check_quantile, normal_quantile, youden
+from model.calibration import Youden, check_quantile, without_anomalous, youden
 from model.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.detector import BEST_BATCH, Detector
 from model.localization import MapForm
@@ -41,13 +41,17 @@ from model.pair import (
     read_traces,
     write_pair,
 )
+from model.pasting import paste_defect
 from model.score import Score
 from model.teachers import fingerprint, load_teacher
 from model.training import FEATURE_MEMORY_BYTES, MINIMUM_IMAGES, Epoch, Recipe, TrainingError, train
 from model.vgg import Teacher, student_plan
 
 HELD_OUT_SHARE = 0.2
-NORMAL_QUANTILE = 0.99
+NORMAL_QUANTILE = 0.9
+"""For a threshold without anomalous images; measured in ``benchmarks/accuracy.md``."""
+
+PASTING_SEED = 0
 MAP_SCALE_QUANTILE = 0.995
 PIXEL_GRID = 256
 HISTOGRAM_BINS = 30
@@ -181,7 +185,7 @@ def train_category(
         skip_unreadable: go on without files that cannot be read.
         resume: go on from the checkpoint of an interrupted run.
         replace: put the new pair in place of one that exists.
-        quantile: of the held-out normal scores, for the first threshold.
+        quantile: for the first threshold, see `model.calibration.without_anomalous`.
         memory_bytes: see `model.training.teacher_features`.
         spill_folder: see `model.training.teacher_features`.
         on_start: called once with the images read and how many of them are held out.
@@ -247,7 +251,7 @@ def train_category(
             seconds=round(seconds, 1),
             date=now,
         ),
-        calibration=_normal_calibration(scores_of(detector, images.pixels[held_out]), quantile),
+        calibration=_calibration_without_anomalous(detector, images.pixels[held_out], quantile),
         map_scale=1.0,
     )
     card = _with_map_scales(card, detector, images.pixels[held_out])
@@ -317,7 +321,7 @@ def calibrate_category(
     The same student has both scores: with ``score`` the category changes to that one, without training anew, and the
     scales of its maps are taken from the normal images.
 
-    With anomalous images it is Youden's, without any it is the quantile of the normal scores. Images held out of
+    With anomalous images it is Youden's; without any see `model.calibration.without_anomalous`. Images held out of
     training may serve again.
 
     Returns:
@@ -336,7 +340,6 @@ def calibrate_category(
         detector.score = score
         card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
         card = _with_map_scales(card, detector, good.pixels)
-    normal_scores = scores_of(detector, good.pixels)
     used = list(good.digests)
     unreadable = list(good.unreadable)
     if anomalous:
@@ -344,11 +347,11 @@ def calibrate_category(
         _refuse_trained(bad, seen)
         _refuse_two_labels(good, bad)
         unreadable += bad.unreadable
-        anomalous_scores = scores_of(detector, bad.pixels)
+        normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
         calibration = _youden_calibration(youden(normal_scores, anomalous_scores), normal_scores, anomalous_scores)
         used += bad.digests
     else:
-        calibration = _normal_calibration(normal_scores, quantile)
+        calibration = _calibration_without_anomalous(detector, good.pixels, quantile)
     encoded = read_encoded_student(weights / category, card)
     card = card.model_copy(update={"calibration": calibration})
     seen = seen.model_copy(update={"calibration": tuple(used)})
@@ -520,14 +523,20 @@ def _refuse_two_labels(good: LoadedImages, bad: LoadedImages) -> None:
         raise DatasetError(f"{len(both)} images are given both as normal and as anomalous (first: {paths[0]})")
 
 
-def _normal_calibration(normal: np.ndarray, quantile: float) -> Calibration:
+def _calibration_without_anomalous(detector: Detector, normal: np.ndarray, quantile: float) -> Calibration:
+    """From prepared images of normal parts alone, ``[N, size, size, 3]``."""
+    rng = np.random.default_rng(PASTING_SEED)
+    scores = scores_of(detector, normal)
+    pasted = [
+        detector(np.stack([paste_defect(image, rng) for image in batch])).scores for batch in _batches(detector, normal)
+    ]
     return Calibration(
-        method="normal-quantile",
-        threshold=normal_quantile(normal, quantile),
+        method="synthetic",
+        threshold=without_anomalous(scores, np.concatenate(pasted), quantile),
         normal_images=len(normal),
         anomalous_images=0,
         quantile=quantile,
-        histogram=_histogram(normal, np.empty(0)),
+        histogram=_histogram(scores, np.empty(0)),
         date=datetime.now(UTC).replace(microsecond=0),
     )
 

@@ -13,9 +13,9 @@ SIGMA_AT_128 = 4.0
 class MapForm(StrEnum):
     """What an anomaly map shows.
 
-    ``gradient``: equation 5, the gradient of equation 13.
-    ``gradient-distance``: the gradient of the local distances' power mean, filtered as in equation 5, times the local
-    distances. ``distance``: the local distances alone, which need no gradient and so cost nothing.
+    ``gradient``: equation 5, the gradient of equation 13. ``distance``: the distances between the two networks at
+    each location, which need no gradient and so cost nothing. ``gradient-distance``: the gradient of their power mean,
+    filtered as in equation 5, and the distances themselves, as the geometric mean of the two.
     """
 
     GRADIENT = "gradient"
@@ -30,7 +30,7 @@ class Evidence:
     Attributes:
         form: of the map.
         shape: of the map, H and W in pixels.
-        distances: float32 ``[h, w]``, see `model.score.local_distances`.
+        distances: float32 ``[h, w]``, see `model.score.Scored`.
         gradient: float32 ``[H, W]``, equation 4, of what the form says; None where it needs none.
     """
 
@@ -44,7 +44,7 @@ class Evidence:
         if self.form is MapForm.GRADIENT:
             return self._filtered()
         distances = cv2.resize(self.distances, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        return distances if self.form is MapForm.DISTANCE else self._filtered() * distances
+        return distances if self.form is MapForm.DISTANCE else np.sqrt(self._filtered() * distances)
 
     def _filtered(self) -> np.ndarray:
         assert self.gradient is not None

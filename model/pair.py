@@ -107,11 +107,12 @@ class ScoreHistogram(_Record):
 class Calibration(_Record):
     """Where the threshold comes from.
 
-    ``youden``: from normal and anomalous images. ``normal-quantile``: a quantile of normal scores, while there are
-    no anomalous images yet; then the Youden index, AUROC and ROC are null.
+    ``youden``: from normal and anomalous images. While there are no anomalous images yet, the Youden index, AUROC and
+    ROC are null, and it is ``synthetic``: from normal images and defects pasted on them, see
+    `model.calibration.without_anomalous`; in older cards ``normal-quantile``: a quantile of normal scores.
     """
 
-    method: Literal["youden", "normal-quantile"]
+    method: Literal["youden", "synthetic", "normal-quantile"]
     threshold: float = Field(description="An image is anomalous when its score is at or above this")
     normal_images: int = Field(ge=1)
     anomalous_images: int = Field(ge=0)

@@ -25,7 +25,8 @@ class Score(StrEnum):
     """Which score a category has.
 
     ``global``: equation 13, the paper's. It compares whole maps, so a small fault drowns in what surrounds it.
-    ``local``: the largest of `local_distances`. It learns from the same loss and finds more (benchmarks/accuracy.md).
+    ``local``: the largest sum of `layer_distances` at one location. It learns from the same loss and finds more
+    (``benchmarks/accuracy.md``).
     """
 
     GLOBAL = "global"
@@ -103,13 +104,8 @@ def layer_distances(teacher_maps: Sequence[Tensor], student_maps: Sequence[Tenso
     ]
 
 
-def local_distances(teacher_maps: Sequence[Tensor], student_maps: Sequence[Tensor]) -> Tensor:
-    """The sum of `layer_distances`: float32 ``[N, H_1, W_1]``, 0 to twice the number of layers."""
-    return torch.stack(layer_distances(teacher_maps, student_maps)).sum(dim=0)
-
-
 class ScoreWeights(NamedTuple):
-    """An image's score as a weighted sum: both terms of equation 13, and the largest of its local distances."""
+    """An image's score as a weighted sum: both terms of equation 13, and the largest local distance."""
 
     squared: float
     direction: float
@@ -125,7 +121,7 @@ class Scored(NamedTuple):
     Attributes:
         scores: float32 ``[N]``, at least 0, larger is stranger.
         terms: float32 ``[N, L, 2]``, see `distillation_terms`.
-        distances: float32 ``[N, H / 4, W / 4]``, see `local_distances`.
+        distances: float32 ``[N, H / 4, W / 4]``, what maps are made of: the sum of `layer_distances` but the coarsest.
         gradients: float32 ``[N, H, W]``, equation 4: at the pixels (in [0, 1]), absolute, summed over colour; or None.
     """
 
@@ -150,7 +146,7 @@ def score_and_gradient(
         student: the same; or several, each of which sees its own images.
         weights: of each image's score, ``[N, 3]``, see `ScoreWeights`.
         objectives: of what each image's gradient is taken of, ``[N, 3]``, or None for no gradient. The last column
-            weighs the power mean of the local distances, because their largest has a gradient at one location only.
+            weighs the power mean of the distances, because their largest has a gradient at one location only.
         images: uint8 RGB ``[N, H, W, 3]``.
         precision: of the networks.
     """
@@ -159,8 +155,10 @@ def score_and_gradient(
     inputs = normalize(x).to(precision)
     teacher_maps, student_maps = teacher(inputs), student(inputs)
     terms = distillation_terms(teacher_maps, student_maps)
-    distances = local_distances(teacher_maps, student_maps)
-    scores = distillation_score(terms, weights[:, :2]) + weights[:, 2] * distances.amax(dim=(1, 2))
+    *finer, coarsest = layer_distances(teacher_maps, student_maps)
+    distances = torch.stack(finer).sum(dim=0)  # the coarsest layer says whether, but hardly where
+    largest = (distances + coarsest).amax(dim=(1, 2))
+    scores = distillation_score(terms, weights[:, :2]) + weights[:, 2] * largest
     if objectives is None:
         return Scored(scores, terms, distances, None)
     power_mean = distances.pow(POWER).mean(dim=(1, 2)).clamp_min(TINY**POWER) ** (1 / POWER)

@@ -86,7 +86,9 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 ...; INSPECT_DEVICE, else auto, which prefers a GPU.")
 ]
 Data = Annotated[Path | None, typer.Option(help="The category in the MVTec AD layout.")]
-Quantile = Annotated[float, typer.Option(help="Of normal scores, for the threshold without anomalous images.")]
+Quantile = Annotated[
+    float, typer.Option(help="For a threshold without anomalous images: one minus the rate of false alarms aimed at.")
+]
 Pattern = Annotated[
     str, typer.Option(help="In plain folders, the files whose names match are images; '*.jpg' where masks lie beside.")
 ]
@@ -230,8 +232,8 @@ def train(
             raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(f"{settings.weights / category}: version {card.model_version}, loss {card.training.final_loss:.4g}")
     typer.echo(
-        f"threshold {card.calibration.threshold:.4g}: {card.calibration.quantile:.0%} quantile of "
-        f"{card.calibration.normal_images} held-out normal scores; `eca-inspect calibrate` does better"
+        f"threshold {card.calibration.threshold:.4g}: from {card.calibration.normal_images} held-out images and "
+        "defects pasted on them; `eca-inspect calibrate` with real ones does better"
     )
 
 
@@ -320,7 +322,7 @@ def calibrate(
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Set the threshold: Youden's where there are anomalous images, else a quantile of normal scores."""
+    """Set the threshold: Youden's where there are anomalous images, else from defects pasted on normal ones."""
     with _errors_in_plain_words():
         settings = _settings(weights=weights, teachers=teachers, device=device)
         samples = _judged_samples(data, normal, anomalous, None, pattern)

@@ -47,7 +47,7 @@ MapQuery = Annotated[
     Query(
         alias="map",
         description="gradient: the paper's map, the gradient of the global score; gradient-distance: the gradient of "
-        "the local distances, times these; distance: the local distances alone, which cost nothing. Else the "
+        "the local distances, and these; distance: the local distances alone, which cost nothing. Else the "
         "category's own: gradient with the global score, gradient-distance with the local one",
     ),
 ]

@@ -18,7 +18,7 @@ class Localize(StrEnum):
 
 
 Decision = Literal["normal", "anomalous"]
-CalibrationMethod = Literal["youden", "normal-quantile"]
+CalibrationMethod = Literal["youden", "synthetic", "normal-quantile"]
 Score = Annotated[float, Field(ge=0, description="Anomaly score in the category's own units, larger is stranger")]
 Threshold = Annotated[float, Field(description="The decision is anomalous when the score is at or above this")]
 PngBase64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]

@@ -29,7 +29,7 @@ def test_categories_are_listed(client: httpx.Client, factory: Factory):
         "threshold": card.calibration.threshold,
         "calibration": "youden",
     }
-    assert listed["fresh"]["calibration"] == "normal-quantile"
+    assert listed["fresh"]["calibration"] == "synthetic"
 
 
 def test_one_category_shows_its_whole_card(client: httpx.Client, factory: Factory):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from model.calibration import CalibrationError, normal_quantile, youden
+from model.calibration import CalibrationError, without_anomalous, youden
 from model.measures import false_alarm_rate, miss_rate
 
 
@@ -61,27 +61,41 @@ def test_scores_without_a_threshold_are_refused(normal: list[float], anomalous: 
         youden(np.array(normal), np.array(anomalous))
 
 
-def test_the_quantile_of_normal_scores_accepts_that_share_of_them():
-    scores = np.random.default_rng(0).gamma(4, 1, 1000).astype(np.float32)
-    assert false_alarm_rate(scores, normal_quantile(scores, 0.99)) == pytest.approx(0.01, abs=0.002)
+NORMAL = np.random.default_rng(0).normal(10, 2, 1000).astype(np.float32)
 
 
-def test_with_few_scores_all_of_them_are_accepted():
-    scores = np.array([1.0, 2.0, 3.0], dtype=np.float32)
-    threshold = normal_quantile(scores, 0.99)
-    assert threshold == pytest.approx(3.0)
-    assert false_alarm_rate(scores, threshold) == 0
+def test_where_pasted_defects_cannot_be_seen_the_fitted_quantile_decides():
+    pasted = np.random.default_rng(1).normal(9, 2, 1000)
+    threshold = without_anomalous(NORMAL, pasted, 0.9)
+    assert threshold == pytest.approx(10 + 1.2816 * 2, rel=0.02)
+    assert false_alarm_rate(NORMAL, threshold) == pytest.approx(0.1, abs=0.02)
+    lower = without_anomalous(NORMAL, np.full(3, NORMAL.min() - 1), 0.9)  # no threshold tells these apart
+    assert lower == threshold
+
+
+def test_where_pasted_defects_are_plain_nothing_normal_is_rejected():
+    threshold = without_anomalous(NORMAL, NORMAL + 100, 0.9)
+    assert threshold == youden(NORMAL, NORMAL + 100).threshold
+    assert false_alarm_rate(NORMAL, threshold) == 0
+
+
+def test_a_lone_score_is_accepted():
+    assert 3.0 < without_anomalous(np.float32([3.0]), np.float32([3.0]), 0.9) < 3.001
 
 
 @pytest.mark.parametrize(
-    ("scores", "quantile", "message"),
+    ("normal", "pasted", "quantile", "message"),
     [
-        ([], 0.9, "no normal images"),
-        ([1.0], 1.0, "between 0 and 1"),
-        ([1.0], 0.0, "between 0 and 1"),
-        ([np.nan], 0.9, "finite"),
+        ([], [1.0], 0.9, "no normal images"),
+        ([1.0], [], 0.9, "no pasted images"),
+        ([1.0], [1.0], 1.0, "between 0 and 1"),
+        ([1.0], [1.0], 0.0, "between 0 and 1"),
+        ([np.nan], [1.0], 0.9, "normal scores hold values that are not finite"),
+        ([1.0], [np.inf], 0.9, "pasted scores hold values that are not finite"),
     ],
 )
-def test_quantiles_that_make_no_sense_are_refused(scores: list[float], quantile: float, message: str):
+def test_thresholds_without_anomalous_images_that_make_no_sense_are_refused(
+    normal: list[float], pasted: list[float], quantile: float, message: str
+):
     with pytest.raises(CalibrationError, match=message):
-        normal_quantile(np.array(scores), quantile)
+        without_anomalous(np.array(normal), np.array(pasted), quantile)

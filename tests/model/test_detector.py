@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from model.detector import Detector, detect
 from model.localization import MapForm
-from model.score import Score, TermWeights, distillation_score, distillation_terms, local_distances
+from model.score import Score, TermWeights, distillation_score, distillation_terms, layer_distances
 from model.vgg import Student, Teacher, student_plan
 
 
@@ -97,7 +97,9 @@ def reference(detector: Detector, student: Student, image: np.ndarray) -> tuple[
         lengths = t.square().sum(1).sqrt() * s.square().sum(1).sqrt()
         distance = 1 - (t * s).sum(1) / lengths.clamp(min=1e-30)
         grow = torch.from_numpy(bilinear(distance.shape[-1], 16))
-        distances = distances + grow @ distance[0] @ grow.T
+        if distance.shape[-1] > 2:  # all layers but the coarsest
+            distances = distances + grow @ distance[0] @ grow.T
+        largest = distances if distance.shape[-1] > 2 else distances + grow @ distance[0] @ grow.T
 
     def filtered(objective: torch.Tensor) -> np.ndarray:
         (gradient,) = torch.autograd.grad(objective, x, retain_graph=True)
@@ -111,9 +113,9 @@ def reference(detector: Detector, student: Student, image: np.ndarray) -> tuple[
     maps = {
         MapForm.GRADIENT: filtered(score),
         MapForm.DISTANCE: large,
-        MapForm.GRADIENT_DISTANCE: filtered((distances**4).mean() ** 0.25) * large,
+        MapForm.GRADIENT_DISTANCE: np.sqrt(filtered((distances**4).mean() ** 0.25) * large),
     }
-    return distances.max().item() if detector.score is Score.LOCAL else score.item(), maps
+    return largest.max().item() if detector.score is Score.LOCAL else score.item(), maps
 
 
 def bilinear(few: int, many: int) -> np.ndarray:
@@ -219,11 +221,12 @@ def test_local_distances_are_zero_to_two_a_layer_and_found_at_one_place():
     teacher, student = torch.rand(1, 4, 8, 8) + 0.1, [torch.rand(1, 6, 4, 4) + 0.1]
     other = teacher.clone()
     other[0, :, 2, 5] *= -1
-    distances = local_distances([teacher, student[0]], [other, student[0]])
-    assert distances.shape == (1, 8, 8)
-    assert distances.min() >= 0
-    assert distances[0, 2, 5].item() == pytest.approx(2, rel=1e-5)
-    assert (distances > 1e-5).sum() == 1
+    fine, coarse = layer_distances([teacher, student[0]], [other, student[0]])
+    assert fine.shape == coarse.shape == (1, 8, 8)
+    assert min(fine.min(), coarse.min()) >= 0
+    assert fine[0, 2, 5].item() == pytest.approx(2, rel=1e-5)
+    assert (fine > 1e-5).sum() == 1
+    assert coarse.max() < 1e-5
 
 
 def test_the_gradient_of_identical_networks_is_finite(teacher: Teacher, images: np.ndarray):

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.calibration import CalibrationError
+from model.calibration import CalibrationError, without_anomalous
 from model.datasets import DatasetError, Sample, normal_samples
-from model.images import preprocess
+from model.images import preprocess, read_image
 from model.lifecycle import (
+    PASTING_SEED,
     SeenPolicy,
     calibrate_category,
     checkpoint_path,
@@ -22,6 +23,7 @@ from model.lifecycle import (
 )
 from model.localization import MapForm
 from model.pair import PairError, read_card, read_seen
+from model.pasting import paste_defect
 from model.score import Score
 from model.training import Epoch, Recipe, TrainingError, TrainingInterrupted
 from model.vgg import Teacher
@@ -42,8 +44,8 @@ def bad_samples(folder: Path) -> list[Sample]:
 
 def test_the_card_of_a_new_pair_says_it_has_seen_no_defect(factory: Factory):
     card = read_card(factory.weights / "fresh")
-    assert card.calibration.method == "normal-quantile"
-    assert (card.calibration.quantile, card.calibration.youden_index, card.calibration.roc) == (0.99, None, None)
+    assert card.calibration.method == "synthetic"
+    assert (card.calibration.quantile, card.calibration.youden_index, card.calibration.roc) == (0.9, None, None)
     assert (card.training.images, card.training.held_out) == (6, 2)
     assert card.training.epochs == 2
     assert card.teacher.name == "narrow"
@@ -139,16 +141,24 @@ def test_calibration_refuses_scores_that_tell_nothing(copy: Path, factory: Facto
     assert (copy / "striped" / "card.json").read_bytes() == before
 
 
-def test_calibration_without_anomalous_images_takes_the_quantile(copy: Path, factory: Factory):
+def test_calibration_without_anomalous_images_pastes_defects_on_normal_ones(copy: Path, factory: Factory):
     good = normal_samples(factory.data / "good")
-    card, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.9)
+    card, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.8)
     assert read_card(copy / "fresh") == card
     assert (card.calibration.method, card.calibration.quantile, card.calibration.normal_images) == (
-        "normal-quantile",
-        0.9,
+        "synthetic",
+        0.8,
         12,
     )
     assert len(read_seen(copy / "fresh").calibration) == 12
+    again, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.8)
+    assert again.calibration.threshold == card.calibration.threshold  # the same images get the same defects
+    _, detector = load_detector(copy, factory.teachers, "fresh")
+    pixels = np.stack([preprocess(read_image(one.path), card.image_size) for one in good])
+    rng = np.random.default_rng(PASTING_SEED)
+    pasted = scores_of(detector, np.stack([paste_defect(image, rng) for image in pixels]))
+    expected = without_anomalous(scores_of(detector, pixels), pasted, 0.8)
+    assert card.calibration.threshold == pytest.approx(expected, rel=1e-5)
 
 
 def as_version_1(folder: Path) -> None:

@@ -62,7 +62,7 @@ def test_from_a_folder_to_a_verdict(weights: Path, factory: Factory, photos: Pat
     assert "16 images to train on, 4 held out" in trained.output
     assert "calibrate" in trained.output
     card = read_card(weights / "new")
-    assert card.calibration.method == "normal-quantile"
+    assert card.calibration.method == "synthetic"
     assert (card.training.epochs, card.training.seed, card.direction_weight) == (60, 3, 0.05)
     assert not card.architecture.weigh_distillation_layers
 

@@ -73,11 +73,12 @@ function draw(detail) {
       h("section", { className: "panel" }, h("h3", {}, "Version"), record([
         ["Version", card.model_version],
         ["Teacher", card.teacher.name],
+        ["Score", card.score],
         ["Networks see", `${card.image_size} × ${card.image_size} pixels`],
         ["Student", h("code", { title: card.student_sha256 }, card.student_sha256.slice(0, 16))],
       ])),
       h("section", { className: "panel" }, h("h3", {}, "Calibration"), record([
-        ["Method", youden ? "Youden index" : "quantile of normal scores"],
+        ["Method", youden ? "Youden index" : calibration.method],
         ["Threshold", significant(calibration.threshold, 5)],
         ["Images", `${calibration.normal_images} normal, ${calibration.anomalous_images} anomalous`],
         calibration.youden_index != null && ["Youden index", significant(calibration.youden_index)],

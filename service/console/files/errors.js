@@ -21,6 +21,7 @@ const SENTENCES = {
   "unsupported-media-type": ["This is not a kind of file that can be inspected.", "Send a PNG, JPEG, BMP, TIFF or WebP image."],
   "not-decodable": ["This file cannot be read as an image.", "It is damaged or of another format. Send a PNG, JPEG, BMP, TIFF or WebP image."],
   "invalid-request": ["The server did not accept this request.", OTHER_VERSION],
+  "unknown-map": ["This category has no such map.", "Calibrate it with --score, or train it anew."],
   "queue-full": ["The server has as many images as it takes.", "It is tried again by itself. If this stays, send fewer at once."],
   "upload-memory-full": ["The server receives as much as its memory allows.", "It is tried again by itself. If this stays, send fewer or smaller images at once."],
   "headers-too-large": ["The browser sent more headers than the server takes.", "Delete this site's cookies and reload the page."],
