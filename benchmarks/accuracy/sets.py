@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +34,13 @@ HELD_OUT = 0.2
 CIFAR_TEST = {"normal": 500, "of each other class": 60}
 
 
+class Half(NamedTuple):
+    """One half of the images to judge: places in `Data.good` and `Data.bad`."""
+
+    good: np.ndarray
+    bad: np.ndarray
+
+
 @dataclass(frozen=True)
 class Data:
     """One set's images, prepared: uint8 RGB ``[N, side, side, 3]``, masks bool ``[M, side, side]`` or None."""
@@ -47,6 +55,13 @@ class Data:
         order = np.random.default_rng(seed).permutation(len(self.normal))
         count = round(HELD_OUT * len(order))
         return self.normal[order[count:]], self.normal[order[:count]]
+
+    def halves(self) -> tuple[Half, Half]:
+        """The half to choose on and the half to report on: the same ones for every seed and program."""
+        rng = np.random.default_rng(0)
+        good, bad = rng.permutation(len(self.good)), rng.permutation(len(self.bad))
+        choosing = Half(good[: len(good) // 2], bad[: len(bad) // 2])
+        return choosing, Half(good[len(good) // 2 :], bad[len(bad) // 2 :])
 
 
 def of_samples(normal: Sequence[Sample], test: Sequence[Sample], side: int) -> Data:
@@ -123,6 +138,14 @@ class Set:
         """The paper's, but for the learning rate and the number of epochs."""
         return Recipe(image_size=side, epochs=self.epochs, direction_weight=self.direction_weight, seed=seed)
 
+
+FAMILIES = {
+    "plates": ("plates",),
+    "tile": ("tile",),
+    "leather": ("leather",),
+    "CIFAR-10": ("cifar-airplane", "cifar-horse", "cifar-truck"),
+}
+"""Averages are taken within a family, then over families, so that three classes of one set count once."""
 
 SETS = {
     "plates": Set(plates, 50),

@@ -1,0 +1,61 @@
+"""Defects pasted on images of normal parts, to stand in for real ones where there are none."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+AREA = (0.002, 0.05)
+"""Of a defect, as a share of the image; drawn evenly on a logarithmic scale."""
+ASPECT = (0.25, 4.0)
+"""Width over height; likewise."""
+STRENGTH = (0.05, 0.4)
+"""Of a change of brightness, colour or noise, as a share of the whole range."""
+EDGE = 0.01
+"""Standard deviation of the blur of a defect's edge, as a share of the image's side."""
+
+Content = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""From an image, float32 ``[H, W, 3]`` in 0 to 255, to what fills the defect, of the same shape."""
+
+
+def moved(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another place of the same image (CutPaste)."""
+    height, width = image.shape[:2]
+    shift = rng.integers(height // 4, 3 * height // 4), rng.integers(width // 4, 3 * width // 4)
+    return np.roll(image, shift, axis=(0, 1))
+
+
+def brightened(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Darker or brighter."""
+    return image + 255 * rng.uniform(*STRENGTH) * rng.choice((-1, 1))
+
+
+def tinted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another colour."""
+    direction = rng.normal(size=3)
+    return image + 255 * rng.uniform(*STRENGTH) * direction / np.linalg.norm(direction)
+
+
+def roughened(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Noise."""
+    return image + 255 * rng.uniform(*STRENGTH) * rng.normal(size=(*image.shape[:2], 1))
+
+
+CONTENTS: tuple[Content, ...] = (moved, brightened, tinted, roughened)
+
+
+def outline(side: int, rng: np.random.Generator) -> np.ndarray:
+    """Where the defect is: a turned ellipse with soft edges, float32 ``[side, side]`` from 0 to 1."""
+    area = np.exp(rng.uniform(*np.log(AREA))) * side**2
+    aspect = np.exp(rng.uniform(*np.log(ASPECT)))
+    axes = max(1, round(np.sqrt(area * aspect / np.pi))), max(1, round(np.sqrt(area / aspect / np.pi)))
+    centre = rng.integers(side // 8, side - side // 8, size=2).tolist()
+    mask = cv2.ellipse(np.zeros((side, side), np.float32), centre, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
+    return cv2.GaussianBlur(mask, (0, 0), max(0.5, EDGE * side))
+
+
+def pasted(image: np.ndarray, content: Content, rng: np.random.Generator) -> np.ndarray:
+    """A uint8 RGB image ``[side, side, 3]`` with one defect on it."""
+    pixels = image.astype(np.float32)
+    mask = outline(len(image), rng)[..., None]
+    return np.clip(pixels + mask * (content(pixels, rng) - pixels), 0, 255).round().astype(np.uint8)
