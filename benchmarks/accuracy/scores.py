@@ -3,26 +3,26 @@
     python -m benchmarks.accuracy.scores --data FOLDER --cache FOLDER [--sets ...] [--seeds 3] [--threads 1]
 
 Every form is a distance along channels, a choice of layers, a normalisation by held-out normal images, a fusion of
-layers and a pooling over locations. The form with the best AUROC on the choosing halves is the winner; what is written
-down is measured on the reporting halves. g-mean is at the Youden threshold of the choosing half's scores.
+layers and a pooling over locations. The form with the best mean AUROC on the choosing halves is the winner; what is
+written down is measured on the reporting halves. g-mean is at the Youden threshold of the choosing half's scores.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from benchmarks.accuracy.distances import cosine, enlarged, squared, standardised, taps, whitened
-from benchmarks.accuracy.sets import FAMILIES, ROOT, SETS, Data, add_arguments, compact_teacher, student_of
-from benchmarks.record import machine_and_commit
+from benchmarks.accuracy.results import rounded, spread, write
+from benchmarks.accuracy.sets import DIVISIONS, FAMILIES, SETS, Data, add_arguments, compact_teacher, student_of
 from model.calibration import CalibrationError, youden
 from model.detector import Detector
 from model.lifecycle import maps_of
-from model.measures import auroc, g_mean
+from model.measures import g_mean
 from model.score import TermWeights, distillation_score, distillation_terms
 from model.vgg import DISTILLATION_POOLS, Student, Teacher
 
@@ -114,25 +114,57 @@ def scores_of_set(
     return found
 
 
-def judged(scores: np.ndarray, data: Data) -> tuple[float, float, float]:
-    """AUROC on the choosing half; AUROC and g-mean on the reporting half."""
+def aurocs(scores: np.ndarray, good: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """AUROC of every row of scores ``[F, N]``, between the images at these places."""
+    ranks = rankdata(scores[:, np.concatenate((good, bad))], axis=1)
+    statistic = ranks[:, len(good) :].sum(axis=1) - len(bad) * (len(bad) + 1) / 2
+    return statistic / (len(good) * len(bad))
+
+
+def g_mean_on_report(scores: np.ndarray, data: Data) -> float:
+    """g-mean on the reporting half at the Youden threshold of the choosing half, mean of all divisions."""
     good, bad = scores[: len(data.good)], scores[len(data.good) :]
-    choosing, reporting = [(good[half.good], bad[half.bad]) for half in data.halves()]
-    try:
-        at_threshold = g_mean(*reporting, youden(*choosing).threshold)
-    except CalibrationError:  # worse than chance at every threshold
-        at_threshold = 0.0
-    return auroc(*choosing), auroc(*reporting), at_threshold
+    found = []
+    for division in range(DIVISIONS):
+        choosing, reporting = [(good[half.good], bad[half.bad]) for half in data.halves(division)]
+        try:
+            found.append(g_mean(*reporting, youden(*choosing).threshold))
+        except CalibrationError:  # no threshold is better than chance
+            found.append(0.0)
+    return float(np.mean(found))
 
 
-def family_means(values: dict[str, float]) -> dict[str, float]:
-    """From one value a set to one value a family."""
-    found = {}
-    for family, members in FAMILIES.items():
-        present = [values[name] for name in members if name in values]
-        if present:
-            found[family] = float(np.mean(present))
-    return found
+class Measured(NamedTuple):
+    """All forms on one set; D divisions, F forms, S seeds.
+
+    Attributes:
+        choosing: AUROC on the choosing halves, ``[S, D, F]``.
+        reporting: AUROC on the reporting halves, likewise.
+        scores: of each seed, ``[F, N]``.
+        data: the set.
+    """
+
+    choosing: np.ndarray
+    reporting: np.ndarray
+    scores: list[np.ndarray]
+    data: Data
+
+
+def measured(scores: list[np.ndarray], data: Data) -> Measured:
+    """AUROC of all forms, seeds and divisions."""
+    both = []
+    for which in (0, 1):
+        halves = [data.halves(division)[which] for division in range(DIVISIONS)]
+        both.append(
+            np.array([[aurocs(seed, half.good, half.bad + len(data.good)) for half in halves] for seed in scores])
+        )
+    return Measured(*both, scores, data)
+
+
+def over_families(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """From one value a set to one value a family, of arrays of any shape."""
+    present = {family: [values[name] for name in members if name in values] for family, members in FAMILIES.items()}
+    return {family: np.mean(members, axis=0) for family, members in present.items() if members}
 
 
 def main() -> None:
@@ -142,72 +174,76 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     teacher = compact_teacher()
-    runs: dict[str | Form, dict[str, list[tuple[float, float, float]]]] = {}
+    sets: dict[str, Measured] = {}
+    forms: list[str | Form] = []
     for name in arguments.sets:
         data = SETS[name].read(arguments.data)
+        scores = []
         for seed in range(arguments.seeds):
             training, held = data.divided(seed)
             recipe = SETS[name].recipe(seed, training.shape[1])
             student = student_of(arguments.cache, name, seed, teacher, training, recipe)
-            for form, scores in scores_of_set(teacher, student, data, held, recipe.direction_weight).items():
-                runs.setdefault(form, {}).setdefault(name, []).append(judged(scores, data))
+            found = scores_of_set(teacher, student, data, held, recipe.direction_weight)
+            forms = list(found)
+            scores.append(np.stack(list(found.values())))
             print(name, seed, flush=True)
-    results = {
-        "command": "python -m benchmarks.accuracy.scores --data FOLDER --cache FOLDER "
-        f"--sets {' '.join(arguments.sets)} --seeds {arguments.seeds} --threads {arguments.threads}",
-        **machine_and_commit(),
-        **report(runs),
-    }
-    path = ROOT / "benchmarks" / "results" / "accuracy_scores.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(path)
+        sets[name] = measured(scores, data)
+    write("scores", arguments, report(forms, sets))
 
 
-def report(runs: dict[str | Form, dict[str, list[tuple[float, float, float]]]]) -> dict[str, object]:
-    """The winner, every form that differs from it in one choice, the best of each distance, and each family's best."""
-
-    def choosing(form: str | Form) -> dict[str, float]:
-        return family_means({name: float(np.mean([run[0] for run in seeds])) for name, seeds in runs[form].items()})
-
-    forms = [form for form in runs if isinstance(form, Form)]
-    on_choosing = {form: choosing(form) for form in forms}
-    overall = {form: float(np.mean(list(values.values()))) for form, values in on_choosing.items()}
-    ranking = sorted(forms, key=lambda form: -overall[form])
+def report(forms: list[str | Form], sets: dict[str, Measured]) -> dict[str, object]:
+    """The winner, the forms that differ from it in one choice, the best of each distance, and each family's best."""
+    choosing = over_families({name: one.choosing.mean(axis=0) for name, one in sets.items()})  # [D, F]
+    reporting = over_families({name: one.reporting.mean(axis=0) for name, one in sets.items()})
+    overall = np.mean(list(choosing.values()), axis=0)
+    grid = [place for place, form in enumerate(forms) if isinstance(form, Form)]
+    ranking = sorted(grid, key=lambda place: -overall[:, place].mean())
     winner = ranking[0]
-    neighbours = [form for form in ranking if sum(a != b for a, b in zip(form, winner, strict=True)) == 1]
-    kinds = [
-        next(form for form in ranking if form.distance == kind) for kind in dict.fromkeys(f.distance for f in forms)
-    ]
-    best_of = {family: max(forms, key=lambda form: on_choosing[form][family]) for family in on_choosing[winner]}
-    told = dict.fromkeys(
-        [*(f for f in runs if not isinstance(f, Form)), winner, *ranking[1:6], *neighbours, *kinds, *best_of.values()]
-    )
+
+    def differences(place: int) -> int:
+        return sum(a != b for a, b in zip(forms[place], forms[winner], strict=True))
+
+    chosen = [max(grid, key=lambda place: overall[division, place]) for division in range(DIVISIONS)]
+    kinds = {forms[place].distance: place for place in reversed(ranking)}
+    best_of = {family: max(grid, key=lambda place: values[:, place].mean()) for family, values in choosing.items()}
+    others = [place for place in range(len(forms)) if place not in set(grid)]
+    neighbours = [place for place in ranking if differences(place) == 1]
+    told = dict.fromkeys([*others, *ranking[:10], *neighbours, *kinds.values(), *best_of.values(), *chosen])
     return {
-        "forms": len(forms),
-        "winner": str(winner),
-        "ranking": [str(form) for form in ranking[:6]],
-        "neighbours": [str(form) for form in neighbours],
-        "best_of_distance": [str(form) for form in kinds],
-        "best_of_family": {family: str(form) for family, form in best_of.items()},
-        "rows": {str(form): row(runs[form], choosing(form)) for form in told},
+        "forms": len(grid),
+        "divisions": DIVISIONS,
+        "winner": str(forms[winner]),
+        "ranking": [str(forms[place]) for place in ranking[:10]],
+        "neighbours": [str(forms[place]) for place in neighbours],
+        "best_of_distance": {kind: str(forms[place]) for kind, place in kinds.items()},
+        "best_of_family": {family: str(forms[place]) for family, place in best_of.items()},
+        "chosen_in_each_division": {
+            "forms": [str(forms[place]) for place in chosen],
+            "reported_auroc": {
+                family: round(float(np.mean([values[division, place] for division, place in enumerate(chosen)])), 4)
+                for family, values in reporting.items()
+            },
+        },
+        "rows": {
+            str(forms[place]): row(place, sets) | {"chosen_by": rounded(overall[:, place].mean())} for place in told
+        },
     }
 
 
-def row(sets: dict[str, list[tuple[float, float, float]]], choosing: dict[str, float]) -> dict[str, object]:
-    """AUROC and g-mean of one form: a set's by seed, a family's mean and deviation over seeds, and the mean of all."""
-    found: dict[str, object] = {"choosing_auroc": round(float(np.mean(list(choosing.values()))), 4)}
-    for place, measure in ((1, "auroc"), (2, "g_mean")):
-        by_seed = [
-            family_means({name: runs[seed][place] for name, runs in sets.items()})
-            for seed in range(len(next(iter(sets.values()))))
-        ]
-        families = {}
-        for family in by_seed[0]:
-            values = [seed[family] for seed in by_seed]
-            deviation = round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
-            families[family] = {"mean": round(float(np.mean(values)), 4), "deviation": deviation}
-        found[measure] = families
-        found[f"mean_{measure}"] = round(float(np.mean([one["mean"] for one in families.values()])), 4)
+def row(place: int, sets: dict[str, Measured]) -> dict[str, object]:
+    """AUROC and g-mean of one form: each family's mean and deviation over seeds, and the mean over families."""
+    by_measure = {
+        "auroc": {name: one.reporting[:, :, place].mean(axis=1) for name, one in sets.items()},
+        "g_mean": {
+            name: np.array([g_mean_on_report(seed[place], one.data) for seed in one.scores])
+            for name, one in sets.items()
+        },
+    }
+    found: dict[str, object] = {}
+    for measure, values in by_measure.items():
+        families = over_families(values)
+        found[measure] = {family: spread(seeds) for family, seeds in families.items()}
+        found[f"mean_{measure}"] = rounded(np.mean([seeds.mean() for seeds in families.values()]))
     return found
 
 

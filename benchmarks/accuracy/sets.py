@@ -6,8 +6,8 @@
 only ``plates`` can be trained, which is drawn by our own code. Every student is kept in the cache, so a run that is
 stopped goes on.
 
-Each seed has its own division of the normal images and its own student. The images to judge are divided once: one half
-to *choose* on, the other to *report* on.
+Each seed has its own division of the normal images and its own student. The images to judge are divided into one half
+to *choose* on and another to *report* on, ten times over, for one half of a small set says little.
 """
 
 import argparse
@@ -31,6 +31,8 @@ from model.vgg import Student, Teacher, student_plan
 
 ROOT = Path(__file__).parent.parent.parent
 HELD_OUT = 0.2
+DIVISIONS = 10
+"""How often the images to judge are divided into halves."""
 CIFAR_TEST = {"normal": 500, "of each other class": 60}
 
 
@@ -56,9 +58,9 @@ class Data:
         count = round(HELD_OUT * len(order))
         return self.normal[order[count:]], self.normal[order[:count]]
 
-    def halves(self) -> tuple[Half, Half]:
-        """The half to choose on and the half to report on: the same ones for every seed and program."""
-        rng = np.random.default_rng(0)
+    def halves(self, division: int) -> tuple[Half, Half]:
+        """The half to choose on and the half to report on, of one of the `DIVISIONS`; the same in every program."""
+        rng = np.random.default_rng(division)
         good, bad = rng.permutation(len(self.good)), rng.permutation(len(self.bad))
         choosing = Half(good[: len(good) // 2], bad[: len(bad) // 2])
         return choosing, Half(good[len(good) // 2 :], bad[len(bad) // 2 :])
