@@ -130,6 +130,8 @@ GRADIENTS: dict[str, Callable[[Pair, np.ndarray], Raw]] = {
     "gradient of its power mean 2": gradient(power_mean(2)),
     "gradient of its power mean 4": gradient(power_mean(4)),
     "gradient of its power mean 8": gradient(power_mean(8)),
+    "gradient of its power mean 16": gradient(power_mean(16)),
+    "gradient of its maximum": gradient(lambda teacher, student, _: local_map(teacher, student).amax((1, 2))),
 }
 
 
