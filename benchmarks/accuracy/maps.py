@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy.maps --data FOLDER --cache FOLDER --sets plates tile leather --seeds 2 --threads 1
 
-At most 60 normal and 80 anomalous images a set, measured on every second pixel. Gradients are smoothed and opened as in
+At most 40 normal and 60 anomalous images a set, measured on every second pixel. Gradients are smoothed and opened as in
 equation 5. The local map is the sum over layers of one minus the cosine similarity along channels.
 """
 
@@ -24,7 +24,7 @@ from model.measures import aupro, pixel_auroc
 from model.score import TermWeights, distillation_score, distillation_terms
 from model.vgg import Student, Teacher, fold_batch_norm, normalize
 
-GOOD, BAD = 60, 80
+GOOD, BAD = 40, 60
 GRID_STEP = 2
 NOISY_COPIES, NOISE = 8, 0.1
 """Of SmoothGrad; the noise is a standard deviation at pixels in 0 to 1."""

@@ -11,12 +11,10 @@ from benchmarks.record import machine_and_commit
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def write(name: str, arguments: argparse.Namespace, found: dict[str, object]) -> None:
+def write(name: str, arguments: argparse.Namespace, found: dict[str, object], program: str | None = None) -> None:
     """Writes ``accuracy_NAME.json`` with the command that was given, the machine and the commit."""
-    command = (
-        f"python -m benchmarks.accuracy.{name} --data FOLDER --cache FOLDER --sets {' '.join(arguments.sets)} "
-        f"--seeds {arguments.seeds} --threads {arguments.threads}"
-    )
+    options = f"--sets {' '.join(arguments.sets)} --seeds {arguments.seeds} --threads {arguments.threads}"
+    command = f"python -m benchmarks.accuracy.{program or name} --data FOLDER --cache FOLDER {options}"
     path = RESULTS / f"accuracy_{name}.json"
     path.write_text(json.dumps({"command": command, **machine_and_commit(), **found}, indent=1) + "\n")
     print(path)

@@ -93,17 +93,18 @@ def leather(data: Path | None, side: int = 128) -> Data:
     """The few leather images at hand, cut into 16 tiles each; a tile is anomalous where its mask has 20 pixels."""
     assert data is not None
     root = data / "mvtec-leather"
-    normal = _tiles(load_images(mvtec_training(root), 4 * side).pixels)
+    normal = cut_into_tiles(load_images(mvtec_training(root), 4 * side).pixels)
     test = mvtec_test(root)
-    good = _tiles(load_images([s for s in test if s.defect is None], 4 * side).pixels)
+    good = cut_into_tiles(load_images([s for s in test if s.defect is None], 4 * side).pixels)
     marked = [s for s in test if s.mask is not None]
-    tiles = _tiles(load_images(marked, 4 * side).pixels)
-    masks = _tiles(np.stack([read_mask(s.mask, 4 * side) for s in marked if s.mask is not None]))
+    tiles = cut_into_tiles(load_images(marked, 4 * side).pixels)
+    masks = cut_into_tiles(np.stack([read_mask(s.mask, 4 * side) for s in marked if s.mask is not None]))
     faulty = masks.sum(axis=(1, 2)) >= 20
     return Data(normal, good, tiles[faulty], masks[faulty])
 
 
-def _tiles(images: np.ndarray) -> np.ndarray:
+def cut_into_tiles(images: np.ndarray) -> np.ndarray:
+    """Images ``[N, 4 s, 4 s, ...]`` to their 16 tiles each, ``[16 N, s, s, ...]``."""
     n, side = len(images), images.shape[1] // 4
     cut = images.reshape(n, 4, side, 4, side, *images.shape[3:])
     return np.ascontiguousarray(cut.swapaxes(2, 3).reshape(-1, side, side, *images.shape[3:]))

@@ -1,0 +1,204 @@
+"""Writes benchmarks/accuracy.md from accuracy_intro.md and the results, and draws the curve of few images.
+
+python -m benchmarks.accuracy.page
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.accuracy.sets import ROOT
+from benchmarks.tables import load, origin, table
+from model.figures import ANOMALOUS, DOTS_PER_INCH, NORMAL, png
+
+HERE = ROOT / "benchmarks"
+CURVE = ROOT / "docs" / "images" / "few-images.png"
+SHOWN_COUNTS = ("10", "25", "50", "100")
+
+
+def measured(value: dict[str, float | None], digits: int = 3) -> str:
+    """A mean with its deviation over seeds."""
+    deviation = value["deviation"]
+    return f"{value['mean']:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+
+
+def scores(found: dict[str, Any]) -> str:
+    """The winner, what was compared with it, and what each of its choices is worth."""
+    rows, winner = found["rows"], found["winner"]
+    families = list(rows[winner]["auroc"])
+    head = ["score", *(f"AUROC {family}" for family in families), "mean", *(f"g-mean {f}" for f in families), "mean"]
+
+    def line(name: str, form: str) -> list[str]:
+        row = rows[form]
+        return [
+            name,
+            *(measured(row["auroc"][family]) for family in families), f"**{row['mean_auroc']:.3f}**",
+            *(measured(row["g_mean"][family]) for family in families), f"**{row['mean_g_mean']:.3f}**",
+        ]  # fmt: skip
+
+    own = [form for form in rows if "equation" in form]
+    first = [line(form, form) for form in own] + [line(f"**winner**: {winner}", winner)]
+    first += [
+        line(f"best with {kind}: {form}", form) for kind, form in found["best_of_distance"].items() if form != winner
+    ]
+    first += [line(f"best of all for {family}: {form}", form) for family, form in found["best_of_family"].items()]
+    neighbours = [
+        [_change(winner, form), *(f"{rows[form]['auroc'][f]['mean']:.3f}" for f in families), rows[form]["mean_auroc"]]
+        for form in sorted(found["neighbours"], key=lambda form: -rows[form]["mean_auroc"])
+    ]
+    ranking = [[form, f"{rows[form]['chosen_by']:.4f}", f"{rows[form]['mean_auroc']:.4f}"] for form in found["ranking"]]
+    each = found["chosen_in_each_division"]
+    same = sum(form == winner for form in each["forms"])
+    honest = ", ".join(f"{family} {value:.3f}" for family, value in each["reported_auroc"].items())
+    return "\n".join(
+        [
+            f"{found['forms']} forms. A form is named by its distance along channels, its layers (by pool), its "
+            "normalisation, how layers are fused, and how locations are pooled.", "",
+            table(head, first), "",
+            f"Chosen anew in each of the {found['divisions']} divisions, by its choosing halves alone, the form is the "
+            f"winner {same} times; what is then reported on the other halves: {honest}, mean "
+            f"{np.mean(list(each['reported_auroc'].values())):.3f}.", "",
+            "**One choice of the winner changed.** AUROC:", "",
+            table(["changed to", *families, "mean"], neighbours), "",
+            "**The first ten.** Mean AUROC:", "",
+            table(["form", "choosing halves", "reporting halves"], ranking),
+        ]
+    )  # fmt: skip
+
+
+def _change(winner: str, form: str) -> str:
+    names = ("distance", "layers", "normalisation", "fusion", "pooling")
+    pairs = zip(names, winner.split(", "), form.split(", "), strict=True)
+    return "; ".join(f"{name}: {changed}" for name, own, changed in pairs if own != changed)
+
+
+def thresholds(found: dict[str, Any]) -> str:
+    """What each method gives away, and its rates."""
+    parts = []
+    for score in ("local", "global"):
+        by_count = found[score]["images"]
+        counts = [count for count in SHOWN_COUNTS if count in by_count]
+        methods = list(by_count[counts[0]])
+        if score == "global":
+            methods = [method for method in methods if method.startswith(("quantile", "normal", "pasted: b", "larger"))]
+        rows = [
+            [method, *(_rates(by_count[count][method]) for count in counts)]
+            for method in sorted(methods, key=lambda method: sum(by_count[c][method]["mean"][2] for c in counts))
+        ]
+        head = ["method", *(f"n = {count}" for count in counts)]
+        parts += [
+            f"**The {score} score.** Given away (false alarms / misses), mean of families; with 50 and more images "
+            "leather has too few:", "", table(head, rows), "",
+        ]  # fmt: skip
+    images = found["local"]["images"]
+    told = ["quantile 0.99 of the scores", "normal fit, 0.90", "pasted: brightness",
+            "larger of brightness and normal fit, 0.90"]  # fmt: skip
+    families = [family for family in images["25"][told[0]] if family not in ("mean", "deviation_of_false_alarms")]
+    rows = [
+        [f"{method}, n = {count}", *(_rates(images[count][method].get(family)) for family in families),
+         images[count][method]["deviation_of_false_alarms"]]
+        for method in told for count in ("25", "50")
+    ]  # fmt: skip
+    parts += [
+        "**The local score, by family**, and the deviation of the false-alarm rate between draws:", "",
+        table(["method", *families, "deviation"], rows),
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _rates(values: dict[str, Any] | list[float] | None) -> str | None:
+    if values is None:
+        return None
+    false_alarms, misses, given_away = values["mean"] if isinstance(values, dict) else values
+    return f"{given_away:.3f} ({false_alarms:.3f} / {misses:.3f})"
+
+
+def maps(found: dict[str, Any]) -> str:
+    """Every form of the map."""
+    rows = found["rows"]
+    sets = list(found["images"])
+    measures = [f"{measure} {name}" for name in sets for measure in ("pixel AUROC", "AUPRO")]
+    head = ["map", *measures, "mean", "ms an image", "cost"]
+    lines = []
+    for form, row in sorted(rows.items(), key=lambda item: -item[1]["mean"]):
+        cells = [measured(row[measure][name]) for name in sets for measure in ("pixel_auroc", "aupro")]
+        lines.append([form, *cells, f"**{row['mean']:.3f}**", row["milliseconds"], row["cost"]])
+    images = "; ".join(f"{name} {count['good']} and {count['bad']}" for name, count in found["images"].items())
+    return f"Normal and anomalous images: {images}. *Cost* is in gradients of the global score.\n\n{table(head, lines)}"
+
+
+def few(found: dict[str, Any]) -> str:
+    """The curve."""
+    rows = [
+        [name, row["images"], row["epochs"], f"{row['local']:.3f}", f"{row['global']:.3f}"]
+        for name, seeds in found["sets"].items() for row in means(seeds)
+    ]  # fmt: skip
+    head = ["set", "images to train on", "epochs", "AUROC, local", "AUROC, global"]
+    text = f"Every student had {found['steps']} steps or as many as make its last epoch whole."
+    return f"{text}\n\n![AUROC against the number of images](../docs/images/{CURVE.name})\n\n{table(head, rows)}"
+
+
+def plain(found: dict[str, Any]) -> str:
+    """Rows as they are, mean of seeds."""
+    rows = [(name, row) for name, seeds in found["sets"].items() for row in means(seeds)]
+    head = ["set", "seeds", *(key.replace("_", " ") for key in rows[0][1])]
+    return table(head, ([name, len(found["sets"][name]), *row.values()] for name, row in rows))
+
+
+def means(seeds: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows of several seeds, numbers averaged."""
+    found = []
+    for rows in zip(*seeds, strict=True):
+        mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in ("local", "global")}
+        found.append({**rows[0], **mean})
+    return found
+
+
+def curve(found: dict[str, Any]) -> Figure:
+    """AUROC against the number of images, one panel a set."""
+    sets = found["sets"]
+    figure = Figure(figsize=(2.6 * len(sets), 2.6), dpi=DOTS_PER_INCH, layout="constrained")
+    for axes, (name, seeds) in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets.items(), strict=True):
+        rows = means(seeds)
+        for score, colour in (("local", ANOMALOUS), ("global", NORMAL)):
+            axes.plot([row["images"] for row in rows], [row[score] for row in rows], "o-", color=colour, label=score)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks([row["images"] for row in rows], [str(row["images"]) for row in rows], fontsize=7)
+        axes.minorticks_off()
+        axes.set(title=name, xlabel="images to train on")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e5e5e5")
+    figure.axes[0].set_ylabel("AUROC")
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "scores": ("Scores", scores),
+    "maps": ("Maps", maps),
+    "thresholds": ("Thresholds without anomalous images", thresholds),
+    "few": ("Few images", few),
+    "flips": ("Mirrored copies", plain),
+    "early": ("When to stop", plain),
+    "tiles": ("Tiles of a large image", plain),
+    "larger": ("Larger input", plain),
+}
+
+
+def main() -> None:
+    """Writes the page and the figure."""
+    parts = [(HERE / "accuracy_intro.md").read_text().rstrip("\n")]
+    for name, (title, section) in SECTIONS.items():
+        found = load(f"accuracy_{name}")
+        text = "Not measured." if found is None else f"{origin(found)}\n\n{section(found)}"
+        parts.append(f"## {title}\n\n{text}")
+    (HERE / "accuracy.md").write_text("\n\n".join(parts) + "\n")
+    found = load("accuracy_few")
+    if found is not None:
+        CURVE.write_bytes(png(curve(found)))
+
+
+if __name__ == "__main__":
+    main()
