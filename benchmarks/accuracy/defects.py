@@ -1,18 +1,11 @@
-"""Defects pasted on images of normal parts, to stand in for real ones where there are none."""
+"""Defects of several kinds pasted on images of normal parts; `model.pasting` has the kind that was chosen."""
 
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 
-AREA = (0.002, 0.05)
-"""Of a defect, as a share of the image; drawn evenly on a logarithmic scale."""
-ASPECT = (0.25, 4.0)
-"""Width over height; likewise."""
-STRENGTH = (0.05, 0.4)
-"""Of a change of brightness, colour or noise, as a share of the whole range."""
-EDGE = 0.01
-"""Standard deviation of the blur of a defect's edge, as a share of the image's side."""
+from model.pasting import AREA, ASPECT, EDGE, STRENGTH
 
 Content = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """From an image, float32 ``[H, W, 3]`` in 0 to 255, to what fills the defect, of the same shape."""

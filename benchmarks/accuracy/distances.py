@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
 from model.detector import BEST_BATCH
+from model.score import layer_distances
 from model.vgg import normalize
 
 TINY = 1e-6
@@ -89,8 +90,4 @@ def enlarged(maps: Tensor, side: int) -> Tensor:
 
 def local_map(teacher: Layers, student: Layers) -> Tensor:
     """The cosine distances of all layers, added on the grid of the first, ``[N, H_1, W_1]``."""
-    layers = cosine(teacher, student)
-    total = layers[0]
-    for layer in layers[1:]:
-        total = total + enlarged(layer, layers[0].shape[-1])
-    return total
+    return torch.stack(layer_distances(teacher, student)).sum(dim=0)

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.accuracy.distances import batches, enlarged, local_map
 from benchmarks.accuracy.results import rounded, spread, write
 from benchmarks.accuracy.sets import SETS, add_arguments, compact_teacher, student_of
-from model.localization import anomaly_map
+from model.localization import filtered
 from model.measures import aupro, pixel_auroc
 from model.score import TermWeights, distillation_score, distillation_terms
 from model.vgg import DISTILLATION_POOLS, Student, Teacher, fold_batch_norm, normalize
@@ -152,7 +152,7 @@ GRADIENTS: dict[str, Form] = {
 
 def smoothed(raw: Tensor) -> np.ndarray:
     """Equation 5 on every image."""
-    return np.stack([anomaly_map(one) for one in raw.numpy()])
+    return np.stack([filtered(one) for one in raw.numpy()])
 
 
 def maps_of_forms(pair: Pair, gradients: dict[str, Form], pixels: np.ndarray) -> dict[str, np.ndarray]:

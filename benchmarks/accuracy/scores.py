@@ -22,6 +22,7 @@ from benchmarks.accuracy.sets import DIVISIONS, FAMILIES, SETS, Data, add_argume
 from model.calibration import CalibrationError, youden
 from model.detector import Detector
 from model.lifecycle import maps_of
+from model.localization import MapForm
 from model.measures import g_mean
 from model.score import TermWeights, distillation_score, distillation_terms
 from model.vgg import DISTILLATION_POOLS, Student, Teacher
@@ -109,7 +110,7 @@ def scores_of_set(
     weights = TermWeights(direction=weight)
     found: dict[str | Form, np.ndarray] = dict(scores_of_all_forms(judged, normal))
     found["global score (equation 13)"] = distillation_score(distillation_terms(*of_judged), weights).numpy()
-    maps = maps_of(Detector(teacher, student, weights), pixels)
+    maps = maps_of(Detector(teacher, student, weights), pixels, MapForm.GRADIENT)
     found["max of the gradient map (equation 5)"] = maps.max(axis=(1, 2))
     return found
 

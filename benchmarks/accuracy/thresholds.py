@@ -22,7 +22,7 @@ from benchmarks.accuracy.distances import as_inputs, batches, local_map
 from benchmarks.accuracy.results import rounded, write
 from benchmarks.accuracy.scores import over_families
 from benchmarks.accuracy.sets import DIVISIONS, SETS, Data, add_arguments, compact_teacher, student_of
-from model.calibration import CalibrationError, normal_quantile, youden
+from model.calibration import CalibrationError, youden
 from model.measures import false_alarm_rate, miss_rate
 from model.score import TermWeights, distillation_score, distillation_terms
 from model.training import Recipe
@@ -39,8 +39,8 @@ Method = Callable[[np.ndarray, np.ndarray], float]
 
 
 def quantile(target: float) -> Method:
-    """The scores' own quantile."""
-    return lambda normal, _: normal_quantile(normal, target)
+    """Just above the scores' own quantile."""
+    return lambda normal, _: float(np.nextafter(np.quantile(normal, target, method="higher"), np.inf))
 
 
 def normal_fit(target: float) -> Method:
