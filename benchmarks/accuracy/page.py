@@ -178,6 +178,7 @@ def curve(found: dict[str, Any]) -> Figure:
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "scores": ("Scores", scores),
     "maps": ("Maps", maps),
+    "maps_finer": ("Maps of the three finer layers", maps),
     "thresholds": ("Thresholds without anomalous images", thresholds),
     "few": ("Few images", few),
     "flips": ("Mirrored copies", plain),
