@@ -143,7 +143,8 @@ def few(found: dict[str, Any]) -> str:
 def plain(found: dict[str, Any]) -> str:
     """Rows as they are, mean of seeds."""
     rows = [(name, row) for name, seeds in found["sets"].items() for row in means(seeds)]
-    head = ["set", "seeds", *(key.replace("_", " ") for key in rows[0][1])]
+    titles = {"local": "AUROC, local", "global": "AUROC, global"}
+    head = ["set", "seeds", *(titles.get(key, key.replace("_", " ")) for key in rows[0][1])]
     return table(head, ([name, len(found["sets"][name]), *row.values()] for name, row in rows))
 
 
