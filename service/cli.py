@@ -540,6 +540,10 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; INSPECT_HOST.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; INSPECT_PORT.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of categories; INSPECT_WEIGHTS.")] = None,
+    on_ray: Annotated[
+        bool,
+        typer.Option("--ray", help="On Ray Serve: many replicas, on the cluster of RAY_ADDRESS or here; an extra."),
+    ] = False,
 ) -> None:
     """Serve all categories over HTTP. Every setting is an environment variable INSPECT_...; see docs/deploying.md."""
     with _errors_in_plain_words():
@@ -551,6 +555,9 @@ def serve(
                 "INSPECT_KEYS_FILE (eca-inspect key create makes one), or set INSPECT_ALLOW_ANONYMOUS=true"
             )
         logs.configure(settings.log_level, settings.log_format)
+        if on_ray:
+            _serve_on_ray(settings)
+            return
         application = create_app(settings)
     if settings.asks_nobody_elsewhere:
         log.warning("other machines can reach %s, and the server does not ask who is calling", settings.host)
@@ -561,6 +568,23 @@ def serve(
         server.run()
     if not server.started:
         raise typer.Exit(EXIT_NOT_STARTED)
+
+
+def _serve_on_ray(settings: Settings) -> None:
+    try:
+        from service.ray_server import serve_on_ray  # brings Ray, which is an extra
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise MissingExtraError("--ray needs the extra: pip install 'eca-inspect[ray]'") from None
+    if settings.port == 0:
+        raise UsageError("with --ray say which port: INSPECT_PORT")
+    if settings.asks_nobody_elsewhere:
+        log.warning("other machines can reach %s, and the server does not ask who is calling", settings.host)
+    try:
+        serve_on_ray(settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 @app.command()

@@ -93,6 +93,21 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = None
     """Address of an OpenTelemetry collector for traces over HTTP; none, no traces. Needs the extra ``otel``."""
 
+    ray_min_replicas: int = Field(default=1, ge=1)
+    """On Ray: replicas that are always there."""
+
+    ray_max_replicas: int = Field(default=1, ge=1)
+    """On Ray: most replicas; between the two their number follows the load."""
+
+    ray_target_requests: float = Field(default=16.0, gt=0)
+    """On Ray: requests at once for each replica that the number of replicas aims at."""
+
+    ray_replica_cpus: float = Field(default=1.0, ge=0)
+    """On Ray: cores of each replica, and threads that it computes with."""
+
+    ray_replica_gpus: float = Field(default=0.0, ge=0)
+    """On Ray: GPUs of each replica; 0.5 lets two share one, 0 leaves GPUs alone."""
+
     @property
     def teachers_folder(self) -> Path:
         """Where the teachers lie."""

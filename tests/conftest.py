@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import threading
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,8 @@ from model.training import Recipe
 from model.vgg import Teacher, vgg16_plan
 
 ROOT = Path(__file__).parent.parent
+RAY_REQUIRED = "INSPECT_TEST_RAY_REQUIRED"
+"""Set where tests that need Ray must not leave themselves out."""
 
 
 def surface(seed: int, *, size: tuple[int, int] = (80, 80), fault: bool = False) -> np.ndarray:
@@ -98,3 +101,12 @@ class Gate:
         self.reached.release()
         assert self.open.wait(60)
         return detect(*arguments, **options)
+
+
+@pytest.fixture(scope="session")
+def ray_installed() -> None:
+    """Skips without Ray, or fails where it has to be there."""
+    if find_spec("ray") is None:
+        if os.environ.get(RAY_REQUIRED):
+            pytest.fail(f"Ray is not installed, and {RAY_REQUIRED} is set")
+        pytest.skip("Ray is not installed; pip install 'eca-inspect[ray]'")

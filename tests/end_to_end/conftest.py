@@ -1,8 +1,10 @@
 """The real server in a process of its own, on a real socket."""
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,15 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from service import engine as engine_module
 from service.app import create_app, http_protocol
 from service.settings import Settings
-from tests.conftest import ROOT, Factory, Gate
+from tests.conftest import ROOT, Factory, Gate, surface
 from tests.end_to_end.browsing import HOW_TO_GET_IT, MISSING, PICTURES, REQUIRED, Visits, find_chromium, start_chromium
 
 COMMAND = Path(sys.executable).with_name("eca-inspect")
@@ -38,13 +42,18 @@ class Server:
 
 @contextmanager
 def running_server(
-    weights: Path, *, command: Sequence[str] = (str(COMMAND),), port: int = 0, **settings: str
+    weights: Path,
+    *,
+    command: Sequence[str] = (str(COMMAND),),
+    options: Sequence[str] = (),
+    port: int = 0,
+    **settings: str,
 ) -> Iterator[Server]:
     """Starts ``eca-inspect serve``, on a free port unless one is given, and stops it with SIGTERM."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INSPECT_")}
     environment |= {f"INSPECT_{name.upper()}": value for name, value in settings.items()}
     process = subprocess.Popen(
-        [*command, "serve", "--port", str(port), "--weights", str(weights)],
+        [*command, "serve", "--port", str(port), "--weights", str(weights), *options],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,6 +93,55 @@ def server(factory: Factory) -> Iterator[Server]:
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=60) as made:
         yield made
+
+
+def write_formats(folder: Path) -> list[Path]:
+    """Files of every format and mode that a camera or a converter makes."""
+    colour = Image.fromarray(surface(900, size=(120, 90), fault=True))
+    sixteen = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files: list[tuple[str, Image.Image, dict[str, object]]] = [
+        ("colour.jpg", colour, {"quality": 90}),
+        ("progressive.jpg", colour, {"progressive": True}),
+        ("grey.jpg", colour.convert("L"), {}),
+        ("cmyk.jpg", colour.convert("CMYK"), {}),
+        ("turned.jpg", colour, {"exif": exif}),
+        ("colour.png", colour, {}),
+        ("palette.png", colour.quantize(64), {}),
+        ("alpha.png", colour.convert("RGBA"), {}),
+        ("grey_alpha.png", colour.convert("LA"), {}),
+        ("sixteen.png", sixteen, {}),
+        ("colour.bmp", colour, {}),
+        ("colour.tif", colour, {"compression": "tiff_lzw"}),
+        ("sixteen.tif", sixteen, {}),
+        ("cmyk.tif", colour.convert("CMYK"), {}),
+        ("lossy.webp", colour, {}),
+        ("lossless.webp", colour, {"lossless": True}),
+    ]
+    for name, image, options in files:
+        image.save(folder / name, **options)
+    return [folder / name for name, _, _ in files]
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_formats(tmp_path_factory.mktemp("formats"))
+
+
+@pytest.fixture(scope="session")
+def offline(factory: Factory, files: list[Path]) -> dict[str, dict[str, dict[str, object]]]:
+    """What ``eca-inspect inspect`` says of each file, by category and file name."""
+    answers = {}
+    for category in factory.categories:
+        done = subprocess.run(
+            [str(COMMAND), "inspect", category, *map(str, files), "--json", "--weights", str(factory.weights)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        answers[category] = {Path(answer["path"]).name: answer for answer in json.loads(done.stdout)}
+    return answers
 
 
 def wait_for_metric(url: str, line: str) -> None:
@@ -153,6 +211,28 @@ def plates(chromium: Browser) -> Iterator[Server]:
     """What a newcomer has: the built-in category alone. Without a browser it is not started."""
     with running_server(ROOT / "weights", device="cpu") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def ray_server(ray_installed: None, factory: Factory) -> Iterator[Server]:
+    """Two replicas behind Ray Serve, on a cluster of this machine alone."""
+    with running_server(
+        factory.weights,
+        options=["--ray"],
+        port=free_port(),
+        queue_size="32",
+        ray_min_replicas="2",
+        ray_replica_cpus="0.5",
+    ) as started:
+        yield started
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        port: int = made.getsockname()[1]
+        return port
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

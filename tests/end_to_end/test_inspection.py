@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,55 +17,6 @@ from tests.conftest import Factory, surface
 from tests.end_to_end.conftest import COMMAND, GatedServer, wait_for_metric
 
 TYPES = {"jpg": "image/jpeg", "png": "image/png", "bmp": "image/bmp", "tif": "image/tiff", "webp": "image/webp"}
-
-
-def write_formats(folder: Path) -> list[Path]:
-    """Files of every format and mode that a camera or a converter makes."""
-    colour = Image.fromarray(surface(900, size=(120, 90), fault=True))
-    sixteen = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    files: list[tuple[str, Image.Image, dict[str, object]]] = [
-        ("colour.jpg", colour, {"quality": 90}),
-        ("progressive.jpg", colour, {"progressive": True}),
-        ("grey.jpg", colour.convert("L"), {}),
-        ("cmyk.jpg", colour.convert("CMYK"), {}),
-        ("turned.jpg", colour, {"exif": exif}),
-        ("colour.png", colour, {}),
-        ("palette.png", colour.quantize(64), {}),
-        ("alpha.png", colour.convert("RGBA"), {}),
-        ("grey_alpha.png", colour.convert("LA"), {}),
-        ("sixteen.png", sixteen, {}),
-        ("colour.bmp", colour, {}),
-        ("colour.tif", colour, {"compression": "tiff_lzw"}),
-        ("sixteen.tif", sixteen, {}),
-        ("cmyk.tif", colour.convert("CMYK"), {}),
-        ("lossy.webp", colour, {}),
-        ("lossless.webp", colour, {"lossless": True}),
-    ]
-    for name, image, options in files:
-        image.save(folder / name, **options)
-    return [folder / name for name, _, _ in files]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_formats(tmp_path_factory.mktemp("formats"))
-
-
-@pytest.fixture(scope="module")
-def offline(factory: Factory, files: list[Path]) -> dict[str, dict[str, dict[str, object]]]:
-    """What ``eca-inspect inspect`` says of each file, by category and file name."""
-    answers = {}
-    for category in factory.categories:
-        done = subprocess.run(
-            [str(COMMAND), "inspect", category, *map(str, files), "--json", "--weights", str(factory.weights)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        answers[category] = {Path(answer["path"]).name: answer for answer in json.loads(done.stdout)}
-    return answers
 
 
 def post(client: httpx.Client, category: str, path: Path, **parameters: str) -> httpx.Response:

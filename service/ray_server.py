@@ -1,0 +1,64 @@
+"""Starts the service on Ray Serve and ends it: ``eca-inspect serve --ray``. Needs the extra `ray`."""
+
+import logging
+import os
+import secrets
+import signal
+import threading
+from types import FrameType
+
+import ray
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+from service.ray_app import NAME, build, request_seconds
+from service.server import KEEP_ALIVE_SECONDS
+from service.settings import Settings
+
+OBJECT_STORE_BYTES = 256 << 20
+"""Of a cluster that is started here. Requests do not go through it."""
+QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
+"""Of Ray Serve: the application logs every request itself."""
+log = logging.getLogger(__name__)
+
+
+def serve_on_ray(settings: Settings) -> None:
+    """Serves until SIGTERM or Ctrl-C, on the cluster of ``RAY_ADDRESS``, or else on one of this machine alone.
+
+    Raises:
+        ValueError: if a setting does not go with Ray.
+    """
+    end = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        end.set()
+
+    application = build({**settings.model_dump(exclude_unset=True), "allow_anonymous": True})
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Of the proxy, and read where a cluster is started: here, if it is started here.
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "service.ray_proxy.middlewares")
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False)
+    else:
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        serve.start(
+            proxy_location="EveryNode",
+            http_options={
+                "host": settings.host,
+                "port": settings.port,
+                "request_timeout_s": request_seconds(settings),
+                "keep_alive_timeout_s": KEEP_ALIVE_SECONDS,
+            },
+            logging_config=QUIET,
+        )
+        serve.run(application, name=NAME, route_prefix="/", logging_config=QUIET)
+        log.info("running on http://%s:%d (press CTRL+C to quit)", settings.host, settings.port)
+        end.wait()
+    finally:
+        serve.shutdown()
+        ray.shutdown()
