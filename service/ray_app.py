@@ -151,14 +151,13 @@ class ClientGone:
         gone = asyncio.Event()
 
         async def received() -> Message:
-            waiting = {asyncio.ensure_future(receive()), asyncio.ensure_future(gone.wait())}
+            message, leaving = asyncio.ensure_future(receive()), asyncio.ensure_future(gone.wait())
             try:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                messages = [task.result() for task in done if isinstance(task.result(), dict)]
-                return messages[0] if messages else {"type": "http.disconnect"}
+                await asyncio.wait((message, leaving), return_when=asyncio.FIRST_COMPLETED)
+                return message.result() if message.done() else {"type": "http.disconnect"}
             finally:
-                for task in waiting:
-                    task.cancel()
+                message.cancel()
+                leaving.cancel()
 
         async def sent(message: Message) -> None:
             if not gone.is_set():

@@ -4,6 +4,7 @@ The proxy takes it from ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=service.ray_
 of its node.
 """
 
+import logging
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,12 +12,19 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.headers import headers_for
+from service.logs import request_id_of
 from service.problems import Problem
 
 OWN_PATHS = "/-/"
 """Of Ray Serve's own endpoints, for those who operate it."""
-FOR_SERVE = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"serve_multiplexed_model_id")
-"""Headers by which a client could change how Ray Serve treats its request."""
+FOR_SERVE = (
+    b"x_request_id",
+    b"x_request_timeout_seconds",
+    b"x_request_disconnect_disabled",
+    b"serve_multiplexed_model_id",
+)
+"""Headers by which a client could change how Ray Serve treats its request, with underscores."""
+log = logging.getLogger(__name__)
 
 
 def middlewares() -> list[Middleware]:
@@ -51,26 +59,33 @@ class InOurWords:
         if scope["type"] != "http" or scope["path"].startswith(OWN_PATHS):
             await self._app(scope, receive, send)
             return
-        replaced = False
+        # The proxy takes an id as it comes, and stumbles over one that is not UTF-8.
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id", ""))
+        started = replaced = False
+
+        async def answer(problem: Problem) -> None:
+            response = problem.response()
+            response.headers.update({**headers_for(""), "x-request-id": request_id})
+            await response(scope, receive, send)
 
         async def sent(message: Message) -> None:
-            nonlocal replaced
+            nonlocal started, replaced
             if message["type"] == "http.response.start":
-                headers = Headers(raw=message["headers"])
-                request_id = headers["x-request-id"]
-                if "x-content-type-options" not in headers and message["status"] >= 400:
+                started = True
+                if message["status"] >= 400 and "x-content-type-options" not in Headers(raw=message["headers"]):
                     replaced = True
-                    response = problem_for(message["status"]).response()
-                    response.headers.update({**headers_for(""), "x-request-id": request_id})
-                    await response(scope, receive, send)
+                    await answer(problem_for(message["status"]))
                     return
                 MutableHeaders(raw=message["headers"])["x-request-id"] = request_id  # the proxy adds it once more
             if not replaced:
                 await send(message)
 
-        scope["headers"] = [(name, value) for name, value in scope["headers"] if _normal(name) not in FOR_SERVE]
-        await self._app(scope, receive, sent)
-
-
-def _normal(name: bytes) -> bytes:
-    return name.replace(b"serve-multiplexed-model-id", b"serve_multiplexed_model_id")
+        kept = [(name, value) for name, value in scope["headers"] if name.replace(b"-", b"_") not in FOR_SERVE]
+        scope["headers"] = [*kept, (b"x-request-id", request_id.encode())]
+        try:
+            await self._app(scope, receive, sent)
+        except Exception:
+            if started:
+                raise
+            log.exception("Ray Serve's proxy failed")
+            await answer(problem_for(HTTPStatus.INTERNAL_SERVER_ERROR))

@@ -1,4 +1,4 @@
-"""The same contract behind Ray Serve: the tests of the plain server, asked of two replicas, and what is theirs alone."""
+"""The same contract behind Ray Serve: the tests of the plain server, asked of two replicas, and what only they have."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,6 @@ from tests.conftest import Factory, surface
 from tests.end_to_end.conftest import Server
 
 # ruff: noqa: F401, F811  # pytest finds them here
-from tests.end_to_end.test_bounds import test_every_answer_carries_the_security_headers
 from tests.end_to_end.test_console import (
     test_nothing_comes_from_another_host_and_nothing_needs_a_weaker_policy,
     test_the_page_and_everything_it_loads_is_there,
@@ -97,6 +96,12 @@ def test_the_metrics_of_all_replicas_are_in_one_place_and_requests_spread(client
     assert sum(grown.values()) == 40
     assert min(grown.values()) > 0
     assert set(by_replica(client, "inspect_rejections_total", reason="queue-full")) == set(before)
+
+
+def test_an_answer_carries_its_headers_once(client: httpx.Client):
+    answer = client.get("/v1/categories", headers={"X-Request-ID": "seventeen"})
+    assert answer.headers.get_list("x-request-id") == ["seventeen"]
+    assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
 
 
 def test_a_reload_reaches_every_replica(client: httpx.Client):

@@ -40,9 +40,8 @@ def proxied(app: ASGIApp) -> httpx.AsyncClient:
 )
 def test_what_ray_serve_says_itself_becomes_a_problem(status: int, ours: int, kind: str):
     async def ask() -> httpx.Response:
-        app = PlainTextResponse("Request 17 failed: a traceback", status, {"x-request-id": "17"})
-        async with proxied(app) as client:
-            return await client.get("/v1/categories")
+        async with proxied(PlainTextResponse("Request 17 failed: a traceback", status)) as client:
+            return await client.get("/v1/categories", headers={"X-Request-ID": "17"})
 
     answer = asyncio.run(ask())
     assert answer.status_code == ours
@@ -54,14 +53,34 @@ def test_what_ray_serve_says_itself_becomes_a_problem(status: int, ours: int, ki
     assert "traceback" not in answer.text
 
 
+def test_a_proxy_that_fails_is_answered_for():
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xfc", 0, 1, "invalid start byte")
+
+    async def ask() -> httpx.Response:
+        async with proxied(app) as client:
+            return await client.get("/v1/categories")
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 503
+    assert answer.json()["type"].endswith("no-replica")
+
+
 def test_what_the_application_says_passes_with_one_request_id():
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        answer = JSONResponse({"headers": [name.decode() for name, _ in scope["headers"]]}, 503, {"x-request-id": "17"})
-        answer.headers.append("x-request-id", "17")
+        given = dict(scope["headers"])[b"x-request-id"].decode()
+        answer = JSONResponse({"headers": [name.decode() for name, _ in scope["headers"]]}, 503)
+        for _ in range(2):
+            answer.headers.append("x-request-id", given)
         await answer(scope, receive, send)
 
     async def ask() -> httpx.Response:
-        given = {"X-Request-Timeout-Seconds": "0", "serve-multiplexed-model-id": "a", "Accept": "image/png"}
+        given = {
+            "X-Request-Timeout-Seconds": "0",
+            "serve-multiplexed-model-id": "a",
+            "X-Request-ID": "17",
+            "Accept": "image/png",
+        }
         async with proxied(SecurityHeaders(app)) as client:
             return await client.get("/v1/categories", headers=given)
 
