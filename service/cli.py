@@ -15,7 +15,7 @@ import typer
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from model import datasets, pretraining
+from model import datasets, many, pretraining
 from model.calibration import CalibrationError
 from model.datasets import DatasetError, LoadedImages, Sample
 from model.images import ImageError, preprocess, read_image
@@ -305,6 +305,76 @@ def _by_label(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
 
 
 @app.command()
+def train_many(
+    root: Annotated[Path, typer.Argument(help="Folder of categories in the MVTec AD layout.")],
+    teacher: Annotated[
+        str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
+    ] = IMAGENET,
+    epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
+    image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
+    batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
+    seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    retries: Annotated[int, typer.Option(min=0, help="Of each category, after a failure that may go away.")] = 1,
+    on_ray: Annotated[
+        bool, typer.Option("--ray", help="In parallel, on the cluster of INSPECT_RAY_ADDRESS or here; an extra.")
+    ] = False,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: cores for each category.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs for each category.")] = 0,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Train and calibrate every category under a folder. The same command again goes on where it was stopped."""
+    with _errors_in_plain_words():
+        settings = _settings(weights=weights, teachers=teachers, device=device)
+        used_device = settings.device if on_ray else str(_device(settings.device))
+        folders = many.categories_of(root.absolute())
+        name, network = resolve_teacher(settings.teachers_folder, teacher)
+        recipe = Recipe(image_size=image_size, epochs=epochs, batch_size=batch_size, seed=seed)
+        orders = [
+            many.Order(
+                folder.name,
+                folder,
+                settings.weights.absolute(),
+                settings.teachers_folder.absolute(),
+                (name, fingerprint(network)),
+                recipe,
+                used_device,
+                retries,
+            )
+            for folder in folders
+        ]
+        made = []
+        try:
+            for one in _make_on_ray(orders, settings.ray_address, cpus, gpus) if on_ray else many.make_in_turn(orders):
+                made.append(one)
+                typer.echo(f"{one.category}: {one.reason or one.outcome} ({len(made)} of {len(orders)})", err=True)
+        except (TrainingInterrupted, KeyboardInterrupt):
+            typer.echo("stopped; the same command goes on", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    typer.echo(many.table(made))
+    if any(one.outcome == "failed" for one in made):
+        raise typer.Exit(1)
+
+
+def _make_on_ray(orders: list[many.Order], address: str | None, cpus: float, gpus: float) -> Iterator[many.Made]:
+    with _ray_or_the_extra():
+        from service.ray_training import make_on_ray  # brings Ray
+    return make_on_ray(orders, address, cpus, gpus)
+
+
+@contextmanager
+def _ray_or_the_extra() -> Iterator[None]:
+    """Says which extra has Ray, where it is imported and not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise MissingExtraError("--ray needs the extra: pip install 'eca-inspect[ray]'") from None
+
+
+@app.command()
 def calibrate(
     category: Category,
     normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts, not trained on.")] = None,
@@ -542,7 +612,9 @@ def serve(
     weights: Annotated[Path | None, typer.Option(help="Folder of categories; INSPECT_WEIGHTS.")] = None,
     on_ray: Annotated[
         bool,
-        typer.Option("--ray", help="On Ray Serve: many replicas, on the cluster of RAY_ADDRESS or here; an extra."),
+        typer.Option(
+            "--ray", help="On Ray Serve: many replicas, on the cluster of INSPECT_RAY_ADDRESS or here; an extra."
+        ),
     ] = False,
 ) -> None:
     """Serve all categories over HTTP. Every setting is an environment variable INSPECT_...; see docs/deploying.md."""
@@ -571,12 +643,8 @@ def serve(
 
 
 def _serve_on_ray(settings: Settings) -> None:
-    try:
-        from service.ray_server import serve_on_ray  # brings Ray, which is an extra
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise MissingExtraError("--ray needs the extra: pip install 'eca-inspect[ray]'") from None
+    with _ray_or_the_extra():
+        from service.ray_server import serve_on_ray  # brings Ray
     if settings.port == 0:
         raise UsageError("with --ray say which port: INSPECT_PORT")
     if settings.asks_nobody_elsewhere:

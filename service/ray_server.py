@@ -1,8 +1,6 @@
 """Starts the service on Ray Serve and ends it: ``eca-inspect serve --ray``. Needs the extra `ray`."""
 
 import logging
-import os
-import secrets
 import signal
 import threading
 from types import FrameType
@@ -12,18 +10,17 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from service.ray_app import NAME, build, request_seconds
+from service.ray_cluster import join
 from service.server import KEEP_ALIVE_SECONDS
 from service.settings import Settings
 
-OBJECT_STORE_BYTES = 256 << 20
-"""Of a cluster that is started here. Requests do not go through it."""
 QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
 """Of Ray Serve: the application logs every request itself."""
 log = logging.getLogger(__name__)
 
 
 def serve_on_ray(settings: Settings) -> None:
-    """Serves until SIGTERM or Ctrl-C, on the cluster of ``RAY_ADDRESS``, or else on one of this machine alone.
+    """Serves until SIGTERM or Ctrl-C, on the cluster of the settings, or else on one of this machine alone.
 
     Raises:
         ValueError: if a setting does not go with Ray.
@@ -34,15 +31,7 @@ def serve_on_ray(settings: Settings) -> None:
         end.set()
 
     application = build({**settings.model_dump(exclude_unset=True), "allow_anonymous": True})
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Of the proxy, and read where a cluster is started: here, if it is started here.
-    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "service.ray_proxy.middlewares")
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False)
-    else:
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1")
+    join(settings.ray_address)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:

@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = None
     """Address of an OpenTelemetry collector for traces over HTTP; none, no traces. Needs the extra ``otel``."""
 
+    ray_address: str | None = None
+    """Of the Ray cluster to join, such as ``auto``; if not given, ``--ray`` starts one of this machine alone."""
+
     ray_min_replicas: int = Field(default=1, ge=1)
     """On Ray: replicas that are always there."""
 

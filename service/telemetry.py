@@ -54,6 +54,7 @@ REASONS = (
     "not-alive",
     "device-busy",
     "no-category",
+    "no-replica",
     "shutting-down",
     "deadline-passed",
 )
