@@ -11,8 +11,9 @@ ENV PATH=/opt/venv/bin:$PATH \
 # Dependencies first: this layer, by far the largest, is built again only when they change.
 WORKDIR /opt/eca-inspect
 COPY pyproject.toml constraints.txt ./
+ARG EXTRAS=otel
 RUN python3 -m venv /opt/venv \
-    && python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["otel"], sep="\n")' \
+    && python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print(*p["dependencies"], *(d for n in sys.argv[1:] for d in e[n]), sep="\n")' $EXTRAS \
        > /tmp/requirements.txt \
     && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
     && rm /tmp/requirements.txt

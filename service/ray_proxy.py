@@ -88,4 +88,5 @@ class InOurWords:
             if started:
                 raise
             log.exception("Ray Serve's proxy failed")
+        if not started:  # also the proxy's way when a replica ends in the middle of its work
             await answer(problem_for(HTTPStatus.INTERNAL_SERVER_ERROR))

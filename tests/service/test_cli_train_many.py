@@ -115,8 +115,8 @@ def test_a_folder_without_categories_is_refused(tmp_path: Path, options: tuple[o
 
 
 def test_in_parallel_on_ray(ray_installed: None, root: Path, options: tuple[object, ...], tmp_path: Path):
-    result = run("train-many", root, "--ray", "--cpus", 0.5, *options, status=1)
-    assert {name: cells[0] for name, cells in rows(result.stdout).items()} == {
-        "bolt": "trained", "few": "failed", "nut": "trained", "washer": "trained",
-    }  # fmt: skip
-    assert read_card(tmp_path / "weights" / "nut").calibration.method == "youden"
+    shutil.rmtree(root / "nut")
+    shutil.rmtree(root / "washer")
+    result = run("train-many", root, "--ray", *options, status=1)
+    assert {name: cells[0] for name, cells in rows(result.stdout).items()} == {"bolt": "trained", "few": "failed"}
+    assert read_card(tmp_path / "weights" / "bolt").calibration.method == "youden"

@@ -53,9 +53,11 @@ def test_what_ray_serve_says_itself_becomes_a_problem(status: int, ours: int, ki
     assert "traceback" not in answer.text
 
 
-def test_a_proxy_that_fails_is_answered_for():
+@pytest.mark.parametrize("error", [None, UnicodeDecodeError("utf-8", b"\xfc", 0, 1, "invalid start byte")])
+def test_a_proxy_that_says_nothing_is_answered_for(error: Exception | None):
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        raise UnicodeDecodeError("utf-8", b"\xfc", 0, 1, "invalid start byte")
+        if error is not None:
+            raise error
 
     async def ask() -> httpx.Response:
         async with proxied(app) as client:
@@ -160,3 +162,59 @@ def test_the_deployment_lets_the_engine_say_when_it_is_full(ray_app: ModuleType)
     assert deployment.max_ongoing_requests > 40
     assert deployment._deployment_config.autoscaling_config.max_replicas == 4
     assert deployment.init_args[0]["weights"] == Path("w").absolute()
+
+
+class Peers:
+    """Stands for all replicas: what they answer is given."""
+
+    def __init__(self, answers: list[object]) -> None:
+        self.answers = answers
+        self.asked: list[tuple[object, ...]] = []
+
+    def broadcast(self, *asked: object) -> "Peers":
+        self.asked.append(asked)
+        return self
+
+    async def results_async(self, **options: object) -> list[object]:
+        return self.answers
+
+
+@pytest.mark.parametrize(
+    ("change", "answer", "told"),
+    [
+        ("reload", {}, "reload"),
+        ("rollback", {"persistent": True}, "reload"),
+        ("rollback", {"persistent": False}, "rollback"),
+    ],
+)
+def test_what_one_replica_has_done_the_others_do(ray_app: ModuleType, change: str, answer: dict, told: str):
+    peers = Peers([None, None])
+
+    async def ask(answers: list[object]) -> httpx.Response:
+        peers.answers = answers
+        app = ray_app.Everywhere(JSONResponse(answer, headers={"x-request-id": "17"}), peers, "first")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            return await client.post(f"/v1/categories/tile/{change}")
+
+    answered = asyncio.run(ask([None, None]))
+    assert answered.json() == answer
+    assert peers.asked == [("follow", "first", told, "tile")]
+    refused = asyncio.run(ask([None, "the disk is another"]))
+    assert refused.status_code == 409
+    assert refused.json()["type"] == "urn:eca-inspect:problem:reload-refused"
+    assert "1 of 2 replicas" in refused.json()["detail"]
+    assert "the disk is another" in refused.json()["detail"]
+    assert refused.headers["x-request-id"] == "17"
+    assert asyncio.run(ask([None, RuntimeError("it has ended")])).status_code == 200
+
+
+def test_a_refused_change_goes_no_further(ray_app: ModuleType):
+    peers = Peers([None])
+
+    async def ask() -> httpx.Response:
+        app = ray_app.Everywhere(JSONResponse({"status": 403}, 403), peers, "first")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            return await client.post("/v1/categories/tile/reload")
+
+    assert asyncio.run(ask()).status_code == 403
+    assert peers.asked == []
