@@ -7,6 +7,7 @@ concerns all of them goes to all of them: reload, rollback, and the metrics.
 import asyncio
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from pydantic import ValidationError
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -79,15 +81,30 @@ def build(args: dict[str, Any]) -> serve.Application:
             "target_ongoing_requests": settings.ray_target_requests,
         },
         ray_actor_options={"num_cpus": settings.ray_replica_cpus, "num_gpus": settings.ray_replica_gpus},
-        # Never reached while a replica still takes images, so that the engine itself says when it is full.
-        max_ongoing_requests=2 * settings.queue_size + settings.max_batch_images,
+        max_ongoing_requests=_most_requests(settings),
         max_queued_requests=settings.queue_size,
+        request_router_config=_router(settings),
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         graceful_shutdown_timeout_s=settings.deadline_seconds + EXTRA_SECONDS,
         health_check_period_s=5,
         health_check_timeout_s=30,
     )
     return deployment.bind(given)
+
+
+def _most_requests(settings: Settings) -> int:
+    """Of one replica at once. Beyond it the next replica is tried, and at last Ray Serve's own queue."""
+    if settings.ray_by_category:
+        return math.ceil(2 * settings.ray_target_requests)
+    return 2 * settings.queue_size  # never reached: the engine itself says when it is full
+
+
+def _router(settings: Settings) -> RequestRouterConfig:
+    if settings.ray_by_category:  # `service.ray_proxy` names the category in a header
+        return RequestRouterConfig(
+            request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+        )
+    return RequestRouterConfig()
 
 
 class Replica:
@@ -191,7 +208,7 @@ class Everywhere:
         if path == "/metrics" and method == "GET":
             status, headers, body = await self._answer(scope, receive)
             if status == 200:
-                body = merge(await self._all("exposition"))
+                body = await asyncio.to_thread(merge, await self._all("exposition"))
             await _send(send, status, headers, body)
         elif method == "POST" and (match := _CHANGE.fullmatch(path)):
             status, headers, body = await self._answer(scope, receive)

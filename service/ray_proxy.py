@@ -5,6 +5,7 @@ of its node.
 """
 
 import logging
+import re
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,9 +22,11 @@ FOR_SERVE = (
     b"x_request_id",
     b"x_request_timeout_seconds",
     b"x_request_disconnect_disabled",
+    b"x_session_id",
     b"serve_multiplexed_model_id",
 )
 """Headers by which a client could change how Ray Serve treats its request, with underscores."""
+_CATEGORY = re.compile(r"/v1/categories/([^/]+)/")
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +84,10 @@ class InOurWords:
                 await send(message)
 
         kept = [(name, value) for name, value in scope["headers"] if name.replace(b"-", b"_") not in FOR_SERVE]
-        scope["headers"] = [*kept, (b"x-request-id", request_id.encode())]
+        kept.append((b"x-request-id", request_id.encode()))
+        if match := _CATEGORY.match(scope["path"]):
+            kept.append((b"x-session-id", match[1].encode()))  # what `INSPECT_RAY_BY_CATEGORY` goes by
+        scope["headers"] = kept
         try:
             await self._app(scope, receive, sent)
         except Exception:

@@ -105,6 +105,10 @@ class Settings(BaseSettings):
     ray_target_requests: float = Field(default=16.0, gt=0)
     """On Ray: requests at once for each replica that the number of replicas aims at."""
 
+    ray_by_category: bool = False
+    """On Ray: whether the requests for a category go to one replica, where its student is in memory, while it has room;
+    for more categories than fit into ``student_memory_bytes``."""
+
     ray_replica_cpus: float = Field(default=1.0, ge=0)
     """On Ray: cores of each replica, and threads that it computes with."""
 

@@ -36,18 +36,18 @@ class Service:
     cluster: Any
     nodes: list[Any]
 
-    def deploy(self, deadline_seconds: float = 30, **replicas: object) -> None:
-        """Deploys the application, as a new version of it if its deadline has changed.
+    def deploy(self, by_category: bool = False, **replicas: object) -> None:
+        """Deploys the application, as a new version of it if its way of routing has changed.
 
         Args:
-            deadline_seconds: the setting.
+            by_category: the setting.
             replicas: how their number follows the load, as Ray Serve has it.
         """
         from ray import serve
 
         from service.ray_app import NAME, build
 
-        args = {**SETTINGS, "weights": str(self.weights), "deadline_seconds": deadline_seconds}
+        args = {**SETTINGS, "weights": str(self.weights), "ray_by_category": by_category}
         deployment, given = build(args)._bound_deployment, build(args)._bound_deployment.init_args
         serve.run(deployment.options(autoscaling_config=replicas).bind(*given), name=NAME, route_prefix="/")
 
@@ -200,16 +200,29 @@ def test_a_replica_is_killed_and_a_node_is_removed_under_load_and_every_request_
 def test_a_rolling_update_of_the_application_leaves_no_request_without_a_verdict(service: Service, image: bytes):
     before = service.replicas()
     with load(service.url, image) as found:
-        service.deploy(deadline_seconds=29, min_replicas=2, max_replicas=2)
+        service.deploy(by_category=True, min_replicas=2, max_replicas=2)
         wait_until(lambda: len(service.replicas()) == 2 and not set(service.replicas()) & set(before))
     every_request_was_answered(found)
     assert set(found.statuses()) == {200}
 
 
+def test_requests_for_a_category_go_where_it_is_warm(service: Service, image: bytes):
+    """The application is the one that the test before has deployed."""
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        for category in ("striped", "brushed", "fresh"):
+            before = by_replica(client, "inspect_images_total", category=category)
+            for _ in range(12):
+                answer = client.post(f"/v1/categories/{category}/inspect", content=image, headers=PNG)
+                assert answer.status_code == 200
+            after = by_replica(client, "inspect_images_total", category=category)
+            assert sorted(after[replica] - before[replica] for replica in after) == [0, 12]
+
+
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s`")
 def test_replicas_come_and_go_with_the_load_and_no_request_is_lost(service: Service, image: bytes):
     service.deploy(
-        deadline_seconds=29, min_replicas=1, max_replicas=2, target_ongoing_requests=1,
-        upscale_delay_s=0, downscale_delay_s=0, look_back_period_s=2,
+        by_category=True, min_replicas=1, max_replicas=2, target_ongoing_requests=1,
+        upscale_delay_s=0, downscale_delay_s=0, look_back_period_s=2, metrics_interval_s=1,
     )  # fmt: skip
     wait_until(lambda: len(service.replicas()) == 1)
     with load(service.url, image, clients=6) as found:
