@@ -242,17 +242,10 @@ class Everywhere:
         refusals = [reason for reason in told if reason is not None]
         if not refusals:
             return 200, headers, body
-        problem = Problem(
-            409,
-            "reload-refused",
-            f"{len(refusals)} of {len(told)} replicas serve the version before: {refusals[0]}",
-        )
-        response = problem.response()
-        response.headers["X-Request-ID"] = headers.get("X-Request-ID", "")
-        content = bytes(response.body)
-        for name, value in response.headers.items():
-            headers[name] = value
-        return response.status_code, headers, content
+        detail = f"{len(refusals)} of {len(told)} replicas serve the version before: {refusals[0]}"
+        response = Problem(409, "reload-refused", detail).response()
+        headers.update(response.headers)
+        return response.status_code, headers, bytes(response.body)
 
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         """What every replica answers; a replica that ends meanwhile is left out."""

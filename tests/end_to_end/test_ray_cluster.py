@@ -31,25 +31,35 @@ SETTINGS = {"allow_anonymous": True, "device": "cpu", "reload_seconds": 0, "ray_
 class Service:
     """The service on a cluster whose head runs no replica, and on whose other nodes there is room for one each."""
 
-    url: str
+    port: int
     weights: Path
     cluster: Any
     nodes: list[Any]
 
-    def deploy(self, by_category: bool = False, **replicas: object) -> None:
-        """Deploys the application, as a new version of it if its way of routing has changed.
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts Ray Serve, without the application."""
+        from ray import serve
+
+        serve.start(proxy_location="HeadOnly", http_options={"port": self.port, "request_timeout_s": 60})
+
+    def deploy(self, settings: dict[str, object], **replicas: object) -> None:
+        """Deploys the application, as a new version of it if its settings have changed.
 
         Args:
-            by_category: the setting.
+            settings: on top of those that all have.
             replicas: how their number follows the load, as Ray Serve has it.
         """
         from ray import serve
 
         from service.ray_app import NAME, build
 
-        args = {**SETTINGS, "weights": str(self.weights), "ray_by_category": by_category}
-        deployment, given = build(args)._bound_deployment, build(args)._bound_deployment.init_args
-        serve.run(deployment.options(autoscaling_config=replicas).bind(*given), name=NAME, route_prefix="/")
+        deployment = build({**SETTINGS, "weights": str(self.weights), **settings})._bound_deployment
+        application = deployment.options(autoscaling_config=replicas).bind(*deployment.init_args)
+        serve.run(application, name=NAME, route_prefix="/")
 
     def replicas(self) -> dict[str, str]:
         """Which node each replica is on."""
@@ -73,11 +83,10 @@ def service(ray_installed: None, factory: Factory, tmp_path_factory: pytest.Temp
         cluster.add_node(num_cpus=0, object_store_memory=100 << 20, include_dashboard=False)
         nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
         ray.init(cluster.address, log_to_driver=False)
-        port = free_port()
-        serve.start(proxy_location="HeadOnly", http_options={"port": port, "request_timeout_s": 60})
-        made = Service(f"http://127.0.0.1:{port}", weights, cluster, nodes)
+        made = Service(free_port(), weights, cluster, nodes)
         try:
-            made.deploy(min_replicas=2, max_replicas=2)
+            made.start()
+            made.deploy({}, min_replicas=2, max_replicas=2)
             yield made
         finally:
             serve.shutdown()
@@ -200,28 +209,16 @@ def test_a_replica_is_killed_and_a_node_is_removed_under_load_and_every_request_
 def test_a_rolling_update_of_the_application_leaves_no_request_without_a_verdict(service: Service, image: bytes):
     before = service.replicas()
     with load(service.url, image) as found:
-        service.deploy(by_category=True, min_replicas=2, max_replicas=2)
+        service.deploy({"deadline_seconds": 29}, min_replicas=2, max_replicas=2)
         wait_until(lambda: len(service.replicas()) == 2 and not set(service.replicas()) & set(before))
     every_request_was_answered(found)
     assert set(found.statuses()) == {200}
 
 
-def test_requests_for_a_category_go_where_it_is_warm(service: Service, image: bytes):
-    """The application is the one that the test before has deployed."""
-    with httpx.Client(base_url=service.url, timeout=60) as client:
-        for category in ("striped", "brushed", "fresh"):
-            before = by_replica(client, "inspect_images_total", category=category)
-            for _ in range(12):
-                answer = client.post(f"/v1/categories/{category}/inspect", content=image, headers=PNG)
-                assert answer.status_code == 200
-            after = by_replica(client, "inspect_images_total", category=category)
-            assert sorted(after[replica] - before[replica] for replica in after) == [0, 12]
-
-
 @pytest.mark.filterwarnings("ignore:The `metrics_interval_s`")
 def test_replicas_come_and_go_with_the_load_and_no_request_is_lost(service: Service, image: bytes):
     service.deploy(
-        by_category=True, min_replicas=1, max_replicas=2, target_ongoing_requests=1,
+        {"deadline_seconds": 29}, min_replicas=1, max_replicas=2, target_ongoing_requests=1,
         upscale_delay_s=0, downscale_delay_s=0, look_back_period_s=2, metrics_interval_s=1,
     )  # fmt: skip
     wait_until(lambda: len(service.replicas()) == 1)
@@ -232,3 +229,20 @@ def test_replicas_come_and_go_with_the_load_and_no_request_is_lost(service: Serv
     every_request_was_answered(found)
     assert set(calm.statuses()) == {200}
     assert not calm.failures
+
+
+def test_requests_for_a_category_go_where_it_is_warm(service: Service, image: bytes):
+    """With new proxies: one that runs keeps its way to choose among the replicas."""
+    from ray import serve
+
+    serve.shutdown()
+    service.start()
+    service.deploy({"ray_by_category": True}, min_replicas=2, max_replicas=2)
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        for category in ("striped", "brushed", "fresh"):
+            before = by_replica(client, "inspect_images_total", category=category)
+            for _ in range(12):
+                answer = client.post(f"/v1/categories/{category}/inspect", content=image, headers=PNG)
+                assert answer.status_code == 200
+            after = by_replica(client, "inspect_images_total", category=category)
+            assert sorted(after[replica] - before[replica] for replica in after) == [0, 12]
