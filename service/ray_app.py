@@ -171,7 +171,10 @@ class ClientGone:
             message, leaving = asyncio.ensure_future(receive()), asyncio.ensure_future(gone.wait())
             try:
                 await asyncio.wait((message, leaving), return_when=asyncio.FIRST_COMPLETED)
-                return message.result() if message.done() else {"type": "http.disconnect"}
+                # It fails where the proxy has already forgotten the request.
+                if message.done() and not message.cancelled() and message.exception() is None:
+                    return message.result()
+                return {"type": "http.disconnect"}
             finally:
                 message.cancel()
                 leaving.cancel()
@@ -181,12 +184,13 @@ class ClientGone:
                 await send(message)
 
         answering = asyncio.ensure_future(self._app(scope, received, sent))
-        try:
-            await asyncio.shield(answering)
-        except asyncio.CancelledError:
-            gone.set()
-            await answering
-            raise
+        while not answering.done():
+            try:
+                await asyncio.shield(answering)
+            except asyncio.CancelledError:
+                gone.set()
+        if gone.is_set():
+            raise asyncio.CancelledError
 
 
 class Everywhere:

@@ -116,6 +116,22 @@ def test_expositions_are_merged_with_their_labels(ray_app: ModuleType):
     assert families["inspect_batch_size_images"].type == "histogram"
 
 
+def test_one_whom_the_proxy_has_forgotten_has_gone(ray_app: ModuleType):
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((await receive())["type"])
+
+    async def forgotten() -> Message:
+        raise KeyError("Request ID 17 not found.")
+
+    async def send(message: Message) -> None:
+        seen.append(message["type"])
+
+    asyncio.run(ray_app.ClientGone(app)({"type": "http"}, forgotten, send))
+    assert seen == ["http.disconnect"]
+
+
 def test_who_is_cancelled_is_told_as_one_whose_client_has_gone(ray_app: ModuleType):
     seen: list[str] = []
 
@@ -134,7 +150,9 @@ def test_who_is_cancelled_is_told_as_one_whose_client_has_gone(ray_app: ModuleTy
         task = asyncio.create_task(ray_app.ClientGone(app)({"type": "http"}, never, send))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        task.cancel()
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await task
 
