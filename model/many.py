@@ -130,7 +130,7 @@ def _make_once(order: Order) -> str:
             resume=checkpoint_path(order.weights, order.category).exists(),
         )
         outcome = "trained"
-    if read_card(folder).calibration.anomalous_images == 0 and (order.data / "test").is_dir():
+    if read_card(folder).calibration.method != "youden" and (order.data / "test").is_dir():
         share, _ = datasets.split(datasets.mvtec_test(order.data), CALIBRATION_SHARE, order.recipe.seed)
         good = [one for one in share if one.defect is None]
         bad = [one for one in share if one.defect is not None]
