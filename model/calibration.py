@@ -76,9 +76,8 @@ def without_anomalous(normal: np.ndarray, pasted: np.ndarray, quantile: float) -
 
     The larger of two: a quantile of the normal distribution that fits the normal scores, and Youden's threshold
     between them and the scores of the same images with a defect pasted on each. Where faults are plain the second
-    keeps false alarms away; where pasted defects say nothing the first does. Of the estimates compared in
-    ``benchmarks/accuracy.md``, extreme-value fits among them, this one comes closest to Youden's threshold of real
-    defects.
+    keeps false alarms away; where pasted defects say nothing the first does. ``benchmarks/accuracy.md`` compares it
+    with others, extreme-value fits among them, by how close they come to Youden's threshold of real defects.
 
     Args:
         normal: scores of normal images, ``[N]``.

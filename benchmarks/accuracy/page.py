@@ -176,10 +176,24 @@ def curve(found: dict[str, Any]) -> Figure:
     return figure
 
 
+def cost(found: dict[str, Any]) -> str:
+    """Milliseconds of scores and maps as the project serves them."""
+    return "\n".join(
+        [
+            "Full-size networks, batches of eight at 128x128. *Alone* is without the local distances. A map's time holds "
+            "its score; ratios are to the first row of a kind.\n",
+            "| | ms an image | ratio |",
+            "|---|---|---|",
+            *(f"| {name} | {row['milliseconds']} | {row['ratio']} |" for name, row in found["rows"].items()),
+        ]
+    )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "scores": ("Scores", scores),
     "maps": ("Maps", maps),
     "maps_finer": ("Maps of the three finer layers", maps),
+    "cost": ("What serving them costs", cost),
     "thresholds": ("Thresholds without anomalous images", thresholds),
     "few": ("Few images", few),
     "flips": ("Mirrored copies", plain),
