@@ -180,8 +180,8 @@ def cost(found: dict[str, Any]) -> str:
     """Milliseconds of scores and maps as the project serves them."""
     return "\n".join(
         [
-            "Full-size networks, batches of eight at 128x128. *Alone* is without the local distances. A map's time holds "
-            "its score; ratios are to the first row of a kind.\n",
+            "Full-size networks, batches of eight at 128x128. *Alone* is without the local distances. A map's time "
+            "holds its score; ratios are to the first row of a kind.\n",
             "| | ms an image | ratio |",
             "|---|---|---|",
             *(f"| {name} | {row['milliseconds']} | {row['ratio']} |" for name, row in found["rows"].items()),
