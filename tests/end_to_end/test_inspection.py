@@ -141,7 +141,7 @@ def test_localize_decides_whether_there_is_a_map(client: httpx.Client, factory: 
 
 
 def test_every_form_of_map_finds_the_fault_and_says_what_it_is(client: httpx.Client, factory: Factory):
-    bad = factory.data / "bad" / "000.png"
+    bad = factory.data / "bad" / "001.png"
     own = post(client, "striped", bad).json()
     assert own["localization"]["map"] == "gradient-distance"
     pictures = set()
