@@ -263,7 +263,7 @@ def hand_edited(folder: Path) -> None:
 
 
 def newer(folder: Path) -> None:
-    edit(folder, schema_version=2)
+    edit(folder, schema_version=3)
 
 
 def of_another_teacher(folder: Path) -> None:
@@ -278,7 +278,7 @@ BROKEN = {
     not_finite: "not finite",
     negative_variance: "not finite",
     hand_edited: "map_scale",
-    newer: "schema version 2",
+    newer: "schema version 3",
     of_another_teacher: "not the one this student learned from",
 }
 
