@@ -61,6 +61,7 @@ def running_server(
     log: list[str] = []
     address: list[str] = []
     found = threading.Event()
+    last = "metrics are at" if "metrics_port" in settings else "running on"  # that the start says
 
     def read() -> None:
         assert process.stderr is not None
@@ -68,6 +69,7 @@ def running_server(
             log.append(line)
             if match := re.search(r"running on (http://\S+)", line):
                 address.append(match[1])
+            if last in line:
                 found.set()
         found.set()
 

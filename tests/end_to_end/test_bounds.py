@@ -15,7 +15,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -197,13 +197,17 @@ def test_a_connection_that_has_ended_leaves_nothing_behind(gated: GatedServer):
 
 def test_an_idle_connection_outlives_that_of_a_proxy(server: Server):
     """A proxy that sends into a connection as it closes answers its client with 502."""
-    with connect(server.url) as connection:
-        get = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-        connection.sendall(get)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+    with closing(connection):
+        connection.request("GET", "/livez")
+        first = connection.getresponse()
+        assert first.status == 200
+        first.read()
+        before = connection.sock
         time.sleep(7)  # longer than uvicorn's own 5
-        connection.sendall(get)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.request("GET", "/livez")
+        assert connection.getresponse().status == 200
+        assert connection.sock is before
     assert KEEP_ALIVE_SECONDS > 60
 
 
@@ -324,6 +328,7 @@ def test_an_answer_that_nobody_takes_is_dropped(gated: GatedServer, monkeypatch:
             assert read < 30 * size
 
 
+@pytest.mark.parametrize("gated", [{"reload_seconds": 0}], indirect=True)  # which looks from a thread now and then
 def test_many_requests_at_once_bring_no_threads_of_their_own(gated: GatedServer, png: bytes):
     gated.gate.open.set()
     before = threading.active_count()
