@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def send_all(weights: Path, samples: list[Sample]) -> dict[str, object]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as server:
         assert server.stderr is not None
         address = next(match[1] for line in server.stderr if (match := re.search(r"running on (http://\S+)", line)))
+        threading.Thread(target=server.stderr.read, daemon=True).start()  # else the pipe fills, and the server waits
         answers, seconds = [], []
         with httpx.Client(base_url=address, timeout=60) as client:
             for sample in samples:
