@@ -16,6 +16,16 @@ EDGE = 0.01
 """Standard deviation of the blur of a defect's edge, as a share of the image's side."""
 
 
+def outline(side: int, rng: np.random.Generator) -> np.ndarray:
+    """Where a defect is: a turned ellipse with soft edges, float32 ``[side, side]`` from 0 to 1."""
+    area = np.exp(rng.uniform(*np.log(AREA))) * side**2
+    aspect = np.exp(rng.uniform(*np.log(ASPECT)))
+    axes = max(1, round(np.sqrt(area * aspect / np.pi))), max(1, round(np.sqrt(area / aspect / np.pi)))
+    centre = rng.integers(side // 8, side - side // 8, size=2).tolist()
+    inside = cv2.ellipse(np.zeros((side, side), np.float32), centre, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
+    return cv2.GaussianBlur(inside, (0, 0), max(0.5, EDGE * side))
+
+
 def paste_defect(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The image with a turned ellipse on it that is brighter or darker, with soft edges.
 
@@ -23,13 +33,7 @@ def paste_defect(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image: uint8 RGB ``[side, side, 3]``.
         rng: where all chance comes from.
     """
-    side = len(image)
-    area = np.exp(rng.uniform(*np.log(AREA))) * side**2
-    aspect = np.exp(rng.uniform(*np.log(ASPECT)))
-    axes = max(1, round(np.sqrt(area * aspect / np.pi))), max(1, round(np.sqrt(area / aspect / np.pi)))
-    centre = rng.integers(side // 8, side - side // 8, size=2).tolist()
-    inside = cv2.ellipse(np.zeros((side, side), np.float32), centre, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
-    inside = cv2.GaussianBlur(inside, (0, 0), max(0.5, EDGE * side))
+    inside = outline(len(image), rng)
     change = 255 * rng.uniform(*STRENGTH) * rng.choice((-1, 1))
     changed: np.ndarray = np.clip(np.rint(image + change * inside[..., None]), 0, 255).astype(np.uint8)
     return changed

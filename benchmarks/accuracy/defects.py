@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
-from model.pasting import AREA, ASPECT, EDGE, STRENGTH
+from model.pasting import STRENGTH, outline
 
 Content = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """From an image, float32 ``[H, W, 3]`` in 0 to 255, to what fills the defect, of the same shape."""
@@ -35,16 +34,6 @@ def roughened(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 CONTENTS: tuple[Content, ...] = (moved, brightened, tinted, roughened)
-
-
-def outline(side: int, rng: np.random.Generator) -> np.ndarray:
-    """Where the defect is: a turned ellipse with soft edges, float32 ``[side, side]`` from 0 to 1."""
-    area = np.exp(rng.uniform(*np.log(AREA))) * side**2
-    aspect = np.exp(rng.uniform(*np.log(ASPECT)))
-    axes = max(1, round(np.sqrt(area * aspect / np.pi))), max(1, round(np.sqrt(area / aspect / np.pi)))
-    centre = rng.integers(side // 8, side - side // 8, size=2).tolist()
-    mask = cv2.ellipse(np.zeros((side, side), np.float32), centre, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
-    return cv2.GaussianBlur(mask, (0, 0), max(0.5, EDGE * side))
 
 
 def pasted(image: np.ndarray, content: Content, rng: np.random.Generator) -> np.ndarray:
