@@ -268,7 +268,8 @@ def _with_map_scales(card: Card, detector: Detector, normal: np.ndarray) -> Card
     """The card with what maps of every form show on these normal images, uint8 RGB ``[N, size, size, 3]``."""
     scales = {form: float(np.quantile(maps_of(detector, normal, form), MAP_SCALE_QUANTILE)) for form in MapForm}
     own = scales.pop(card.map_form)
-    return card.model_copy(update={"map_scale": own, "other_map_scales": scales})
+    # Validated, which a copy would not be: no map can be drawn on a scale of zero.
+    return Card.model_validate(card.model_dump() | {"map_scale": own, "other_map_scales": scales})
 
 
 def _loss_traces(card: Card, losses: list[float]) -> dict[str, bytes]:
