@@ -23,7 +23,7 @@ COPY weights/teachers teachers
 COPY model model
 ARG FETCH_TEACHER=1
 RUN if [ "$FETCH_TEACHER" = 1 ]; then python -c \
-    'from pathlib import Path; from model.teachers import fetch_imagenet, save_teacher; save_teacher(fetch_imagenet(), Path("teachers"), "imagenet")' \
+    'from pathlib import Path; from model.store.teachers import fetch_imagenet, save_teacher; save_teacher(fetch_imagenet(), Path("teachers"), "imagenet")' \
     || { echo "To build without the ImageNet teacher: --build-arg FETCH_TEACHER=0" >&2; exit 1; }; fi
 
 COPY README.md LICENSE ./

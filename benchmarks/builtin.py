@@ -21,12 +21,12 @@ from PIL import Image
 
 from benchmarks.pictures import CATEGORY, ROOT, TEST_SEED, WEIGHTS, make_pictures
 from benchmarks.record import machine_and_commit
-from model.datasets import mvtec_test
-from model.lifecycle import evaluate_category
-from model.synthetic import DEFECTS, sample_image, write_dataset
+from model.lab.synthetic import DEFECTS, sample_image, write_dataset
+from model.lifecycle.datasets import mvtec_test
+from model.lifecycle.evaluate import evaluate_category
 from service.app import create_app
-from service.engine import MAX_RESTARTS, Engine
-from service.keys import Role, create_key
+from service.device.engine import MAX_RESTARTS, Engine
+from service.http.keys import Role, create_key
 from service.settings import Settings
 
 EPOCHS = 60
@@ -121,12 +121,12 @@ def record_problems(sample: Path, folder: Path) -> None:
         engine: Engine = app.state.parts.engine
         with engine.admit(app.state.parts.settings.queue_size):
             answers.append(client.post(inspect, content=image, headers=png))
-        with patch("service.engine.detect", side_effect=RuntimeError("a failure for the documentation")):
+        with patch("service.device.engine.detect", side_effect=RuntimeError("a failure for the documentation")):
             answers.append(client.post(inspect, content=image, headers=png))
         engine.close()
         answers.append(client.post(inspect, content=image, headers=png))
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
-        with patch("service.engine.detect", side_effect=SystemExit):
+        with patch("service.device.engine.detect", side_effect=SystemExit):
             for _ in range(MAX_RESTARTS + 1):
                 client.post(inspect, content=image, headers=png)
         dead = client.get("/livez")

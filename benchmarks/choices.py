@@ -33,10 +33,10 @@ from benchmarks.record import machine_and_commit
 from model.detector import BEST_BATCH, Detector
 from model.images import decode_image, preprocess
 from model.localization import MapForm
-from model.vgg import Student, Teacher, fold_batch_norm
-from service import engine as engine_module
-from service.bodies import FIELD, read_image_body
-from service.engine import Engine, Job
+from model.networks.vgg import Student, Teacher, fold_batch_norm
+from service.device import engine as engine_module
+from service.device.engine import Engine, Job
+from service.http.bodies import FIELD, read_image_body
 from service.schemas import Localize
 
 LAYOUT = torch.channels_last

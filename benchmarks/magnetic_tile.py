@@ -25,10 +25,13 @@ import httpx
 import numpy as np
 
 from benchmarks.record import machine_and_commit
-from model.datasets import Sample, split
-from model.lifecycle import calibrate_category, evaluate_category, load_detector, train_category
-from model.teachers import load_teacher
-from model.training import Recipe
+from model.lifecycle.calibrate import calibrate_category
+from model.lifecycle.datasets import Sample, split
+from model.lifecycle.distillation import Recipe
+from model.lifecycle.evaluate import evaluate_category
+from model.lifecycle.train import train_category
+from model.store.pair import load_detector
+from model.store.teachers import load_teacher
 from service.catalogue import Ready
 from service.inspection import Limits, Wanted, inspect_offline
 from service.schemas import Localize

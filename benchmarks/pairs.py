@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model.datasets import mvtec_training
-from model.lifecycle import train_category
-from model.pair import CARD, SEEN, STUDENT, Card
-from model.synthetic import SIDE, normal_image, write_dataset
-from model.teachers import save_teacher
-from model.training import Recipe
-from model.vgg import Teacher
+from model.lab.synthetic import SIDE, normal_image, write_dataset
+from model.lifecycle.datasets import mvtec_training
+from model.lifecycle.distillation import Recipe
+from model.lifecycle.train import train_category
+from model.networks.vgg import Teacher
+from model.store.card import Card
+from model.store.pair import CARD, SEEN, STUDENT
+from model.store.teachers import save_teacher
 
 CATEGORY, TEACHER = "seeded", "seeded"
 

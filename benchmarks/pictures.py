@@ -13,12 +13,13 @@ import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw, ImageFont
 
-from model import figures, report
-from model.datasets import mvtec_test
-from model.features import layers_of
 from model.images import preprocess, read_image
-from model.lifecycle import judge_category, load_detector, measure_judged
-from model.synthetic import DEFECTS, write_dataset
+from model.lab.features import layers_of
+from model.lab.synthetic import DEFECTS, write_dataset
+from model.lifecycle import figures, report
+from model.lifecycle.datasets import mvtec_test
+from model.lifecycle.evaluate import judge_category, measure_judged
+from model.store.pair import load_detector
 from service.app import create_app
 from service.settings import Settings
 

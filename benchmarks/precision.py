@@ -17,10 +17,11 @@ import torch
 
 from benchmarks.builtin import CATEGORY, TEST_SEED, WEIGHTS
 from benchmarks.record import machine_and_commit
-from model.datasets import load_images, mvtec_test
-from model.lifecycle import load_detector, maps_of, scores_of
+from model.detector import maps_of, scores_of
+from model.lab.synthetic import write_dataset
+from model.lifecycle.datasets import load_images, mvtec_test
 from model.measures import auroc
-from model.synthetic import write_dataset
+from model.store.pair import load_detector
 
 
 def main() -> None:

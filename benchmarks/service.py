@@ -26,7 +26,7 @@ from benchmarks.load import batch_counts, closed_loop, open_loop, request, servi
 from benchmarks.pairs import CATEGORY, jpeg, make_category
 from benchmarks.record import machine_and_commit
 from model.detector import BEST_BATCH
-from model.lifecycle import load_detector
+from model.store.pair import load_detector
 
 PATH = f"/v1/categories/{CATEGORY}/inspect?localize=never"
 COMMAND = [str(Path(sys.executable).with_name("eca-inspect")), "serve", "--port", "0", "--weights"]

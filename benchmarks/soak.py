@@ -43,8 +43,9 @@ from safetensors.numpy import load, save
 
 from benchmarks.pairs import copy_category
 from benchmarks.record import machine_and_commit
-from model.pair import STUDENT, Card, SeenImages, read_card, write_pair
-from service.keys import Role, create_key
+from model.store.card import Card, SeenImages
+from model.store.pair import STUDENT, read_card, write_pair
+from service.http.keys import Role, create_key
 
 ROOT = Path(__file__).parent.parent
 FAULTY = ROOT / "tests" / "end_to_end" / "faulty.py"

@@ -22,15 +22,14 @@ from tqdm import tqdm
 from benchmarks.magnetic_tile import read_splits
 from benchmarks.record import machine_and_commit
 from model import measures
-from model.datasets import Sample, load_images, mvtec_test, mvtec_training, read_mask
-from model.detector import Detector
+from model.detector import Detector, maps_of, scores_of
 from model.images import preprocess, read_image
-from model.lifecycle import maps_of, scores_of
+from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training, read_mask
+from model.lifecycle.distillation import Recipe, train
 from model.localization import MapForm
+from model.networks.vgg import Teacher, vgg16_plan
 from model.score import TermWeights
-from model.teachers import read_teacher
-from model.training import Recipe, train
-from model.vgg import Teacher, vgg16_plan
+from model.store.teachers import read_teacher
 
 SIZE, TILE, LEAST_SHARE = 128, 256, 0.01
 COMPACT_WIDTHS = (24, 48, 96, 192, 192)

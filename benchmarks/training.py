@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.pairs import photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
-from model.training import FEATURE_MEMORY_BYTES, Recipe, train
+from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, Recipe, train
 
 
 def run(images: int, epochs: int, device: str, memory_bytes: int) -> dict[str, float]:

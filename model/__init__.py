@@ -5,6 +5,6 @@ Computer Science 50(11A), 2023. Equation numbers in this package are that paper'
 """
 
 from model.detector import Detection, Detector, detect
-from model.vgg import Student, Teacher
+from model.networks.vgg import Student, Teacher
 
 __all__ = ["Detection", "Detector", "Student", "Teacher", "detect"]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from model.graphs import Outputs, graphs_of
 from model.localization import Evidence, MapForm
+from model.networks.vgg import Student, Teacher, fold_batch_norm
 from model.score import LOCAL_ALONE, Score, ScoreWeights, TermWeights, score_and_gradient
-from model.vgg import Student, Teacher, fold_batch_norm
 
 BEST_BATCH = {"cpu": 8, "cuda": 64}
 """Images a pass that measured fastest, by device type: more fit no cache on a CPU."""
@@ -46,7 +46,7 @@ class Detector:
 
     Args:
         teacher: moved as it is to the device, precision and channels-last layout; all its detectors must agree.
-        student: copied for serving, with its BatchNorm folded; see `model.vgg.fold_batch_norm`.
+        student: copied for serving, with its BatchNorm folded; see `model.networks.vgg.fold_batch_norm`.
         weights: of the terms of equation 13.
         device: where to compute.
         precision: of the networks; the score's sums are float32 always.
@@ -160,3 +160,20 @@ def _run(
             first.precision,
         )
     return Outputs._make(None if output is None else output.cpu().numpy() for output in found)
+
+
+def scores_of(detector: Detector, pixels: np.ndarray) -> np.ndarray:
+    """Scores of prepared images ``[N, size, size, 3]``, float32 ``[N]``."""
+    return np.concatenate([detector(batch).scores for batch in batches_of(detector, pixels)])
+
+
+def maps_of(detector: Detector, pixels: np.ndarray, form: MapForm) -> np.ndarray:
+    """Anomaly maps of prepared images, float32 ``[N, size, size]``."""
+    found = [detector(batch, maps=form).maps for batch in batches_of(detector, pixels)]
+    return np.concatenate([maps for maps in found if maps is not None])
+
+
+def batches_of(detector: Detector, pixels: np.ndarray) -> list[np.ndarray]:
+    """Prepared images in the batches that measured fastest on the detector's device."""
+    size = BEST_BATCH[detector.device.type]
+    return [pixels[start : start + size] for start in range(0, len(pixels), size)]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from model.networks.vgg import Student, Teacher
 from model.score import Scored, score_and_gradient
-from model.vgg import Student, Teacher
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Sizes that batches are padded to; a larger batch is cut."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import cosine_similarity, interpolate
 
-from model.vgg import normalize
+from model.networks.vgg import normalize
 
 TINY = 1e-12
 """Stands in for a norm of zero where it would be divided by."""

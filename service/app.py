@@ -22,22 +22,22 @@ from starlette.routing import Route
 from model.detector import BEST_BATCH
 from service import console, problems
 from service.catalogue import Catalogue
-from service.engine import Engine
-from service.examples import add_examples
-from service.headers import SecurityHeaders
+from service.device.engine import Engine
+from service.http.examples import add_examples
+from service.http.headers import SecurityHeaders
+from service.http.keys import OPEN_PATHS, KeyRing, RequireKey, document_keys
+from service.http.protocol import BoundedProtocol, protocol_with
+from service.http.routes import metrics_router, router
+from service.http.uploads import BoundUploads, UploadMemory
 from service.inspection import Inspector, Limits
-from service.keys import OPEN_PATHS, KeyRing, RequireKey, document_keys
-from service.observation import PROBES, Observation, endpoint_of
+from service.observe.observation import PROBES, Observation, endpoint_of
+from service.observe.telemetry import Telemetry
 from service.problems import Problem
-from service.protocol import BoundedProtocol, protocol_with
-from service.routes import metrics_router, router
 from service.settings import Settings
 from service.state import State
-from service.telemetry import Telemetry
-from service.uploads import BoundUploads, UploadMemory
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.observe.tracing import Tracing
 
 CLOSE_SECONDS = 2.0
 """For the device at the end, when every request has been answered: one that hangs is not waited for."""
@@ -85,7 +85,7 @@ def _load(settings: Settings, device: torch.device, max_batch: int, telemetry: T
 
 def _tracing(endpoint: str) -> "Tracing":
     try:
-        from service.tracing import Tracing
+        from service.observe.tracing import Tracing
     except ModuleNotFoundError:
         raise MissingExtraError("INSPECT_OTLP_ENDPOINT needs the extra: pip install 'eca-inspect[otel]'") from None
     return Tracing(endpoint)

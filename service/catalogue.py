@@ -16,21 +16,21 @@ import torch
 from model.detector import Detector, detect
 from model.graphs import BATCH_SIZES
 from model.localization import MapForm
-from model.pair import (
+from model.networks.vgg import Teacher
+from model.store.card import Card
+from model.store.pair import (
     CARD,
     CATEGORY_NAME,
     PREVIOUS,
     RESERVED_NAMES,
     STUDENT,
-    Card,
     PairError,
     build_detector,
     check_category_name,
     read_card,
     roll_back,
 )
-from model.teachers import TeacherError, load_teacher
-from model.vgg import Teacher
+from model.store.teachers import TeacherError, load_teacher
 from service.problems import Problem
 from service.schemas import CategorySummary
 

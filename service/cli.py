@@ -15,28 +15,24 @@ import typer
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from model import datasets, many, pretraining
 from model.calibration import CalibrationError
-from model.datasets import DatasetError, LoadedImages, Sample
 from model.images import ImageError, preprocess, read_image
-from model.lifecycle import (
-    NORMAL_QUANTILE,
-    Evaluation,
-    SeenPolicy,
-    calibrate_category,
-    check_trainable,
-    judge_category,
-    load_detector,
-    measure_judged,
-    train_category,
-)
+from model.lab import pretraining
+from model.lab.reproduction import comparison, runs, tables
+from model.lab.reproduction.sets import SETS
+from model.lab.synthetic import write_dataset
+from model.lab.variants import DEFAULT, VARIANTS
+from model.lifecycle import datasets, many
+from model.lifecycle.calibrate import NORMAL_QUANTILE, calibrate_category
+from model.lifecycle.datasets import DatasetError, LoadedImages, Sample
+from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, Epoch, Recipe, TrainingError, TrainingInterrupted
+from model.lifecycle.evaluate import Evaluation, SeenPolicy, judge_category, measure_judged
+from model.lifecycle.train import check_trainable, train_category
 from model.localization import MapForm
-from model.pair import PairError, read_card, roll_back
-from model.reproduction import comparison, runs, tables
-from model.reproduction.sets import SETS
+from model.networks.vgg import vgg16_plan
 from model.score import Score
-from model.synthetic import write_dataset
-from model.teachers import (
+from model.store.pair import PairError, load_detector, read_card, roll_back
+from model.store.teachers import (
     COMPACT,
     IMAGENET,
     TeacherError,
@@ -48,17 +44,14 @@ from model.teachers import (
     save_teacher,
     teacher_path,
 )
-from model.training import FEATURE_MEMORY_BYTES, Epoch, Recipe, TrainingError, TrainingInterrupted
-from model.variants import DEFAULT, VARIANTS
-from model.vgg import vgg16_plan
-from service import logs
 from service.app import MissingExtraError, choose_device, create_app
 from service.catalogue import Ready
+from service.http.keys import KeyFileError, Role, create_key, read_keys, revoke_key
+from service.http.server import Server
 from service.inspection import Limits, Wanted, inspect_offline
-from service.keys import KeyFileError, Role, create_key, read_keys, revoke_key
+from service.observe import logs
 from service.problems import Problem
 from service.schemas import Inspection, Localize
-from service.server import Server
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -359,7 +352,7 @@ def train_many(
 
 def _make_on_ray(orders: list[many.Order], address: str | None, cpus: float, gpus: float) -> Iterator[many.Made]:
     with _ray_or_the_extra():
-        from service.ray_training import make_on_ray  # brings Ray
+        from service.on_ray.training import make_on_ray  # brings Ray
     return make_on_ray(orders, address, cpus, gpus)
 
 
@@ -464,7 +457,10 @@ def evaluate(
         if not good or not bad:
             raise UsageError("evaluation needs normal and anomalous images")
         if report is not None:
-            from model.report import new_folder, write_report  # brings matplotlib, which only this should wait for
+            from model.lifecycle.report import (  # brings matplotlib, which only this should wait for
+                new_folder,
+                write_report,
+            )
 
             new_folder(report)
         judged = judge_category(
@@ -587,7 +583,8 @@ def features(
             raise UsageError(f"{place} should end in .png")
         if place.exists():
             raise UsageError(f"{place} exists; name another file with --output")
-        from model import features, figures  # brings matplotlib, which only this should wait for
+        from model.lab import features
+        from model.lifecycle import figures  # brings matplotlib, which only this should wait for
 
         used_device = _device(settings.device)
         card, detector = load_detector(
@@ -644,7 +641,7 @@ def serve(
 
 def _serve_on_ray(settings: Settings) -> None:
     with _ray_or_the_extra():
-        from service.ray_server import serve_on_ray  # brings Ray
+        from service.on_ray.server import serve_on_ray  # brings Ray
     if settings.port == 0:
         raise UsageError("with --ray say which port: INSPECT_PORT")
     if settings.asks_nobody_elsewhere:

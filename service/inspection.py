@@ -14,14 +14,14 @@ import numpy as np
 
 from model.images import decode_image, preprocess
 from model.localization import MapForm
-from model.pair import Card
+from model.store.card import Card
 from service.catalogue import Ready
-from service.engine import Engine, Job, Outcome, inspect_jobs
-from service.logs import RECORD
+from service.device.engine import Engine, Job, Outcome, inspect_jobs
+from service.observe.logs import RECORD
+from service.observe.telemetry import Telemetry
 from service.problems import Problem, problem_of
 from service.rendering import Heat, heat_of, localization_of, overlay_of, png
 from service.schemas import ImageInfo, Inspection, Localization, Localize, ProblemBody, TimingMs
-from service.telemetry import Telemetry
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.images import ImageError, ImageTooLargeError
-from service.engine import DeviceLostError, DeviceMemoryError, EngineClosedError, QueueFullError
-from service.logs import RECORD
+from service.device.engine import DeviceLostError, DeviceMemoryError, EngineClosedError, QueueFullError
+from service.observe.logs import RECORD
 from service.schemas import ProblemBody
 
 MEDIA_TYPE = "application/problem+json"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from model.localization import MapForm
-from model.pair import Card
+from model.store.card import Card
 
 
 class Localize(StrEnum):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from fastapi import Request
 
 from service.catalogue import Catalogue
-from service.engine import Engine
+from service.device.engine import Engine
 from service.inspection import Inspector
+from service.observe.telemetry import Telemetry
 from service.settings import Settings
-from service.telemetry import Telemetry
 
 if TYPE_CHECKING:  # needs the extra `otel`
-    from service.tracing import Tracing
+    from service.observe.tracing import Tracing
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from model.datasets import Sample
 from model.detector import detect
-from model.lifecycle import calibrate_category, train_category
-from model.teachers import save_teacher
-from model.training import Recipe
-from model.vgg import Teacher, vgg16_plan
+from model.lifecycle.calibrate import calibrate_category
+from model.lifecycle.datasets import Sample
+from model.lifecycle.distillation import Recipe
+from model.lifecycle.train import train_category
+from model.networks.vgg import Teacher, vgg16_plan
+from model.store.teachers import save_teacher
 
 ROOT = Path(__file__).parent.parent
 RAY_REQUIRED = "INSPECT_TEST_RAY_REQUIRED"

@@ -21,8 +21,8 @@ from benchmarks.pairs import photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
 from model.detector import Detector
 from model.localization import MapForm
+from model.networks.vgg import Student
 from model.score import Score
-from model.vgg import Student
 
 BATCH = 8
 

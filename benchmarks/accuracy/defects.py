@@ -1,10 +1,10 @@
-"""Defects of several kinds pasted on images of normal parts; `model.pasting` has the kind that was chosen."""
+"""Defects of several kinds pasted on images of normal parts; `model.lifecycle.pasting` has the kind that was chosen."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from model.pasting import STRENGTH, outline
+from model.lifecycle.pasting import STRENGTH, outline
 
 Content = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """From an image, float32 ``[H, W, 3]`` in 0 to 255, to what fills the defect, of the same shape."""

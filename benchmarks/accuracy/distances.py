@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
 from model.detector import BEST_BATCH
+from model.networks.vgg import normalize
 from model.score import layer_distances
-from model.vgg import normalize
 
 TINY = 1e-6
 WHITENING_FLOOR = 0.1

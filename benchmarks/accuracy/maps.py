@@ -23,8 +23,8 @@ from benchmarks.accuracy.results import rounded, spread, write
 from benchmarks.accuracy.sets import SETS, add_arguments, compact_teacher, student_of
 from model.localization import filtered
 from model.measures import aupro, pixel_auroc
+from model.networks.vgg import DISTILLATION_POOLS, Student, Teacher, fold_batch_norm, normalize
 from model.score import TermWeights, distillation_score, distillation_terms
-from model.vgg import DISTILLATION_POOLS, Student, Teacher, fold_batch_norm, normalize
 
 GOOD, BAD = 40, 60
 GRID_STEP = 2

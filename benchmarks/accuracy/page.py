@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.accuracy.sets import ROOT
 from benchmarks.tables import load, origin, table
-from model.figures import ANOMALOUS, DOTS_PER_INCH, NORMAL, png
+from model.lifecycle.figures import ANOMALOUS, DOTS_PER_INCH, NORMAL, png
 
 HERE = ROOT / "benchmarks"
 CURVE = ROOT / "docs" / "images" / "few-images.png"

@@ -23,10 +23,10 @@ import torch
 from benchmarks.accuracy.results import rounded, write
 from benchmarks.accuracy.sets import SETS, Data, add_arguments, compact_teacher, cut_into_tiles, student_of
 from benchmarks.accuracy.thresholds import both_scores
-from model.datasets import Sample, load_images, mvtec_test, mvtec_training
+from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training
+from model.lifecycle.distillation import Recipe, train
 from model.measures import auroc
-from model.training import Recipe, train
-from model.vgg import Student, Teacher
+from model.networks.vgg import Student, Teacher
 
 COUNTS = (8, 16, 32, 64)
 STEPS = 200

@@ -22,12 +22,12 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.magnetic_tile import read_splits
-from model.datasets import Sample, load_images, mvtec_test, mvtec_training, read_mask
-from model.pair import encode_student
-from model.synthetic import write_dataset
-from model.teachers import load_teacher
-from model.training import Recipe, train
-from model.vgg import Student, Teacher, student_plan
+from model.lab.synthetic import write_dataset
+from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training, read_mask
+from model.lifecycle.distillation import Recipe, train
+from model.networks.vgg import Student, Teacher, student_plan
+from model.store.pair import encode_student
+from model.store.teachers import load_teacher
 
 ROOT = Path(__file__).parent.parent.parent
 HELD_OUT = 0.2

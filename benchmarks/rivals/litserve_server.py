@@ -27,7 +27,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from benchmarks.rivals import PATH
 from benchmarks.rivals.pair import MAX_BATCH, announce, answer, load_warm, prepare
-from model.pair import read_card
+from model.store.pair import read_card
 
 
 def decoder(size: int) -> Callable[[Request], Awaitable[np.ndarray]]:

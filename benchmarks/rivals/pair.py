@@ -11,8 +11,8 @@ import torch
 from benchmarks.rivals import PATH
 from model.detector import BEST_BATCH, Detector
 from model.images import decode_image, preprocess
-from model.lifecycle import load_detector
-from model.pair import Card
+from model.store.card import Card
+from model.store.pair import load_detector
 
 MAX_BATCH = BEST_BATCH["cpu"]
 WARM_UP_REQUESTS = 16

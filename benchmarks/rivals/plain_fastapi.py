@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 
 from model.images import decode_image, preprocess
-from model.lifecycle import load_detector
+from model.store.pair import load_detector
 
 
 def main() -> None:

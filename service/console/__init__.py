@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from model.synthetic import DEFECTS, sample_image
+from model.lab.synthetic import DEFECTS, sample_image
 
 router = APIRouter(include_in_schema=False)
 

@@ -22,8 +22,8 @@ from fastapi import FastAPI
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from service import engine as engine_module
 from service.app import create_app, http_protocol
+from service.device import engine as engine_module
 from service.settings import Settings
 from tests.conftest import ROOT, Factory, Gate, surface
 from tests.end_to_end.browsing import HOW_TO_GET_IT, MISSING, PICTURES, REQUIRED, Visits, find_chromium, start_chromium

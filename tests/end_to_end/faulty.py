@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from model.detector import detect
-from service import engine
 from service.cli import main
+from service.device import engine
 
 orders = Path(sys.argv.pop(1))
 tempfile.tempdir = str(orders.with_name("nowhere"))

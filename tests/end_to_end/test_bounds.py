@@ -22,8 +22,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.protocol import BoundedProtocol
-from service.server import KEEP_ALIVE_SECONDS
+from service.http.protocol import BoundedProtocol
+from service.http.server import KEEP_ALIVE_SECONDS
 from tests.conftest import Factory
 from tests.end_to_end.conftest import GatedServer, Server, wait_for_metric
 from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem, raw_request
@@ -317,7 +317,7 @@ def test_a_body_that_goes_on_after_its_answer_is_not_read_for_ever(server: Serve
 
 
 def test_an_answer_that_nobody_takes_is_dropped(gated: GatedServer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("service.protocol.UNREAD_SECONDS", 0.3)
+    monkeypatch.setattr("service.http.protocol.UNREAD_SECONDS", 0.3)
     script = "/static-offline-docs/swagger-ui-bundle.js"
     size = len(httpx.get(gated.url + script).content)
     with connect(gated.url) as connection:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from model.synthetic import DEFECTS
-from service.keys import Role, create_key
+from model.lab.synthetic import DEFECTS
+from service.http.keys import Role, create_key
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.browsing import (
     Visits,

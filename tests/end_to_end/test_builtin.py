@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from model.datasets import load_images, mvtec_test
-from model.lifecycle import evaluate_category, load_detector, scores_of
-from model.synthetic import DEFECTS, write_dataset
-from model.teachers import COMPACT
+from model.detector import scores_of
+from model.lab.synthetic import DEFECTS, write_dataset
+from model.lifecycle.datasets import load_images, mvtec_test
+from model.lifecycle.evaluate import evaluate_category
+from model.store.pair import load_detector
+from model.store.teachers import COMPACT
 from tests.conftest import ROOT
 from tests.end_to_end.conftest import running_server
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.pair import read_card
+from model.store.pair import read_card
 from service.console import FOLDER, SAMPLES
-from service.keys import Role, create_key
-from service.telemetry import REASONS
+from service.http.keys import Role, create_key
+from service.observe.telemetry import REASONS
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.conftest import Server, running_server
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.keys import Role, create_key
+from service.http.keys import Role, create_key
 from tests.conftest import Factory
 from tests.end_to_end.conftest import running_server
 

@@ -22,8 +22,8 @@ import pytest
 from safetensors.numpy import load, save
 
 from model.images import decode_image, preprocess
-from model.lifecycle import load_detector
-from model.pair import Card, SeenImages, read_card, write_pair
+from model.store.card import Card, SeenImages
+from model.store.pair import load_detector, read_card, write_pair
 from tests.conftest import Factory
 from tests.end_to_end.conftest import COMMAND, Server, running_server, wait_for_metric
 from tests.end_to_end.test_refusals import PNG, URL, problem, raw_request

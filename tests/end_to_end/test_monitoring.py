@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from service.telemetry import FAILURES
+from service.observe.telemetry import FAILURES
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.conftest import running_server
 

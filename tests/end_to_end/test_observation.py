@@ -11,9 +11,9 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.pair import read_card
-from service.logs import JsonFormatter
-from service.telemetry import REASONS
+from model.store.pair import read_card
+from service.observe.logs import JsonFormatter
+from service.observe.telemetry import REASONS
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.conftest import GatedServer, Server, running_server
 
@@ -182,7 +182,7 @@ def test_one_line_of_json_tells_of_each_request_and_holds_no_image(talkative: Se
         assert line.pop("duration_ms") >= answer["timing_ms"]["total"]
         assert line == {
             "level": "info",
-            "logger": "service.observation",
+            "logger": "service.observe.observation",
             "message": "request",
             "request_id": "part-0815/a",
             "method": "POST",
@@ -242,7 +242,7 @@ def test_whatever_is_logged_during_a_request_bears_its_id(
     def fail(*arguments: object, **options: object) -> object:
         raise RuntimeError("the device is on fire")
 
-    monkeypatch.setattr("service.engine.detect", fail)
+    monkeypatch.setattr("service.device.engine.detect", fail)
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     handler.setFormatter(JsonFormatter())
@@ -266,6 +266,6 @@ def test_text_is_for_people(factory: Factory, png: bytes):
         httpx.post(server.url + URL, content=png, headers=PNG | {"X-Request-ID": "in-text"})
         httpx.post(server.url + URL, content=png, headers=PNG)
     (line,) = (line for line in server.log if "in-text" in line)
-    assert "INFO service.observation: request request_id=in-text method=POST" in line
+    assert "INFO service.observe.observation: request request_id=in-text method=POST" in line
     assert "status=200" in line
     assert "decision=anomalous" in line

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from model.datasets import normal_samples
-from model.lifecycle import train_category
-from model.pair import read_card
-from model.training import Recipe
-from model.vgg import Teacher
+from model.lifecycle.datasets import normal_samples
+from model.lifecycle.distillation import Recipe
+from model.lifecycle.train import train_category
+from model.networks.vgg import Teacher
+from model.store.pair import read_card
 from tests.conftest import Factory
 from tests.end_to_end.conftest import free_port
 from tests.end_to_end.test_ray import by_replica
@@ -55,7 +55,7 @@ class Service:
         """
         from ray import serve
 
-        from service.ray_app import NAME, build
+        from service.on_ray.app import NAME, build
 
         deployment = build({**SETTINGS, "weights": str(self.weights), **settings})._bound_deployment
         application = deployment.options(autoscaling_config=replicas).bind(*deployment.init_args)
@@ -71,7 +71,7 @@ class Service:
 @pytest.fixture(scope="module")
 def service(ray_installed: None, factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "service.ray_proxy.middlewares")
+        patch.setenv("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "service.on_ray.proxy.middlewares")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
         import ray

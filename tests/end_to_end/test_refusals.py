@@ -263,7 +263,7 @@ def test_500_an_internal_error_tells_nothing_of_the_inside(
     def fail(*arguments: object, **options: object) -> object:
         raise RuntimeError("secret path /etc/keys")
 
-    monkeypatch.setattr("service.engine.detect", fail)
+    monkeypatch.setattr("service.device.engine.detect", fail)
     response = httpx.post(gated.url + URL, content=png, headers=PNG, timeout=30)
     assert "log" in problem(response, 500, "internal-error")
     assert "secret" not in response.text

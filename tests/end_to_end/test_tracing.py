@@ -101,7 +101,7 @@ from service.app import create_app
 from service.settings import Settings
 create_app(Settings())
 assert not [name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))]
-assert "service.tracing" not in sys.modules
+assert "service.observe.tracing" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from model.detector import Detector, detect
 from model.localization import MapForm
+from model.networks.vgg import Student, Teacher, student_plan
 from model.score import Score, TermWeights, distillation_score, distillation_terms, layer_distances
-from model.vgg import Student, Teacher, student_plan
 
 
 def trained_looking(student: Student, seed: int) -> Student:

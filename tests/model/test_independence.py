@@ -7,8 +7,8 @@ SCRIPT = """
 import sys
 web = "fastapi starlette uvicorn prometheus_client pydantic pydantic_settings typer multipart service"
 sys.modules.update(dict.fromkeys(web.split()))
-import model, model.training, model.calibration, model.measures, model.images, model.datasets
-import model.pretraining, model.synthetic, model.teachers, model.reproduction.tables
+import model, model.lifecycle.distillation, model.calibration, model.measures, model.images, model.lifecycle.datasets
+import model.lab.pretraining, model.lab.synthetic, model.store.teachers, model.lab.reproduction.tables
 model.Detector(model.Teacher(), model.Student())
 print("ok")
 """

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from model.detector import Detector
-from model.lifecycle import load_detector
-from model.pair import Card, read_card, read_seen, write_pair
-from model.teachers import save_teacher
-from model.vgg import Teacher, vgg16_plan
+from model.networks.vgg import Teacher, vgg16_plan
+from model.store.card import Card
+from model.store.pair import load_detector, read_card, read_seen, write_pair
+from model.store.teachers import save_teacher
 from service import catalogue as catalogue_module
 from service.catalogue import Catalogue, Refused
 from service.problems import Problem

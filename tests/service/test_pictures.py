@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import datasets
-from model.lifecycle import judge_category, load_detector
-from model.pair import read_card, roll_back
+from model.lifecycle import datasets
+from model.lifecycle.evaluate import judge_category
+from model.store.pair import load_detector, read_card, roll_back
 from service.catalogue import Ready
 from service.inspection import Limits, Wanted, inspect_offline
 from tests.conftest import Factory, surface, write_images
-from tests.service.test_cli import run
+from tests.service.cli.test_cli import run
 
 FIGURES = ("roc", "histograms", "defects", "best-anomalous", "worst-anomalous", "best-normal", "worst-normal")
 

@@ -1,0 +1,1 @@
+"""Experiments and generators that no running server needs."""

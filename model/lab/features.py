@@ -1,0 +1,46 @@
+"""What teacher and student make of one image at each distillation layer: the paper's figure 9."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.detector import Detector
+from model.lifecycle.figures import Layer
+from model.networks.vgg import DISTILLATION_POOLS, normalize
+from model.score import Score, distillation_terms, layer_distances
+
+
+def layers_of(detector: Detector, pixels: np.ndarray) -> list[Layer]:
+    """The maps of both networks and of their difference, and what each layer adds to the score.
+
+    Args:
+        detector: the pair.
+        pixels: uint8 RGB ``[size, size, 3]``, from `model.images.preprocess`.
+    """
+    with torch.inference_mode():
+        inputs = torch.from_numpy(pixels)[None].to(detector.device).permute(0, 3, 1, 2).float().div(255)
+        inputs = normalize(inputs).to(detector.precision)
+        teacher, student = detector.teacher(inputs), detector.student(inputs)
+        if detector.score is Score.LOCAL:
+            distances = torch.cat(layer_distances(teacher, student)).flatten(start_dim=1)
+            parts = distances[:, distances.sum(dim=0).argmax()]
+        else:
+            parts = distillation_terms(teacher, student)[0] @ torch.tensor(detector.weights, device=detector.device)
+    layers = []
+    for pool, of_teacher, of_student, adds in zip(DISTILLATION_POOLS, teacher, student, parts.tolist(), strict=True):
+        layers.append(
+            Layer(
+                name=f"pool {pool}",
+                student=_strength(of_student),
+                teacher=_strength(of_teacher),
+                difference=_strength(of_teacher.float() - of_student.float()),
+                note=f"adds {adds:.3g} to the score",
+            )
+        )
+    return layers
+
+
+def _strength(maps: Tensor) -> np.ndarray:
+    """Root mean square over channels of ``[1, C, H, W]``, float32 ``[H, W]``."""
+    strength: np.ndarray = maps[0].float().square().mean(dim=0).sqrt().cpu().numpy()
+    return strength

@@ -1,0 +1,1 @@
+"""A category's life: its images, training, calibration, evaluation and report."""

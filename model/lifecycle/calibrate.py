@@ -1,0 +1,145 @@
+"""Calibrates a category: its threshold, and the scales of its maps, from images that training has not seen."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.calibration import Youden, without_anomalous, youden
+from model.detector import Detector, batches_of, maps_of, scores_of
+from model.lifecycle import datasets
+from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
+from model.lifecycle.pasting import paste_defect
+from model.localization import MapForm
+from model.score import Score
+from model.store.card import SCHEMA_VERSION, Calibration, Card, RocCurve, ScoreHistogram, SeenImages
+from model.store.pair import load_detector, read_encoded_student, read_seen, read_traces, write_pair
+
+NORMAL_QUANTILE = 0.9
+"""For a threshold without anomalous images; measured in ``benchmarks/accuracy.md``."""
+
+PASTING_SEED = 0
+MAP_SCALE_QUANTILE = 0.995
+HISTOGRAM_BINS = 30
+
+
+def calibrate_category(
+    weights: Path,
+    teachers: Path,
+    category: str,
+    normal: Sequence[Sample],
+    anomalous: Sequence[Sample],
+    *,
+    score: Score | None = None,
+    quantile: float = NORMAL_QUANTILE,
+    device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
+    skip_unreadable: bool = False,
+) -> tuple[Card, list[str]]:
+    """Sets the threshold from images that training has not seen, and writes it into the card of a new version.
+
+    The same student has both scores: with ``score`` the category changes to that one, without training anew, and the
+    scales of its maps are taken from the normal images.
+
+    With anomalous images it is Youden's; without any see `model.calibration.without_anomalous`. Images held out of
+    training may serve again.
+
+    Returns:
+        The new card, and one message for each file that was left out because it could not be read.
+
+    Raises:
+        PairError, TeacherError: see `load_detector`.
+        DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
+        CalibrationError: if the scores give no threshold.
+    """
+    card, detector = load_detector(weights, teachers, category, device, precision)
+    seen = read_seen(weights / category)
+    good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
+    _refuse_trained(good, seen)
+    if score is not None:
+        detector.score = score
+        card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
+        card = with_map_scales(card, detector, good.pixels)
+    used = list(good.digests)
+    unreadable = list(good.unreadable)
+    if anomalous:
+        bad = datasets.unique(load_images(anomalous, card.image_size, skip_unreadable=skip_unreadable))
+        _refuse_trained(bad, seen)
+        datasets.refuse_two_labels(good, bad)
+        unreadable += bad.unreadable
+        normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
+        calibration = _youden_calibration(youden(normal_scores, anomalous_scores), normal_scores, anomalous_scores)
+        used += bad.digests
+    else:
+        calibration = calibration_without_anomalous(detector, good.pixels, quantile)
+    encoded = read_encoded_student(weights / category, card)
+    card = card.model_copy(update={"calibration": calibration})
+    seen = seen.model_copy(update={"calibration": tuple(used)})
+    write_pair(weights, card, encoded, seen, read_traces(weights / category), replace=True)
+    return card, unreadable
+
+
+def with_map_scales(card: Card, detector: Detector, normal: np.ndarray) -> Card:
+    """The card with what maps of every form show on these normal images, uint8 RGB ``[N, size, size, 3]``."""
+    scales = {form: float(np.quantile(maps_of(detector, normal, form), MAP_SCALE_QUANTILE)) for form in MapForm}
+    own = scales.pop(card.map_form)
+    # Validated, which a copy would not be: no map can be drawn on a scale of zero.
+    return Card.model_validate(card.model_dump() | {"map_scale": own, "other_map_scales": scales})
+
+
+def calibration_without_anomalous(detector: Detector, normal: np.ndarray, quantile: float) -> Calibration:
+    """From prepared images of normal parts alone, ``[N, size, size, 3]``."""
+    rng = np.random.default_rng(PASTING_SEED)
+    scores = scores_of(detector, normal)
+    pasted = [
+        detector(np.stack([paste_defect(image, rng) for image in batch])).scores
+        for batch in batches_of(detector, normal)
+    ]
+    return Calibration(
+        method="synthetic",
+        threshold=without_anomalous(scores, np.concatenate(pasted), quantile),
+        normal_images=len(normal),
+        anomalous_images=0,
+        quantile=quantile,
+        histogram=_histogram(scores, np.empty(0)),
+        date=datetime.now(UTC).replace(microsecond=0),
+    )
+
+
+def _youden_calibration(found: Youden, normal: np.ndarray, anomalous: np.ndarray) -> Calibration:
+    return Calibration(
+        method="youden",
+        threshold=found.threshold,
+        normal_images=len(normal),
+        anomalous_images=len(anomalous),
+        youden_index=found.index,
+        auroc=found.auroc,
+        roc=RocCurve(
+            false_alarm_rate=tuple(found.false_alarm_rates.tolist()),
+            detection_rate=tuple(found.detection_rates.tolist()),
+            threshold=tuple(found.thresholds.tolist()),
+        ),
+        histogram=_histogram(normal, anomalous),
+        date=datetime.now(UTC).replace(microsecond=0),
+    )
+
+
+def _histogram(normal: np.ndarray, anomalous: np.ndarray) -> ScoreHistogram:
+    edges = np.histogram_bin_edges(np.concatenate((normal, anomalous)).astype(np.float64), bins=HISTOGRAM_BINS)
+    return ScoreHistogram(
+        edges=tuple(edges.tolist()),
+        normal=tuple(np.histogram(normal, edges)[0].tolist()),
+        anomalous=tuple(np.histogram(anomalous, edges)[0].tolist()),
+    )
+
+
+def _refuse_trained(images: LoadedImages, seen: SeenImages) -> None:
+    trained = set(seen.training)
+    known = [one.path for one, digest in zip(images.samples, images.digests, strict=True) if digest in trained]
+    if known:
+        raise DatasetError(
+            f"{len(known)} of the {len(images.digests)} images were trained on, which makes their scores too low "
+            f"(first: {known[0]}); calibrate on others"
+        )

@@ -1,0 +1,282 @@
+"""Trains a student: Adam on the distillation loss, against teacher features that are computed once."""
+
+import copy
+import hashlib
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.detector import BEST_BATCH
+from model.networks.vgg import Student, Teacher, normalize, student_plan
+from model.score import TermWeights, distillation_score, distillation_terms
+
+MINIMUM_IMAGES = 8
+FEATURE_MEMORY_BYTES = 4 << 30
+CHECKPOINT_SECONDS = 60.0
+
+
+class TrainingError(ValueError):
+    """Training cannot start or go on; the message says why."""
+
+
+class DivergedError(TrainingError):
+    """The loss or the scores are no longer finite."""
+
+
+class TrainingInterrupted(Exception):
+    """Training was stopped after this many epochs; the checkpoint holds all of them."""
+
+    def __init__(self, epochs_done: int) -> None:
+        super().__init__(f"stopped after {epochs_done} epochs")
+        self.epochs_done = epochs_done
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a student. The paper's values are the defaults, but for the learning rate.
+
+    Attributes:
+        image_size: side of the input in pixels; the paper has 128 for MVTec AD.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        learning_rate: of Adam. The paper says 0.1; on real surfaces 0.001 (MKDAD's value) trains far better.
+        direction_weight: lambda of equation 13.
+        squared_weight: of the other term; 1 in the paper.
+        weigh_distillation_layers: multiply the student's maps by omega, as equation 13 has it.
+        seed: for the student's first weights and the order of the images.
+
+    Raises:
+        TrainingError: if a value is out of range.
+    """
+
+    image_size: int = 128
+    epochs: int = 500
+    batch_size: int = 32
+    learning_rate: float = 0.001
+    direction_weight: float = 0.1
+    squared_weight: float = 1.0
+    weigh_distillation_layers: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.epochs >= 1 and self.batch_size >= 1 and 0 < self.learning_rate < math.inf):
+            raise TrainingError("epochs, batch size and learning rate must be above 0")
+        if not (0 <= self.direction_weight < math.inf and 0 <= self.squared_weight < math.inf):
+            raise TrainingError("the weights of the score's terms must be at least 0")
+
+    @property
+    def term_weights(self) -> TermWeights:
+        """The weights of the score's two terms."""
+        return TermWeights(self.squared_weight, self.direction_weight)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished pass: its number from 1 and the mean loss an image."""
+
+    number: int
+    loss: float
+
+
+def teacher_features(
+    teacher: Teacher,
+    pixels: np.ndarray,
+    *,
+    device: torch.device | str = "cpu",
+    memory_bytes: int = FEATURE_MEMORY_BYTES,
+    spill_folder: Path | None = None,
+) -> list[Tensor]:
+    """The teacher's maps of all images, computed once.
+
+    They stay in memory up to ``memory_bytes``; beyond that each layer is a memory-mapped file in ``spill_folder``
+    (the system's temporary folder if None). The files have no name, so they are gone when the tensors are, even
+    if the process is killed.
+
+    Args:
+        teacher: the teacher T.
+        pixels: uint8 RGB ``[N, H, W, 3]``.
+        device: where to run the teacher.
+        memory_bytes: how much memory the maps may take.
+        spill_folder: where to put what does not fit.
+
+    Returns:
+        One float32 tensor ``[N, C_i, H_i, W_i]`` a layer, on the CPU.
+    """
+    teacher = teacher.to(device).to(memory_format=torch.channels_last)
+    batch_size = BEST_BATCH[torch.device(device).type]
+    layers: list[Tensor] = []
+    with torch.no_grad():
+        for start in range(0, len(pixels), batch_size):
+            batch = torch.from_numpy(pixels[start : start + batch_size])
+            maps = [taps.cpu() for taps in teacher(_as_input(batch, device))]
+            if not layers:
+                shapes = [(len(pixels), *taps.shape[1:]) for taps in maps]
+                total = sum(4 * int(np.prod(shape)) for shape in shapes)
+                if total <= memory_bytes:  # in the layout that the student's maps will have
+                    layers = [torch.empty(shape, memory_format=torch.channels_last) for shape in shapes]
+                else:
+                    layers = [_mapped(shape, spill_folder) for shape in shapes]
+            for layer, taps in zip(layers, maps, strict=True):
+                layer[start : start + len(taps)] = taps
+    return layers
+
+
+def _mapped(shape: Sequence[int], folder: Path | None) -> Tensor:
+    n, c, h, w = shape
+    with tempfile.TemporaryFile(dir=folder, prefix="teacher-features-") as file:
+        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(n, h, w, c))).permute(0, 3, 1, 2)
+
+
+def _as_input(batch: Tensor, device: torch.device | str) -> Tensor:
+    return normalize(batch.to(device).permute(0, 3, 1, 2).float().div(255))
+
+
+def student_of(teacher: Teacher, recipe: Recipe) -> Student:
+    """The paper's student for a teacher, not trained yet."""
+    return Student(student_plan(teacher.plan), weigh_distillation_layers=recipe.weigh_distillation_layers)
+
+
+def train(
+    teacher: Teacher,
+    pixels: np.ndarray,
+    recipe: Recipe,
+    *,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    memory_bytes: int = FEATURE_MEMORY_BYTES,
+    spill_folder: Path | None = None,
+    features: Sequence[Tensor] | None = None,
+    build: Callable[[Teacher, Recipe], Student] = student_of,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[Student, list[float]]:
+    """Trains a student on normal images.
+
+    The order of the images depends on the seed and the epoch alone, so a run that is stopped and resumed ends with
+    the same student as one that is not.
+
+    Args:
+        teacher: the frozen teacher; its plan shapes the student's.
+        pixels: uint8 RGB ``[N, size, size, 3]`` of normal parts, N >= 1, size as the recipe has it.
+        recipe: how to train.
+        device: where to train.
+        checkpoint: file to keep progress in, every minute, when interrupted and at the end. If it exists training
+            goes on from there. The caller removes it when the student is safe.
+        memory_bytes: see `teacher_features`.
+        spill_folder: see `teacher_features`.
+        features: the `teacher_features` of these images, where they are known already.
+        build: makes the student; its first weights are drawn under the recipe's seed.
+        on_epoch: called after each epoch.
+
+    Returns:
+        The student in evaluation mode on the CPU, and the mean loss of each epoch.
+
+    Raises:
+        TrainingError: if the checkpoint belongs to other images, another teacher or another recipe, or has more epochs
+            than the recipe.
+        DivergedError: if the loss is no longer finite.
+        TrainingInterrupted: after Ctrl-C.
+    """
+    torch.manual_seed(recipe.seed)
+    student = build(teacher, recipe).to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(student.parameters(), lr=recipe.learning_rate)
+    identity = _identity(teacher, pixels, recipe)
+    losses: list[float] = []
+    if checkpoint is not None and checkpoint.exists():
+        losses = _restore(checkpoint, identity, student, optimizer)
+        if len(losses) > recipe.epochs:
+            raise TrainingError(
+                f"the checkpoint {checkpoint} has {len(losses)} epochs already, {recipe.epochs} are asked for; ask for "
+                "more to go on"
+            )
+    images = torch.from_numpy(pixels)
+    state = _snapshot(identity, student, optimizer, losses)
+    try:
+        if features is None:
+            features = teacher_features(
+                teacher, pixels, device=device, memory_bytes=memory_bytes, spill_folder=spill_folder
+            )
+        saved = time.monotonic()
+        student.train()
+        while len(losses) < recipe.epochs:
+            order = torch.randperm(
+                len(images), generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + len(losses))
+            )
+            total = torch.zeros((), device=device)
+            for batch in order.split(recipe.batch_size):
+                student_maps = student(_as_input(images[batch], device))
+                teacher_maps = [layer[batch].to(device) for layer in features]
+                scores = distillation_score(distillation_terms(teacher_maps, student_maps), recipe.term_weights)
+                optimizer.zero_grad()
+                scores.mean().backward()
+                optimizer.step()
+                total += scores.detach().sum()
+            loss = float(total) / len(images)
+            if not np.isfinite(loss):
+                raise DivergedError(f"the loss is {loss} after {len(losses)} epochs; try a smaller learning rate")
+            losses.append(loss)
+            state = _snapshot(identity, student, optimizer, losses)
+            if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                _save(state, checkpoint)
+                saved = time.monotonic()
+            on_epoch(Epoch(len(losses), loss))
+        if checkpoint is not None:  # whatever fails afterwards need not train again
+            _save(state, checkpoint)
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            _save(state, checkpoint)
+        raise TrainingInterrupted(len(state["losses"])) from None
+    return student.cpu().eval(), losses
+
+
+def _identity(teacher: Teacher, pixels: np.ndarray, recipe: Recipe) -> dict[str, Any]:
+    """What a checkpoint must have in common with the run that goes on from it. More epochs are welcome."""
+    recipe_fields = {name: value for name, value in asdict(recipe).items() if name != "epochs"}
+    first = next(teacher.parameters()).detach().cpu().contiguous().numpy()
+    return {
+        **recipe_fields,
+        "images": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        "teacher": hashlib.sha256(first.tobytes()).hexdigest(),
+    }
+
+
+def _snapshot(
+    identity: dict[str, Any], student: Student, optimizer: torch.optim.Optimizer, losses: list[float]
+) -> dict[str, Any]:
+    return copy.deepcopy(
+        {"identity": identity, "student": student.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
+    )
+
+
+def _save(state: dict[str, Any], checkpoint: Path) -> None:
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    temporary = checkpoint.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, checkpoint)
+
+
+def _restore(
+    checkpoint: Path, identity: dict[str, Any], student: Student, optimizer: torch.optim.Optimizer
+) -> list[float]:
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        differing = [name for name in identity if state["identity"].get(name) != identity[name]]
+        if differing:
+            raise TrainingError(f"{checkpoint} is of a run with other {', '.join(differing)}; remove it to start anew")
+        student.load_state_dict(state["student"])
+        optimizer.load_state_dict(state["optimizer"])
+        return list(state["losses"])
+    except TrainingError:
+        raise
+    except Exception:  # a damaged file fails in many ways inside torch
+        raise TrainingError(
+            f"cannot read the checkpoint {checkpoint}: it is damaged; remove it to start anew"
+        ) from None

@@ -1,0 +1,165 @@
+"""Many categories in one go: each is trained and calibrated by itself, so that they can run anywhere in any order."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from model.calibration import CalibrationError
+from model.images import ImageError
+from model.lifecycle import datasets
+from model.lifecycle.calibrate import calibrate_category
+from model.lifecycle.datasets import DatasetError
+from model.lifecycle.distillation import Recipe, TrainingError, TrainingInterrupted
+from model.lifecycle.train import checkpoint_path, train_category
+from model.store.pair import CARD, PairError, read_card
+from model.store.teachers import TeacherError, load_teacher
+
+CALIBRATION_SHARE = 0.5
+"""Of a category's test images, for its threshold; the rest is left for an evaluation."""
+HOPELESS = (CalibrationError, DatasetError, ImageError, PairError, TeacherError, TrainingError)
+"""What does not go away when it is tried again."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """One category to be made.
+
+    Attributes:
+        category: its name.
+        data: its folder in the MVTec AD layout.
+        weights: the folder of categories.
+        teachers: the folder of teachers.
+        teacher: name and SHA-256 of one that lies there.
+        recipe: how to train.
+        device: where to train, as torch names it.
+        retries: how often to try again after a failure that may go away.
+    """
+
+    category: str
+    data: Path
+    weights: Path
+    teachers: Path
+    teacher: tuple[str, str]
+    recipe: Recipe
+    device: str
+    retries: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of an order.
+
+    Attributes:
+        category: its name.
+        outcome: ``trained``, ``there already`` or ``failed``.
+        seconds: it took.
+        model_version, threshold, auroc: of the category; the AUROC of its calibration, if it had anomalous images.
+        reason: why it failed.
+    """
+
+    category: str
+    outcome: str
+    seconds: float
+    model_version: str | None = None
+    threshold: float | None = None
+    auroc: float | None = None
+    reason: str | None = None
+
+
+def categories_of(root: Path) -> list[Path]:
+    """The folders of a root that are categories in the MVTec AD layout, by name.
+
+    Raises:
+        DatasetError: if there is none.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not a folder")
+    found = sorted(path.parents[1] for path in root.glob("*/train/good") if path.is_dir())
+    if not found:
+        raise DatasetError(f"{root} holds no category in the MVTec AD layout: no folder NAME/train/good")
+    return found
+
+
+def make(order: Order) -> Made:
+    """Trains and calibrates one category, going on where an earlier call was stopped, and tries again if it fails.
+
+    Raises:
+        TrainingInterrupted: after Ctrl-C.
+    """
+    started = monotonic()
+    for attempt in range(order.retries + 1):
+        try:
+            outcome = _make_once(order)
+        except HOPELESS as error:
+            return Made(order.category, "failed", monotonic() - started, reason=str(error))
+        except TrainingInterrupted:
+            raise
+        except Exception as error:
+            log.exception("attempt %d of category %s failed", attempt + 1, order.category)
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            card = read_card(order.weights / order.category)
+            found = card.calibration
+            return Made(
+                order.category, outcome, monotonic() - started, card.model_version, found.threshold, found.auroc
+            )
+    return Made(order.category, "failed", monotonic() - started, reason=reason)
+
+
+def make_in_turn(orders: Iterable[Order]) -> Iterator[Made]:
+    """Makes one after the other."""
+    return map(make, orders)
+
+
+def _make_once(order: Order) -> str:
+    folder = order.weights / order.category
+    outcome = "there already"
+    if not (folder / CARD).exists():
+        teacher = load_teacher(order.teachers, *order.teacher)
+        train_category(
+            order.category,
+            datasets.mvtec_training(order.data),
+            order.weights,
+            order.teacher[0],
+            teacher,
+            order.recipe,
+            device=order.device,
+            resume=checkpoint_path(order.weights, order.category).exists(),
+        )
+        outcome = "trained"
+    if read_card(folder).calibration.method != "youden" and (order.data / "test").is_dir():
+        share, _ = datasets.split(datasets.mvtec_test(order.data), CALIBRATION_SHARE, order.recipe.seed)
+        good = [one for one in share if one.defect is None]
+        bad = [one for one in share if one.defect is not None]
+        if bad:
+            calibrate_category(order.weights, order.teachers, order.category, good, bad, device=order.device)
+            outcome = "trained"
+    return outcome
+
+
+def table(made: Iterable[Made]) -> str:
+    """What became of every order, for people."""
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4g}"
+
+    rows = [("category", "outcome", "version", "threshold", "AUROC", "seconds")]
+    rows += [
+        (
+            one.category,
+            one.outcome,
+            one.model_version or "-",
+            number(one.threshold),
+            number(one.auroc),
+            f"{one.seconds:.0f}",
+        )
+        for one in sorted(made, key=lambda one: one.category)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

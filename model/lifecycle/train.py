@@ -1,0 +1,178 @@
+"""Trains a category: a student that imitates the teacher on good parts, and its first threshold."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+
+from model.calibration import check_quantile
+from model.detector import Detector
+from model.lifecycle import datasets
+from model.lifecycle.calibrate import NORMAL_QUANTILE, calibration_without_anomalous, with_map_scales
+from model.lifecycle.datasets import LoadedImages, Sample, load_images
+from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, MINIMUM_IMAGES, Epoch, Recipe, TrainingError, train
+from model.networks.vgg import Teacher, student_plan
+from model.score import Score
+from model.store.card import Architecture, Card, SeenImages, TeacherReference, TrainingRecord
+from model.store.pair import LOSS_CURVE, LOSSES, PairError, check_category_name, encode_student, write_pair
+from model.store.teachers import fingerprint
+
+HELD_OUT_SHARE = 0.2
+
+
+def checkpoint_path(weights: Path, category: str) -> Path:
+    """Where the progress of a category's training is kept until its pair is written."""
+    return weights / ".training" / f"{category}.pt"
+
+
+def check_trainable(
+    weights: Path, category: str, *, resume: bool = False, replace: bool = False, quantile: float = NORMAL_QUANTILE
+) -> None:
+    """Whether a training could begin, as far as that is known before its teacher and images are; see `train_category`.
+
+    Raises:
+        PairError: if the name is impossible or the category exists.
+        CalibrationError: if the quantile is impossible.
+        TrainingError: if there is nothing to resume, or an interrupted training that is not to be resumed.
+    """
+    check_category_name(category)
+    check_quantile(quantile)
+    if (weights / category).exists() and not replace:
+        raise PairError(f"{weights / category} exists; say --replace to train it anew")
+    checkpoint = checkpoint_path(weights, category)
+    if resume and not checkpoint.exists():
+        raise TrainingError(f"there is no interrupted training of {category!r} to resume")
+    if not resume and checkpoint.exists():
+        raise TrainingError(
+            f"there is an interrupted training of {category!r}; say --resume to go on with it, or remove {checkpoint} "
+            "to start anew"
+        )
+
+
+def train_category(
+    category: str,
+    samples: Sequence[Sample],
+    weights: Path,
+    teacher_name: str,
+    teacher: Teacher,
+    recipe: Recipe,
+    *,
+    score: Score = Score.LOCAL,
+    device: torch.device | str = "cpu",
+    skip_unreadable: bool = False,
+    resume: bool = False,
+    replace: bool = False,
+    quantile: float = NORMAL_QUANTILE,
+    memory_bytes: int = FEATURE_MEMORY_BYTES,
+    spill_folder: Path | None = None,
+    on_start: Callable[[LoadedImages, int], None] = lambda images, held_out: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[Card, list[float]]:
+    """Trains a pair on normal images and writes it, with a first threshold from a held-out fifth of them.
+
+    The mean loss of each epoch is written beside it, as numbers and as a curve.
+
+    Args:
+        category: its name.
+        samples: normal images.
+        weights: the folder of categories.
+        teacher_name: under which the weights folder knows the teacher.
+        teacher: to learn from.
+        recipe: how to train.
+        score: which score the pair is to have; it trains the same with either.
+        device: where to train.
+        skip_unreadable: go on without files that cannot be read.
+        resume: go on from the checkpoint of an interrupted run.
+        replace: put the new pair in place of one that exists.
+        quantile: for the first threshold, see `model.calibration.without_anomalous`.
+        memory_bytes: see `model.lifecycle.distillation.teacher_features`.
+        spill_folder: see `model.lifecycle.distillation.teacher_features`.
+        on_start: called once with the images read and how many of them are held out.
+        on_epoch: called after each epoch.
+
+    Returns:
+        The new card, and the mean loss of each epoch.
+
+    Raises:
+        PairError, CalibrationError, TrainingError: see `check_trainable`.
+        DatasetError: if files cannot be read.
+        TrainingError: with fewer than 8 different images, or see `model.lifecycle.distillation.train`.
+        TrainingInterrupted: after Ctrl-C; `resume` goes on.
+    """
+    check_trainable(weights, category, resume=resume, replace=replace, quantile=quantile)
+    checkpoint = checkpoint_path(weights, category)
+    images = datasets.unique(load_images(samples, recipe.image_size, skip_unreadable=skip_unreadable))
+    if len(images.pixels) < MINIMUM_IMAGES:
+        raise TrainingError(f"{len(images.pixels)} different images are too few to train on; {MINIMUM_IMAGES} at least")
+    order = np.random.default_rng(recipe.seed).permutation(len(images.pixels))
+    held_out, training = np.split(order, [max(2, round(HELD_OUT_SHARE * len(order)))])
+    on_start(images, len(held_out))
+
+    started = monotonic()
+    student, losses = train(
+        teacher,
+        images.pixels[training],
+        recipe,
+        device=device,
+        checkpoint=checkpoint,
+        memory_bytes=memory_bytes,
+        spill_folder=spill_folder,
+        on_epoch=on_epoch,
+    )
+    seconds = monotonic() - started
+
+    encoded = encode_student(student)
+    digest = sha256(encoded).hexdigest()
+    detector = Detector(teacher, student, recipe.term_weights, device, score=score)
+    now = datetime.now(UTC).replace(microsecond=0)
+    card = Card(
+        category=category,
+        model_version=f"{now:%Y%m%d}-{digest[:8]}",
+        architecture=Architecture(
+            plan=student_plan(teacher.plan), weigh_distillation_layers=recipe.weigh_distillation_layers
+        ),
+        image_size=recipe.image_size,
+        score=score,
+        squared_weight=recipe.squared_weight,
+        direction_weight=recipe.direction_weight,
+        teacher=TeacherReference(name=teacher_name, sha256=fingerprint(teacher)),
+        student_sha256=digest,
+        training=TrainingRecord(
+            images=len(training),
+            held_out=len(held_out),
+            epochs=len(losses),
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            final_loss=losses[-1],
+            seed=recipe.seed,
+            device=str(device),
+            torch=torch.__version__,
+            seconds=round(seconds, 1),
+            date=now,
+        ),
+        calibration=calibration_without_anomalous(detector, images.pixels[held_out], quantile),
+        map_scale=1.0,
+    )
+    card = with_map_scales(card, detector, images.pixels[held_out])
+    seen = SeenImages(
+        training=tuple(images.digests[index] for index in sorted(training)),
+        held_out=tuple(images.digests[index] for index in sorted(held_out)),
+    )
+    write_pair(weights, card, encoded, seen, _loss_traces(card, losses), replace=replace)
+    checkpoint.unlink(missing_ok=True)
+    return card, losses
+
+
+def _loss_traces(card: Card, losses: list[float]) -> dict[str, bytes]:
+    from model.lifecycle import figures  # matplotlib takes a second to load, which only those who draw should wait for
+
+    numbers = {"category": card.category, "model_version": card.model_version, "mean_loss_by_epoch": losses}
+    return {
+        LOSSES: (json.dumps(numbers, indent=1) + "\n").encode(),
+        LOSS_CURVE: figures.png(figures.loss_curve(losses, f"{card.category} {card.model_version}")),
+    }

@@ -1,0 +1,1 @@
+"""The networks: Efficient Channel Attention, teacher and student."""

@@ -1,0 +1,141 @@
+"""The schema of what lies beside a student: its passport, ``card.json``, and the images it has seen."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.localization import MapForm
+from model.score import Score
+
+SCHEMA_VERSION = 2
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Architecture(_Record):
+    """The student's shape. ``plan``: channels of each convolution in order, ``"M"`` a max-pool."""
+
+    plan: tuple[int | Literal["M"], ...]
+    weigh_distillation_layers: bool
+
+
+class Preprocessing(_Record):
+    """What `model.images` and `model.networks.vgg.normalize` do to pixels; another value needs other code."""
+
+    colour: Literal["rgb"] = "rgb"
+    resize: Literal["stretch"] = "stretch"
+    normalization: Literal["imagenet"] = "imagenet"
+
+
+class TeacherReference(_Record):
+    """Which teacher the student learned from: its name, and the fingerprint of its weights."""
+
+    name: str
+    sha256: Sha256
+
+
+class TrainingRecord(_Record):
+    """How the student came about. ``held_out`` normal images gave the first threshold and the map scale."""
+
+    images: int = Field(ge=1)
+    held_out: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    final_loss: float = Field(ge=0)
+    seed: int
+    device: str
+    torch: str
+    seconds: float = Field(ge=0, description="Wall-clock time of training, seconds")
+    date: datetime
+
+
+class RocCurve(_Record):
+    """Points of the ROC curve in order of rising false-alarm rate."""
+
+    false_alarm_rate: tuple[Share, ...]
+    detection_rate: tuple[Share, ...]
+    threshold: tuple[float, ...]
+
+
+class ScoreHistogram(_Record):
+    """Counts of calibration scores between neighbouring ``edges`` (one more edge than counts)."""
+
+    edges: tuple[float, ...]
+    normal: tuple[int, ...]
+    anomalous: tuple[int, ...]
+
+
+class Calibration(_Record):
+    """Where the threshold comes from.
+
+    ``youden``: from normal and anomalous images. While there are no anomalous images yet, the Youden index, AUROC and
+    ROC are null, and it is ``synthetic``: from normal images and defects pasted on them, see
+    `model.calibration.without_anomalous`; in older cards ``normal-quantile``: a quantile of normal scores.
+    """
+
+    method: Literal["youden", "synthetic", "normal-quantile"]
+    threshold: float = Field(description="An image is anomalous when its score is at or above this")
+    normal_images: int = Field(ge=1)
+    anomalous_images: int = Field(ge=0)
+    quantile: Share | None = None
+    youden_index: Share | None = None
+    auroc: Share | None = None
+    roc: RocCurve | None = None
+    histogram: ScoreHistogram
+    date: datetime
+
+
+class Card(_Record):
+    """The passport of a pair, ``card.json``.
+
+    Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score.
+    """
+
+    schema_version: Literal[1, 2] = 2
+    category: str
+    model_version: str
+    architecture: Architecture
+    image_size: int = Field(ge=32, le=2048, description="Side in pixels of the square that the networks see")
+    preprocessing: Preprocessing = Preprocessing()
+    score: Score = Field(
+        default=Score.GLOBAL, description="global: equation 13; local: the largest distance at one location"
+    )
+    squared_weight: float = Field(ge=0, default=1.0, description="Of equation 13, the loss; with global the score too")
+    direction_weight: float = Field(ge=0, description="Lambda of equation 13")
+    teacher: TeacherReference
+    student_sha256: Sha256
+    training: TrainingRecord
+    calibration: Calibration
+    map_scale: float = Field(gt=0, description="High quantile of the anomaly map on held-out normal images")
+    other_map_scales: dict[MapForm, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="The same of the forms of map that are not the category's own"
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_version(self) -> Self:
+        if self.schema_version == 1 and (self.score is not Score.GLOBAL or self.other_map_scales):
+            raise ValueError("schema version 1 has the global score and one map scale only")
+        return self
+
+    @property
+    def map_form(self) -> MapForm:
+        """The form of the category's own map: the gradient-based one that goes with its score."""
+        return MapForm.GRADIENT if self.score is Score.GLOBAL else MapForm.GRADIENT_DISTANCE
+
+    def scale_of(self, form: MapForm) -> float | None:
+        """What normal parts show in a map of this form; None if the card does not say."""
+        return self.map_scale if form is self.map_form else self.other_map_scales.get(form)
+
+
+class SeenImages(_Record):
+    """SHA-256 of every image file that shaped the pair, so that none of them is used to judge it."""
+
+    training: tuple[Sha256, ...] = ()
+    held_out: tuple[Sha256, ...] = ()
+    calibration: tuple[Sha256, ...] = ()

@@ -1,0 +1,210 @@
+"""The teachers a weights folder holds: ``teachers/NAME.safetensors``, each known by a hash of its weights."""
+
+import hashlib
+import os
+import re
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+from torchvision.models import VGG16_Weights
+
+from model.networks.vgg import VGG16, Plan, Teacher
+
+IMAGENET = "imagenet"
+COMPACT = "compact"
+SHIPPED_COMPACT = Path(__file__).parents[2] / "weights" / "teachers" / f"{COMPACT}.safetensors"
+"""The compact teacher as this project ships it."""
+TEACHER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class TeacherError(ValueError):
+    """A teacher is missing, damaged or not the one asked for; the message says how to get the right one."""
+
+
+def fingerprint(teacher: Teacher) -> str:
+    """SHA-256 over the names, shapes and float32 values of the weights, hexadecimal.
+
+    It is the same for one teacher however it was stored: a whole VGG16 or features only, ``.pth`` or safetensors.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(teacher.state_dict().items()):
+        digest.update(f"{name} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def read_teacher(path: Path) -> Teacher:
+    """Reads VGG16 weights of any width from a file: all of VGG16 or its features only, ``.pth`` or ``.safetensors``.
+
+    Raises:
+        TeacherError: if the file is missing, damaged or holds something else.
+    """
+    if not path.is_file():
+        raise TeacherError(f"there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state = load(path.read_bytes())
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd pickles, which are refused or read all the same
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
+                raise ValueError("it holds no dictionary of tensors")
+        return Teacher.from_state_dict(state)
+    except (SafetensorError, ValueError) as error:
+        raise TeacherError(f"cannot read a teacher from {path}: {error}") from None
+    except OSError as error:
+        raise TeacherError(f"cannot read a teacher from {path}: {error.strerror}") from None
+    except Exception:  # torch.load fails in many ways, and its advice to read the file unsafely is not ours
+        raise TeacherError(
+            f"cannot read a teacher from {path}: the file is damaged, or holds more than tensors, which is never read "
+            "because it could run code"
+        ) from None
+
+
+def teacher_path(folder: Path, name: str) -> Path:
+    """Where a teacher of this name lies in a folder of teachers.
+
+    Raises:
+        TeacherError: if the name could not be a file's.
+    """
+    if not TEACHER_NAME.fullmatch(name):
+        raise TeacherError(f"{name!r} is not a teacher's name: letters, digits, '.', '_' and '-' only")
+    return folder / f"{name}.safetensors"
+
+
+def load_teacher(folder: Path, name: str, sha256: str | None = None) -> Teacher:
+    """Loads the teacher of this name, and makes sure that it is the one meant.
+
+    Args:
+        folder: the folder of teachers.
+        name: the teacher's name.
+        sha256: the fingerprint it must have, or None for any.
+
+    Raises:
+        TeacherError: if it is missing, damaged or another one.
+    """
+    path = teacher_path(folder, name)
+    if not path.is_file():
+        raise TeacherError(f"the teacher {name!r} is not in {folder}; {_remedy(name)}")
+    teacher = read_teacher(path)
+    found = fingerprint(teacher)
+    if sha256 is not None and found != sha256:
+        raise TeacherError(
+            f"the teacher in {path} is not the one this student learned from (SHA-256 of its weights is {found}, "
+            f"needed is {sha256}); {_remedy(name)}"
+        )
+    return teacher
+
+
+def _remedy(name: str) -> str:
+    if name == IMAGENET:
+        return (
+            "get it with `eca-inspect teacher fetch`, or without internet bring the file vgg16-397923af.pth and run "
+            "`eca-inspect teacher fetch --from vgg16-397923af.pth`"
+        )
+    return f"bring the file that was used in training: `eca-inspect teacher fetch --name {name} --from FILE`"
+
+
+def check_plan(name: str, plan: Plan) -> None:
+    """Raises `TeacherError` if a teacher of this shape cannot have this name: ``imagenet`` is VGG16 at full width."""
+    if name == IMAGENET and plan != VGG16:
+        raise TeacherError(
+            f"the name {IMAGENET!r} is kept for VGG16 at its full width, and this teacher has other numbers of "
+            "channels; choose another name"
+        )
+
+
+def save_teacher(teacher: Teacher, folder: Path, name: str) -> Path:
+    """Writes a teacher into a folder of teachers in one step; the same teacher there already is left alone.
+
+    Raises:
+        TeacherError: if another teacher of this name is there, which students may depend on, or see `check_plan`.
+    """
+    check_plan(name, teacher.plan)
+    path = teacher_path(folder, name)
+    if path.exists():
+        if fingerprint(read_teacher(path)) == fingerprint(teacher):
+            return path
+        raise TeacherError(f"{path} is another teacher, and students may depend on it; choose another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    state = {name: tensor.contiguous() for name, tensor in teacher.state_dict().items()}
+    temporary.write_bytes(save(state))  # save_file would make it readable by its owner alone
+    os.replace(temporary, path)
+    return path
+
+
+def fetch_imagenet() -> Teacher:
+    """Downloads torchvision's VGG16 ``IMAGENET1K_V1`` (528 MB) and keeps its feature extractor.
+
+    Raises:
+        TeacherError: if it cannot be downloaded or its hash is wrong.
+    """
+    url = VGG16_Weights.IMAGENET1K_V1.url
+    expected = url.rpartition("-")[2].removesuffix(".pth")  # torchvision puts the first digits of the hash in the name
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "vgg16.pth")
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected)
+        except (OSError, RuntimeError) as error:
+            raise TeacherError(
+                f"cannot fetch VGG16 from {url}: {error}\nWithout internet: bring the file from another machine, then "
+                "`eca-inspect teacher fetch --from vgg16-397923af.pth`"
+            ) from None
+        return read_teacher(path)
+
+
+def imagenet_teacher(folder: Path) -> Teacher:
+    """The folder's teacher ``imagenet``; it is fetched if it is not there.
+
+    Raises:
+        TeacherError: if it cannot be fetched, or what is there is damaged or not VGG16 at its full width.
+    """
+    path = teacher_path(folder, IMAGENET)
+    if path.exists():
+        teacher = read_teacher(path)
+        if teacher.plan != VGG16:
+            raise TeacherError(f"{path} is not VGG16 at its full width; choose another folder with --teachers")
+        return teacher
+    teacher = fetch_imagenet()
+    save_teacher(teacher, folder, IMAGENET)
+    return teacher
+
+
+def resolve_teacher(folder: Path, name_or_path: str) -> tuple[str, Teacher]:
+    """The teacher a user asks for: one of the folder's by name, or a file, which is then copied into the folder.
+
+    Where the folder lacks them, ``imagenet`` is fetched, and ``compact`` is copied from what this project ships.
+
+    Returns:
+        Its name in the folder, and the teacher.
+
+    Raises:
+        TeacherError: if it cannot be had; for ``imagenet`` with the two ways out.
+    """
+    if (path := Path(name_or_path)).suffix in (".pth", ".pt", ".safetensors"):
+        teacher = read_teacher(path)
+        save_teacher(teacher, folder, path.stem)
+        return path.stem, teacher
+    if name_or_path == IMAGENET:
+        try:
+            return IMAGENET, imagenet_teacher(folder)
+        except TeacherError as error:
+            raise TeacherError(f"{error}\nOr train on the teacher that is built in: `--teacher {COMPACT}`") from None
+    path = teacher_path(folder, name_or_path)
+    if path.exists():
+        return name_or_path, read_teacher(path)
+    if name_or_path == COMPACT and SHIPPED_COMPACT.is_file():
+        teacher = read_teacher(SHIPPED_COMPACT)
+        save_teacher(teacher, folder, COMPACT)
+        return COMPACT, teacher
+    raise TeacherError(
+        f"there is no teacher {name_or_path!r} in {folder}; name the file of its weights in place of it, or put it "
+        f"there with `eca-inspect teacher fetch --name {name_or_path} --from FILE`"
+    )

@@ -1,0 +1,1 @@
+"""What computes: the engine, and what it runs."""

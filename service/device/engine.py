@@ -1,0 +1,491 @@
+"""The batching engine: requests gather while the device is busy, and one thread that owns it takes what is there.
+
+That thread does everything that computes in torch, loading and warm-up too. On a CPU a second thread that computes in
+torch brings worker threads of its own, and OpenMP, which then counts more threads than cores, makes all of them sleep
+at every step instead of spinning: one image takes twice as long from then on.
+
+A thread that dies, or works on one batch for too long, is replaced; what it had taken is answered with an error, what
+waits goes to the next one. A device that keeps failing is given up: only a new process helps then.
+"""
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from model.detector import Detector, detect
+from model.localization import Evidence, MapForm
+from model.networks.vgg import Teacher
+from service.schemas import Localize
+
+MAX_RESTARTS = 3
+RESTART_WINDOW_SECONDS = 60.0
+"""A device that is lost more often than that in this time is given up."""
+
+RECENT_SECONDS = 3.0
+"""A device that has finished work this lately need not show that it works."""
+
+GATHERING_SHARE = 0.08
+GATHERING_SECONDS = 0.02
+"""While fewer images wait than are usual, the device waits for the next ones of the clients it has just answered, for
+this share of that batch's time, and at most so long. Without it the clients of one batch and those that waited
+meanwhile would take turns in two small batches for ever."""
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class QueueFullError(Exception):
+    """As many images are waiting or being worked on as the engine takes."""
+
+
+class EngineClosedError(Exception):
+    """The engine takes no more images."""
+
+
+class DeviceLostError(Exception):
+    """The device failed or hung while it had this work, or it has been given up."""
+
+
+class DeviceMemoryError(Exception):
+    """The device has too little memory even for this image alone."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the device found in one image.
+
+    Attributes:
+        score: at least 0, larger is stranger.
+        evidence: of the anomaly map, or None if no map was wanted.
+        queue_seconds: wait for the device.
+        inference_seconds: the score, of the whole batch the image was in; 0 where one pass gave score and gradient.
+        localization_seconds: that pass, of the whole batch; 0 without a gradient.
+    """
+
+    score: float
+    evidence: Evidence | None
+    queue_seconds: float
+    inference_seconds: float
+    localization_seconds: float
+
+
+@dataclass(eq=False)
+class Job:
+    """One image waiting for the device.
+
+    Attributes:
+        pixels: prepared, uint8 RGB ``[H, W, 3]``.
+        teacher: of the image's category.
+        detector: gives the category's pair; called on the device thread, may have to load it.
+        threshold: of the category.
+        localize: whether a map is wanted.
+        form: of that map.
+    """
+
+    pixels: np.ndarray
+    teacher: Teacher
+    detector: Callable[[], Detector]
+    threshold: float
+    localize: Localize
+    form: MapForm
+    future: Future[Outcome] = field(default_factory=Future)
+    submitted: float = field(default_factory=perf_counter)
+
+    @property
+    def group(self) -> tuple[int, tuple[int, ...]]:
+        """Jobs of one group share a batch: they have the same teacher and image size."""
+        return id(self.teacher), self.pixels.shape
+
+
+@dataclass
+class _Call:
+    """Other work for the device thread, and how many seconds it may take."""
+
+    work: Callable[[], Any]
+    seconds: float
+    future: Future[Any] = field(default_factory=Future)
+
+
+@dataclass(eq=False)
+class _Shift:
+    """One device thread's time of service.
+
+    Attributes:
+        futures: of what it is working on.
+        until: when it is given up, ``perf_counter`` seconds; infinite while it waits for work.
+    """
+
+    futures: list[Future[Any]] = field(default_factory=list)
+    until: float = math.inf
+
+
+class Engine:
+    """Bounded admission, a queue, and the one thread that owns the device.
+
+    Args:
+        max_admitted: most images admitted at once, waiting or being worked on.
+        max_batch: most images the device takes at once.
+        on_batch: called on the device thread with the size of each batch.
+        device: the one that it owns.
+        timeout_seconds: a batch or call that takes longer is given up, and its thread replaced.
+        on_restart: called after the device thread was replaced.
+    """
+
+    def __init__(
+        self,
+        max_admitted: int,
+        max_batch: int,
+        on_batch: Callable[[int], None] = lambda size: None,
+        *,
+        device: torch.device = torch.device("cpu"),
+        timeout_seconds: float = 60.0,
+        on_restart: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._max_admitted = max_admitted
+        self._max_batch = max_batch
+        self._on_batch = on_batch
+        self._device = device
+        self._timeout_seconds = timeout_seconds
+        self._on_restart = on_restart
+        self._admitted = 0
+        self._queue: deque[Job] = deque()
+        self._calls: deque[_Call] = deque()
+        self._changed = threading.Condition()
+        self._draining = self._closed = self._lost = self._stuck = False
+        self._ended = threading.Event()
+        self._losses: list[float] = []
+        self._worked = -math.inf
+        self._expected, self._gathering_until = 0, -math.inf
+        self._start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    @property
+    def depth(self) -> int:
+        """Images waiting for the device."""
+        return len(self._queue)
+
+    @property
+    def admitted(self) -> int:
+        """Images admitted: being decoded, waiting, on the device or being drawn."""
+        return self._admitted
+
+    @property
+    def running(self) -> bool:
+        """Whether images would be worked on."""
+        return not self._closed and not self._lost
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are to be refused."""
+        return self._draining or self._closed
+
+    @property
+    def lost(self) -> bool:
+        """Whether the device has been given up."""
+        return self._lost
+
+    @property
+    def stuck(self) -> bool:
+        """Whether work has hung on the device, and none has been finished since."""
+        return self._stuck
+
+    def drain(self) -> None:
+        """Has new requests refused, see `draining`; those that are there go on. Safe in a signal handler."""
+        self._draining = True
+
+    def check_room(self) -> None:
+        """Says whether an image would be admitted now, before it is received.
+
+        Raises:
+            QueueFullError: if there is no place.
+            EngineClosedError: after `close`.
+        """
+        with self._changed:
+            if self._closed:
+                raise EngineClosedError
+            if self._admitted >= self._max_admitted:
+                raise QueueFullError
+
+    @contextmanager
+    def admit(self, images: int = 1) -> Iterator[None]:
+        """Holds places for images from before they are decoded until they are answered.
+
+        Raises:
+            QueueFullError: if there are not that many places.
+            EngineClosedError: after `close`.
+            DeviceLostError: after the device was given up.
+        """
+        with self._changed:
+            self._check_open()
+            if self._admitted + images > self._max_admitted:
+                raise QueueFullError
+            self._admitted += images
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._admitted -= images
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Queues an image. Cancelling the future before the device takes it drops the image.
+
+        Raises:
+            EngineClosedError, DeviceLostError: as `admit`. The future may have the latter, and `DeviceMemoryError`.
+        """
+        with self._changed:
+            self._check_open()
+            self._queue.append(job)
+            self._changed.notify()
+        return job.future
+
+    def call(self, work: Callable[[], T], timeout_seconds: float | None = None) -> Future[T]:
+        """Does other work on the device thread, before the images that wait.
+
+        Args:
+            work: what to do.
+            timeout_seconds: how long it may take, if that is not the engine's own limit.
+
+        Raises:
+            EngineClosedError, DeviceLostError: as `submit`.
+        """
+        call = _Call(work, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        with self._changed:
+            self._check_open()
+            self._calls.append(call)
+            self._changed.notify()
+        return call.future
+
+    def check(self) -> Future[None]:
+        """Done when the device has shown that it works: at once if it has just finished something else.
+
+        Raises:
+            EngineClosedError, DeviceLostError: as `submit`.
+        """
+        self._check_open()
+        if perf_counter() - self._worked < RECENT_SECONDS:
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+        return self.call(self._compute_a_little)
+
+    def _compute_a_little(self) -> None:
+        torch.ones(8, device=self._device).sum().item()
+
+    def close(self, timeout_seconds: float | None = None) -> None:
+        """Takes no more images, finishes those that were queued, and returns when that is done, or time is up."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._ended.wait(timeout_seconds)
+
+    def _check_open(self) -> None:
+        if self._lost:
+            raise DeviceLostError
+        if self._closed:
+            raise EngineClosedError
+
+    def _start(self) -> None:
+        self._shift = _Shift()
+        threading.Thread(target=self._run, args=(self._shift,), name="device", daemon=True).start()
+
+    def _run(self, shift: _Shift) -> None:
+        try:
+            while taken := self._take(shift):
+                if isinstance(taken, _Call):
+                    self._fulfil(shift, taken)
+                else:
+                    self._on_batch(len(taken))
+                    started = perf_counter()
+                    self._work(shift, taken)
+                    ended = perf_counter()
+                    self._expected = min(len(self._queue) + len(taken), self._max_batch)
+                    self._gathering_until = ended + min(GATHERING_SHARE * (ended - started), GATHERING_SECONDS)
+        except BaseException as error:  # whatever it is, nobody waits for ever
+            log.critical("the device thread has died", exc_info=error)
+            self._lose(shift)
+            return
+        with self._changed:
+            if shift is self._shift:
+                self._ended.set()
+
+    def _watch(self) -> None:
+        """Gives up the device thread when its work takes too long."""
+        while not self._ended.wait(min(1.0, self._timeout_seconds / 4)):
+            with self._changed:
+                if late := perf_counter() > self._shift.until:
+                    self._stuck = True
+                    self._lose(self._shift)
+            if late:
+                log.critical("the device had not finished its work in time")
+
+    def _lose(self, shift: _Shift) -> None:
+        """Answers what a thread was working on, and starts another one, or gives the device up."""
+        with self._changed:
+            if shift is not self._shift:
+                return  # it was given up before
+            concerned = shift.futures
+            now = perf_counter()
+            # One that has finished nothing since its last loss has not recovered, however long ago that was.
+            self._losses = [at for at in self._losses if now - at < RESTART_WINDOW_SECONDS or at > self._worked]
+            self._losses.append(now)
+            self._worked = -math.inf
+            if len(self._losses) <= MAX_RESTARTS:
+                self._start()
+            else:
+                log.critical("the device is given up; restart the process")
+                self._lost = True
+                self._shift = _Shift()  # nobody's: a stuck thread that comes back finds that it is not wanted
+                waiting = [job.future for job in self._queue] + [call.future for call in self._calls]
+                concerned = concerned + [future for future in waiting if future.set_running_or_notify_cancel()]
+                self._queue.clear()
+                self._calls.clear()
+                self._ended.set()
+        for future in concerned:
+            _fail(future, DeviceLostError())
+        if not self._lost:
+            self._on_restart()
+
+    def _take(self, shift: _Shift) -> list[Job] | _Call | None:
+        """The next call, or the image that waits longest and all that can share its batch, up to the limit.
+
+        Waits for one. None when closed and done, or when another thread has taken over.
+        """
+        with self._changed:
+            shift.futures, shift.until = [], math.inf
+            while shift is self._shift:
+                if self._calls:
+                    call = self._calls.popleft()
+                    if call.future.set_running_or_notify_cancel():
+                        shift.futures, shift.until = [call.future], perf_counter() + call.seconds
+                        return call
+                elif self._queue:
+                    left = self._gathering_until - perf_counter()
+                    if left > 0 and len(self._queue) < self._expected and not self._closed:
+                        self._changed.wait(left)
+                    elif batch := [job for job in self._next_batch() if job.future.set_running_or_notify_cancel()]:
+                        shift.futures = [job.future for job in batch]
+                        return batch
+                elif self._closed:
+                    return None
+                else:
+                    self._changed.wait()
+            return None
+
+    def _next_batch(self) -> list[Job]:
+        group = self._queue[0].group
+        batch = list(islice((job for job in self._queue if job.group == group), self._max_batch))
+        taken = set(batch)
+        self._queue = deque(job for job in self._queue if job not in taken)
+        return batch
+
+    def _work(self, shift: _Shift, jobs: list[Job]) -> None:
+        """Answers every job. If memory runs out the batch is halved, until it is one image that fails.
+
+        If it fails in another way its images are tried one by one, so that one fails alone. An error of the device
+        itself is no image's.
+        """
+        if shift is not self._shift:
+            return
+        shift.until = perf_counter() + self._timeout_seconds
+        failure: Exception
+        try:
+            outcomes = inspect_jobs(jobs)
+        except torch.AcceleratorError:
+            raise
+        except torch.OutOfMemoryError:
+            failure, part = DeviceMemoryError(), (len(jobs) + 1) // 2
+        except Exception as error:
+            failure, part = error, 1
+        else:
+            self._finished(shift)
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                with suppress(InvalidStateError):  # the thread was given up, and the job answered, just now
+                    job.future.set_result(outcome)
+            return
+        # Out here torch's own error is gone, and with it the tensors that it kept.
+        if isinstance(failure, DeviceMemoryError) and self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(jobs) == 1:
+            _fail(jobs[0].future, failure)
+            return
+        log.error("a batch of %d images failed; trying %d at a time", len(jobs), part, exc_info=failure)
+        for start in range(0, len(jobs), part):
+            self._work(shift, jobs[start : start + part])
+
+    def _fulfil(self, shift: _Shift, call: _Call) -> None:
+        try:
+            result = call.work()
+        except torch.AcceleratorError:
+            raise
+        except torch.OutOfMemoryError:
+            _fail(call.future, DeviceMemoryError())
+        except Exception as error:
+            _fail(call.future, error)
+        else:
+            self._finished(shift)
+            with suppress(InvalidStateError):
+                call.future.set_result(result)
+
+    def _finished(self, shift: _Shift) -> None:
+        if shift is self._shift:
+            self._worked = perf_counter()
+            self._stuck = False
+
+
+def _fail(future: Future[Any], error: Exception) -> None:
+    with suppress(InvalidStateError):
+        future.set_exception(error)
+
+
+def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
+    """Scores first; then once more, with a gradient, the images whose map is wanted and needs one.
+
+    That is the cheaper way unless more than half of the images turn out anomalous (`benchmarks.choices`).
+    """
+    started = perf_counter()
+    detectors = {job: job.detector() for job in jobs}
+    scores: dict[Job, float] = {}
+    evidence: dict[Job, Evidence] = {}
+
+    def run(some: Sequence[Job], forms: Sequence[MapForm]) -> None:
+        found = detect(np.stack([job.pixels for job in some]), [detectors[job] for job in some], maps=forms)
+        assert found.evidence is not None
+        for job, score, what in zip(some, found.scores.tolist(), found.evidence, strict=True):
+            scores.setdefault(job, score)
+            evidence[job] = what
+
+    at_once = [job for job in jobs if job.localize is Localize.ALWAYS and job.form is not MapForm.DISTANCE]
+    if first := [job for job in jobs if job not in at_once]:
+        run(first, [MapForm.DISTANCE] * len(first))
+    scored_at = perf_counter()
+    wanted = {
+        job
+        for job in jobs
+        if job.localize is Localize.ALWAYS or (job.localize is Localize.AUTO and scores[job] >= job.threshold)
+    }
+    if mapped := [job for job in jobs if job in wanted and job.form is not MapForm.DISTANCE]:
+        run(mapped, [job.form for job in mapped])
+    ended = perf_counter()
+    if not all(math.isfinite(score) for score in scores.values()):
+        raise FloatingPointError("the networks gave a score that is not finite")
+    return [
+        Outcome(
+            score=scores[job],
+            evidence=evidence[job] if job in wanted else None,
+            queue_seconds=started - job.submitted,
+            inference_seconds=0.0 if job in at_once else scored_at - started,
+            localization_seconds=ended - scored_at if job in mapped else 0.0,
+        )
+        for job in jobs
+    ]

@@ -1,0 +1,1 @@
+"""HTTP: routes, keys, bodies, errors, and the protocol."""

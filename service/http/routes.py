@@ -1,0 +1,326 @@
+"""The HTTP endpoints. Each reads its request, asks the room that knows, and answers."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import ClientDisconnect
+
+from model.localization import MapForm
+from service.catalogue import Ready, Refused, summary_of
+from service.device.engine import DeviceLostError, Engine, EngineClosedError
+from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
+from service.inspection import Wanted
+from service.observe.logs import RECORD, server_timing
+from service.observe.telemetry import UNKNOWN_CATEGORY
+from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, Problem, problem_of
+from service.schemas import (
+    BatchAnswer,
+    CategoryDetail,
+    CategoryList,
+    CategorySummary,
+    Health,
+    Inspection,
+    Localize,
+    RolledBack,
+)
+from service.state import State, state_of
+
+router = APIRouter()
+metrics_router = APIRouter()
+T = TypeVar("T")
+
+PROBE_SECONDS = 2.0
+"""How long a probe waits for the device."""
+
+CategoryName = Annotated[str, Path(description="A category that `GET /v1/categories` lists")]
+LocalizeQuery = Annotated[
+    Localize,
+    Query(description="auto: find the place of the fault only when the decision is anomalous; always; never"),
+]
+MapQuery = Annotated[
+    MapForm | None,
+    Query(
+        alias="map",
+        description="gradient: the paper's map, the gradient of the global score; gradient-distance: the gradient of "
+        "the local distances, and these; distance: the local distances alone, which cost nothing. Else the "
+        "category's own: gradient with the global score, gradient-distance with the local one",
+    ),
+]
+StateOf = Annotated[State, Depends(state_of)]
+
+_BINARY = {"type": "string", "format": "binary"}
+_HEADERS = {
+    "X-Anomaly-Score": "Anomaly score",
+    "X-Anomaly-Threshold": "The decision is anomalous when the score is at or above this",
+    "X-Anomaly-Decision": "normal or anomalous",
+    "X-Model-Version": "Version of the pair that decided",
+    "Server-Timing": "decode, queue, inference, localization and total as timing_ms has them, milliseconds",
+}
+_PROBLEM_TEXTS = {
+    400: "Empty body, malformed form, or no image in it",
+    404: "Unknown category; the known ones are listed",
+    408: "The body did not arrive in time",
+    409: "The version on the disk is refused, or there is none before; what serves goes on",
+    413: "Too many bytes, pixels or images",
+    415: "Not a media type of an image",
+    422: "Not decodable, or a parameter is wrong",
+    429: "Queue or memory for bodies full; try again after Retry-After seconds",
+    500: "Internal error",
+    503: "Category refused, device lost or out of memory, not ready, or shutting down",
+    504: "The deadline passed",
+}
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {
+            "description": _PROBLEM_TEXTS[status],
+            "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
+        }
+        for status in statuses
+    }
+
+
+def _json(model: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(model.model_dump_json(), media_type="application/json", headers=headers)
+
+
+@contextmanager
+def _counted(state: State, category: str) -> Iterator[None]:
+    """Notes the category, and counts the request by the kind of its problem if it has one.
+
+    While the server ends it refuses the request.
+    """
+    known = category in state.catalogue.names()
+    if known and (record := RECORD.get()) is not None:
+        record.category = category
+    try:
+        if state.engine.draining:
+            raise EngineClosedError
+        yield
+    except Exception as error:
+        problem = problem_of(error)
+        state.telemetry.images.labels(category if known else UNKNOWN_CATEGORY, problem.kind).inc()
+        raise problem from error
+
+
+def _wants_picture(accept: str) -> bool:
+    """Whether an Accept header prefers image/png to application/json, which is the default."""
+    quality = {"image/png": 0.0, "application/json": 0.0}
+    for item in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in item.split(";"))
+        if kind in quality:
+            q = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+            with suppress(ValueError):
+                quality[kind] = float(q)
+    return quality["image/png"] > quality["application/json"]
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The work's result; cancels it when the client goes, so that the device is not kept busy for nobody.
+
+    Raises:
+        ClientDisconnect: if the client has gone.
+    """
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        watch.cancel()
+
+
+@router.post(
+    "/v1/categories/{category}/inspect",
+    summary="Inspect one image",
+    tags=["inspection"],
+    response_model=Inspection,
+    responses={
+        200: {
+            "description": "The verdict. With Accept: image/png the overlay picture, the verdict in headers",
+            "content": {"application/json": {}, "image/png": {"schema": _BINARY}},
+            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
+        },
+        **_problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                **{media_type: {"schema": _BINARY} for media_type in IMAGE_TYPES},
+                FORM_TYPE: {
+                    "schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY}},
+                },
+            },
+        }
+    },
+)
+async def inspect(
+    request: Request,
+    category: CategoryName,
+    state: StateOf,
+    localize: LocalizeQuery = Localize.AUTO,
+    form: MapQuery = None,
+) -> Response:
+    """Send the image itself as the body, or a form with one field `image`."""
+    with _counted(state, category):
+        ready = state.catalogue.require(category)
+        wanted = Wanted(localize, form)
+        wanted.check(ready.card)
+        state.engine.check_room()
+        data = await read_image_body(request, state.settings.max_image_bytes)
+        if not _wants_picture(request.headers.get("accept", "")):
+            inspection = await _unless_gone(request, state.inspector.inspect(ready, data, wanted))
+            return _json(inspection, {"Server-Timing": server_timing(inspection.timing_ms)})
+        inspection, picture = await _unless_gone(request, state.inspector.overlay(ready, data, wanted))
+        headers = {
+            "X-Anomaly-Score": repr(inspection.score),
+            "X-Anomaly-Threshold": repr(inspection.threshold),
+            "X-Anomaly-Decision": inspection.decision,
+            "X-Model-Version": inspection.model_version,
+            "Server-Timing": server_timing(inspection.timing_ms),
+        }
+        return Response(picture, media_type="image/png", headers=headers)
+
+
+@router.post(
+    "/v1/categories/{category}/inspect-batch",
+    summary="Inspect many images",
+    tags=["inspection"],
+    response_model=BatchAnswer,
+    responses={
+        200: {"description": "Answers in the order of the images; one that failed has a problem in its place"},
+        **_problems(400, 404, 408, 413, 415, 422, 429, 500, 503),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                FORM_TYPE: {
+                    "schema": {
+                        "type": "object",
+                        "required": [FIELD],
+                        "properties": {FIELD: {"type": "array", "items": _BINARY}},
+                    }
+                }
+            },
+        }
+    },
+)
+async def inspect_batch(
+    request: Request,
+    category: CategoryName,
+    state: StateOf,
+    localize: LocalizeQuery = Localize.AUTO,
+    form: MapQuery = None,
+) -> Response:
+    """Send a form with one field `image` for each image."""
+    with _counted(state, category):
+        ready = state.catalogue.require(category)
+        wanted = Wanted(localize, form)
+        wanted.check(ready.card)
+        settings = state.settings
+        state.engine.check_room()
+        images = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)
+        results = await _unless_gone(request, state.inspector.inspect_many(ready, images, wanted))
+        return _json(BatchAnswer(results=results))
+
+
+@router.get(
+    "/v1/categories",
+    summary="List the categories",
+    tags=["categories"],
+)
+async def categories(state: StateOf) -> CategoryList:
+    """Every category of the weights folder, with the reason where one is refused."""
+    return CategoryList(categories=state.catalogue.summaries())
+
+
+@router.get(
+    "/v1/categories/{category}",
+    summary="Show one category",
+    tags=["categories"],
+    responses=_problems(404),
+)
+async def category_detail(category: CategoryName, state: StateOf) -> CategoryDetail:
+    """A category with the record of its training and calibration."""
+    entry: Ready | Refused = state.catalogue.find(category)
+    card = entry.card if isinstance(entry, Ready) else None
+    return CategoryDetail(**summary_of(entry).model_dump(), card=card)
+
+
+async def _works(engine: Engine) -> bool:
+    """Whether the device has worked lately, or does so when asked, in a time that a probe can wait."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await asyncio.wrap_future(engine.check())
+    except Exception:
+        return False
+    return True
+
+
+@router.post(
+    "/v1/categories/{category}/reload",
+    summary="Read a category again",
+    tags=["categories"],
+    responses=_problems(404, 409, 503),
+)
+async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
+    """Reads what is on the disk beside the version that serves, tries it, and swaps the two in one step."""
+    work = partial(state.catalogue.reload, category)
+    return summary_of(await asyncio.wrap_future(state.engine.call(work)))
+
+
+@router.post(
+    "/v1/categories/{category}/rollback",
+    summary="Go back to the version before",
+    tags=["categories"],
+    responses=_problems(404, 409, 503),
+)
+async def rollback(category: CategoryName, state: StateOf) -> RolledBack:
+    """Swaps the version that serves with the one before it, on the disk too if that can be written."""
+    work = partial(state.catalogue.roll_back, category)
+    persistent = await asyncio.wrap_future(state.engine.call(work))
+    return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
+
+
+@router.get("/livez", summary="Is the process able to work?", tags=["probes"], responses=_problems(503))
+async def livez(state: StateOf) -> Health:
+    """200 unless the device is lost for good, or hangs longer than it may; then restart the process."""
+    works = await _works(state.engine)  # has a dead device found even where no image comes
+    if state.engine.lost or (state.engine.stuck and not works):
+        raise Problem(503, "not-alive", "the device is lost; restart the process")
+    return Health(status="alive")
+
+
+@router.get("/readyz", summary="Would an image be answered?", tags=["probes"], responses=_problems(503))
+async def readyz(state: StateOf) -> Health:
+    """200 while at least one category is ready and the device works."""
+    if state.engine.draining:
+        raise EngineClosedError
+    if state.engine.lost:
+        raise DeviceLostError
+    if not state.catalogue.ready():
+        raise Problem(503, "no-category", "no category is ready; see /v1/categories")
+    if not await _works(state.engine):
+        raise Problem(503, "device-busy", f"the device has not answered within {PROBE_SECONDS:g} s")
+    return Health(status="ready")
+
+
+@metrics_router.get("/metrics", summary="Metrics for Prometheus", tags=["probes"], response_class=Response)
+async def metrics(state: StateOf) -> Response:
+    """Prometheus' text format."""
+    return Response(state.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,436 @@
+"""The engine: batches of what is there, one image's failure its own, nothing accepted is lost."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from model.detector import Detector, detect
+from model.localization import MapForm
+from model.networks.vgg import Teacher
+from model.store.pair import load_detector
+from service.app import create_app
+from service.device import engine as engine_module
+from service.device.engine import (
+    DeviceLostError,
+    DeviceMemoryError,
+    Engine,
+    EngineClosedError,
+    Job,
+    QueueFullError,
+    inspect_jobs,
+)
+from service.schemas import Localize
+from service.settings import Settings
+from tests.conftest import Factory, Gate
+
+
+@pytest.fixture(scope="module")
+def striped(factory: Factory) -> Detector:
+    return load_detector(factory.weights, factory.teachers, "striped")[1]
+
+
+@pytest.fixture(scope="module")
+def fresh(factory: Factory) -> Detector:
+    """Of another image size, and with a teacher object of its own."""
+    return load_detector(factory.weights, factory.teachers, "fresh")[1]
+
+
+@pytest.fixture
+def sizes() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def engine(sizes: list[int]) -> Iterator[Engine]:
+    running = Engine(max_admitted=64, max_batch=8, on_batch=sizes.append)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate()
+    monkeypatch.setattr(engine_module, "detect", made)
+    yield made
+    made.open.set()
+
+
+def image(seed: int, size: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def job(
+    detector: Detector,
+    seed: int,
+    *,
+    size: int = 64,
+    localize: Localize = Localize.NEVER,
+    threshold: float = 0.0,
+    form: MapForm = MapForm.GRADIENT,
+) -> Job:
+    return Job(image(seed, size), detector.teacher, lambda: detector, threshold, localize, form)
+
+
+def test_an_idle_engine_answers_a_lone_image_at_once(engine: Engine, striped: Detector, sizes: list[int]):
+    outcome = engine.submit(job(striped, 1)).result(30)
+    assert outcome.score == pytest.approx(striped(image(1)[None]).scores[0], rel=1e-6)
+    assert outcome.evidence is None
+    assert sizes == [1]
+
+
+def test_what_gathers_while_the_device_is_busy_becomes_one_batch(
+    engine: Engine, striped: Detector, sizes: list[int], gate: Gate
+):
+    futures = [engine.submit(job(striped, 0))]
+    assert gate.reached.acquire(timeout=30)
+    futures += [engine.submit(job(striped, seed)) for seed in range(1, 12)]
+    assert engine.depth == 11
+    gate.open.set()
+    scores = [future.result(30).score for future in futures]
+    assert sizes == [1, 8, 3]  # eight is the limit
+    expected = striped(np.stack([image(seed) for seed in range(12)])).scores
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+def test_the_clients_just_answered_are_waited_for_so_that_all_share_the_next_batch(
+    engine: Engine, striped: Detector, sizes: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(engine_module, "GATHERING_SHARE", 1e9)
+    monkeypatch.setattr(engine_module, "GATHERING_SECONDS", 60.0)
+    first = engine.submit(job(striped, 0))
+    assert gate.reached.acquire(timeout=30)
+    waiting = engine.submit(job(striped, 1))
+    gate.open.set()
+    first.result(30)
+    again = engine.submit(job(striped, 2))
+    waiting.result(30)
+    again.result(30)
+    assert sizes == [1, 2]
+    engine.submit(job(striped, 3))  # of two expected clients one stays away
+    engine.close(30)  # and the end does not wait for it
+    assert sizes == [1, 2, 1]
+
+
+def test_clients_that_stay_away_are_not_waited_for_long(
+    engine: Engine, striped: Detector, sizes: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(engine_module, "GATHERING_SHARE", 1e9)
+    futures = [engine.submit(job(striped, 0))]
+    assert gate.reached.acquire(timeout=30)
+    futures.append(engine.submit(job(striped, 1)))
+    gate.open.set()
+    assert all(future.result(30).score > 0 for future in futures)
+    assert sizes == [1, 1]
+
+
+def test_mixed_categories_and_sizes_are_answered_each_with_its_own(
+    engine: Engine, striped: Detector, fresh: Detector, gate: Gate
+):
+    plan = [(striped, 64), (fresh, 96)] * 5
+    futures = [engine.submit(job(detector, seed, size=size)) for seed, (detector, size) in enumerate(plan)]
+    gate.open.set()
+    for seed, ((detector, size), future) in enumerate(zip(plan, futures, strict=True)):
+        assert future.result(30).score == pytest.approx(detector(image(seed, size)[None]).scores[0], rel=1e-6)
+
+
+def test_what_cannot_share_a_batch_does_not_make_it_smaller(
+    engine: Engine, striped: Detector, fresh: Detector, sizes: list[int], gate: Gate
+):
+    futures = [engine.submit(job(striped, 0))]
+    assert gate.reached.acquire(timeout=30)
+    plan = [(striped, 64), (fresh, 96)] * 10
+    futures += [engine.submit(job(detector, seed, size=size)) for seed, (detector, size) in enumerate(plan)]
+    gate.open.set()
+    assert all(future.result(30).score > 0 for future in futures)
+    assert sizes == [1, 8, 8, 2, 2]  # eight is the limit; who waits longest is next
+
+
+@pytest.mark.parametrize("form", MapForm)
+@pytest.mark.parametrize(
+    ("localize", "threshold", "has_map"),
+    [
+        (Localize.NEVER, 0.0, False),
+        (Localize.ALWAYS, np.inf, True),
+        (Localize.AUTO, 0.0, True),
+        (Localize.AUTO, np.inf, False),
+    ],
+)
+def test_maps_are_made_only_where_wanted(
+    engine: Engine,
+    striped: Detector,
+    localize: Localize,
+    threshold: float,
+    has_map: bool,
+    form: MapForm,
+):
+    outcome = engine.submit(job(striped, 5, localize=localize, threshold=threshold, form=form)).result(30)
+    assert (outcome.evidence is not None) == has_map
+    assert (outcome.localization_seconds > 0) == (has_map and form is not MapForm.DISTANCE)
+    if has_map:
+        (expected,) = striped(image(5)[None], maps=form).maps
+        np.testing.assert_allclose(
+            outcome.evidence.anomaly_map(), expected, rtol=1e-3, atol=1e-3 * float(expected.max())
+        )
+
+
+def test_forms_of_maps_mix_in_one_batch(striped: Detector):
+    jobs = [job(striped, seed, localize=Localize.ALWAYS, form=form) for seed, form in enumerate((*MapForm, *MapForm))]
+    for seed, (one, outcome) in enumerate(zip(jobs, inspect_jobs(jobs), strict=True)):
+        alone = striped(image(seed)[None], maps=one.form)
+        assert outcome.score == pytest.approx(float(alone.scores[0]), rel=1e-5)
+        np.testing.assert_allclose(
+            outcome.evidence.anomaly_map(), alone.maps[0], rtol=1e-3, atol=1e-3 * float(alone.maps.max())
+        )
+
+
+def test_an_image_that_fails_fails_alone(
+    engine: Engine, striped: Detector, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+):
+    poison = image(99)
+    started, go_on = threading.Event(), threading.Event()
+
+    def detect_unless_poisoned(images: np.ndarray, *arguments: object, **options: object) -> object:
+        started.set()
+        assert go_on.wait(30)
+        if any(np.array_equal(one, poison) for one in images):
+            raise RuntimeError("poisoned")
+        return detect(images, *arguments, **options)
+
+    monkeypatch.setattr(engine_module, "detect", detect_unless_poisoned)
+    first = engine.submit(job(striped, 0))
+    assert started.wait(30)
+    futures = [engine.submit(job(striped, seed)) for seed in (1, 2, 99, 3)]
+    go_on.set()
+    assert first.result(30).score > 0
+    assert [future.exception(30) is None for future in futures] == [True, True, False, True]
+    with pytest.raises(RuntimeError, match="poisoned"):
+        futures[2].result()
+    assert engine.running
+    assert engine.submit(job(striped, 7)).result(30).score > 0
+
+
+def test_a_score_that_is_not_finite_is_an_error_not_a_verdict(
+    engine: Engine, striped: Detector, monkeypatch: pytest.MonkeyPatch
+):
+    def not_a_number(*arguments: object, **options: object) -> object:
+        found = detect(*arguments, **options)
+        found.scores[:] = np.nan
+        return found
+
+    monkeypatch.setattr(engine_module, "detect", not_a_number)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        engine.submit(job(striped, 1)).result(30)
+
+
+def test_an_image_nobody_waits_for_never_reaches_the_device(
+    engine: Engine, striped: Detector, sizes: list[int], gate: Gate
+):
+    first = engine.submit(job(striped, 0))
+    assert gate.reached.acquire(timeout=30)
+    gone, stays = engine.submit(job(striped, 1)), engine.submit(job(striped, 2))
+    assert gone.cancel()
+    gate.open.set()
+    assert stays.result(30).score > 0
+    assert first.result(30).score > 0
+    assert sizes == [1, 1]
+
+
+def test_admission_is_bounded_and_places_come_back():
+    engine = Engine(max_admitted=3, max_batch=8)
+    with engine.admit(2):
+        assert engine.admitted == 2
+        with pytest.raises(QueueFullError), engine.admit(2):
+            pass
+        with engine.admit():
+            assert engine.admitted == 3
+    assert engine.admitted == 0
+    engine.close()
+    with pytest.raises(EngineClosedError), engine.admit():
+        pass
+
+
+def test_closing_finishes_what_was_accepted_and_takes_no_more(striped: Detector, gate: Gate):
+    engine = Engine(max_admitted=64, max_batch=2)
+    futures = [engine.submit(job(striped, seed)) for seed in range(5)]
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    gate.open.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert all(future.result(0).score > 0 for future in futures)
+    assert not engine.running
+    with pytest.raises(EngineClosedError):
+        engine.submit(job(striped, 9))
+
+
+def test_other_work_is_done_on_the_device_thread_and_its_errors_come_back(engine: Engine, striped: Detector):
+    assert engine.call(lambda: threading.current_thread().name).result(30) == "device"
+    with pytest.raises(ZeroDivisionError):
+        engine.call(lambda: 1 / 0).result(30)
+    assert engine.submit(job(striped, 1)).result(30).score > 0
+    engine.close()
+    with pytest.raises(EngineClosedError):
+        engine.call(lambda: None)
+
+
+def test_nothing_but_the_device_thread_runs_the_networks(factory: Factory, monkeypatch: pytest.MonkeyPatch):
+    """Loading, warm-up and requests; see the module for what a second thread would cost."""
+    forward, threads = Teacher.forward, []
+
+    def recorded(self: Teacher, x: torch.Tensor) -> list[torch.Tensor]:
+        threads.append(threading.current_thread().name)
+        return forward(self, x)
+
+    monkeypatch.setattr(Teacher, "forward", recorded)
+    app = create_app(Settings(weights=factory.weights, device="cpu"))
+    image = (factory.data / "bad" / "000.png").read_bytes()
+
+    async def start_and_inspect() -> None:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        ):
+            assert set(threads) == {"device"}
+            threads.clear()
+            response = await client.post("/v1/categories/striped/inspect", content=image)
+            assert response.status_code == 200
+
+    asyncio.run(start_and_inspect())
+    assert threads == ["device"] * 2  # the score, and then its gradient
+
+
+def test_a_thread_that_dies_is_replaced_and_what_waits_is_answered(striped: Detector, gate: Gate):
+    def die_in_the_second_batch(size: int) -> None:
+        sizes.append(size)
+        if len(sizes) == 2:
+            raise SystemExit
+
+    sizes: list[int] = []
+    restarts: list[None] = []
+    engine = Engine(64, 1, die_in_the_second_batch, on_restart=lambda: restarts.append(None))
+    first, second, third = (engine.submit(job(striped, seed)) for seed in range(3))
+    gate.open.set()
+    assert first.result(30).score > 0
+    with pytest.raises(DeviceLostError):
+        second.result(30)
+    assert third.result(30).score > 0
+    assert len(restarts) == 1
+    assert engine.running
+    engine.close()
+
+
+def test_a_device_that_keeps_dying_is_given_up_and_nobody_waits_for_ever(striped: Detector, gate: Gate):
+    def die(size: int) -> None:
+        raise SystemExit
+
+    engine = Engine(64, 1, die)
+    blocker = engine.call(lambda: gate.open.wait(30))
+    futures = [engine.submit(job(striped, seed)) for seed in range(8)]
+    gate.open.set()
+    assert blocker.result(30)
+    for future in futures:
+        with pytest.raises(DeviceLostError):
+            future.result(30)
+    assert engine.lost
+    assert not engine.running
+    for work in (lambda: engine.submit(job(striped, 9)), lambda: engine.call(int), engine.check):
+        with pytest.raises(DeviceLostError):
+            work()
+    engine.close()
+
+
+def test_an_error_of_the_device_itself_costs_the_thread(striped: Detector, monkeypatch: pytest.MonkeyPatch):
+    def fail(*arguments: object, **options: object) -> object:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    restarts: list[None] = []
+    engine = Engine(64, 8, on_restart=lambda: restarts.append(None))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "detect", fail)
+        with pytest.raises(DeviceLostError):
+            engine.submit(job(striped, 1)).result(30)
+    assert engine.submit(job(striped, 1)).result(30).score > 0
+    assert len(restarts) == 1
+    engine.close()
+
+
+def test_work_that_hangs_is_given_up_and_its_late_result_ignored(striped: Detector, sizes: list[int], gate: Gate):
+    before = set(threading.enumerate())
+    engine = Engine(64, 1, sizes.append, timeout_seconds=0.5)
+    hung = engine.submit(job(striped, 0))
+    assert gate.reached.acquire(timeout=30)
+    (stuck,) = (one for one in set(threading.enumerate()) - before if one.name == "device")
+    with pytest.raises(DeviceLostError):
+        hung.result(30)
+    assert engine.stuck
+    assert engine.call(lambda: threading.current_thread().name).result(30) == "device"
+    assert not engine.stuck
+    gate.open.set()
+    assert engine.submit(job(striped, 1)).result(30).score > 0
+    stuck.join(30)
+    assert not stuck.is_alive()
+    with pytest.raises(DeviceLostError):
+        hung.result(0)
+    assert sizes == [1, 1]
+    engine.close()
+
+
+def test_a_call_may_be_given_more_time_than_a_batch():
+    engine = Engine(64, 1, timeout_seconds=0.05)
+    assert not engine.call(lambda: threading.Event().wait(0.5), timeout_seconds=np.inf).result(30)
+    assert engine.running
+    engine.close()
+
+
+def test_a_device_that_hangs_does_not_keep_the_engine_from_closing():
+    engine = Engine(64, 1)
+    never = threading.Event()
+    engine.call(never.wait)
+    engine.close(timeout_seconds=0.1)
+    assert not engine.running
+    never.set()
+
+
+@pytest.mark.parametrize(
+    ("fits", "tried"), [(3, [1, 8, 4, 2, 2, 4, 2, 2]), (0, [1, 8, 4, 2, 1, 1, 2, 1, 1, 4, 2, 1, 1, 2, 1, 1])]
+)
+def test_a_batch_that_does_not_fit_into_memory_is_halved(
+    engine: Engine, striped: Detector, monkeypatch: pytest.MonkeyPatch, fits: int, tried: list[int]
+):
+    sizes, go_on, reached = [], threading.Event(), threading.Event()
+
+    def detect_what_fits(images: np.ndarray, *arguments: object, **options: object) -> object:
+        reached.set()
+        assert go_on.wait(30)
+        sizes.append(len(images))
+        if len(images) > fits and len(sizes) > 1:
+            raise torch.OutOfMemoryError
+        return detect(images, *arguments, **options)
+
+    monkeypatch.setattr(engine_module, "detect", detect_what_fits)
+    first = engine.submit(job(striped, 0))
+    assert reached.wait(30)
+    futures = [engine.submit(job(striped, seed)) for seed in range(8)]
+    go_on.set()
+    assert first.result(30).score > 0
+    if fits:
+        assert futures[0].result(30).score == pytest.approx(first.result().score, rel=1e-6)
+    failed = [isinstance(future.exception(30), DeviceMemoryError) for future in futures]
+    assert failed == [not fits] * 8
+    assert sizes == tried
+    monkeypatch.undo()
+    assert engine.submit(job(striped, 7)).result(30).score > 0
+
+
+def test_a_device_shows_that_it_works_only_where_it_has_not_lately(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    engine.check().result(30)
+    monkeypatch.setattr(engine, "call", None)
+    assert engine.check().done()
+    monkeypatch.setattr(engine_module, "RECENT_SECONDS", 0)
+    with pytest.raises(TypeError):
+        engine.check()

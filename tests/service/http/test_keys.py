@@ -1,0 +1,188 @@
+"""Keys are made, kept as hashes, read again when their file changes, and asked for where they must be."""
+
+import hmac
+import re
+import stat
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from service.cli import app
+from service.http.keys import KeyFileError, KeyRing, Role, create_key, needed_role, parse_keys, read_keys, shown_key
+from service.settings import Settings
+from tests.conftest import ROOT
+
+DIGEST = "0" * 64
+
+
+def run(*arguments: object, status: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == status, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys"
+
+
+def test_a_key_is_printed_once_and_only_its_hash_is_kept(file: Path):
+    token = run("key", "create", "line-3", "--role", "inspect", "--file", file).stdout.strip()
+    assert len(token) >= 43  # 256 bits in base64
+    assert token not in file.read_text()
+    assert f"line-3 inspect {sha256(token.encode()).hexdigest()}\n" in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(file.parent.iterdir()) == [file]
+    other = run("key", "create", "ops", "--role", "admin", "--file", file).stdout.strip()
+    assert other != token
+    assert run("key", "list", "--file", file).stdout == "line-3  inspect\nops  admin\n"
+
+
+def test_revoking_takes_one_line_and_leaves_the_comments(file: Path):
+    create_key(file, "a", Role.INSPECT)
+    file.write_text(file.read_text() + "# the night shift\nb admin " + DIGEST + "  # Anna\n")
+    run("key", "revoke", "a", "--file", file)
+    assert [key.name for key in read_keys(file)] == ["b"]
+    assert "# the night shift" in file.read_text()
+    assert "# Anna" in file.read_text()
+    assert "no key 'a'" in run("key", "revoke", "a", "--file", file, status=1).stderr
+
+
+def test_the_file_may_come_from_the_settings(file: Path, monkeypatch: pytest.MonkeyPatch):
+    assert "INSPECT_KEYS_FILE" in run("key", "list", status=1).stderr
+    monkeypatch.setenv("INSPECT_KEYS_FILE", str(file))
+    run("key", "create", "a", "--role", "inspect")
+    assert run("key", "list").stdout == "a  inspect\n"
+
+
+def test_a_name_stands_there_once_and_is_a_plain_word(file: Path):
+    run("key", "create", "a", "--role", "inspect", "--file", file)
+    assert "already" in run("key", "create", "a", "--role", "admin", "--file", file, status=1).stderr
+    for name in ("two words", "#a", "", "a\nb admin " + DIGEST):
+        assert "no name" in run("key", "create", name, "--role", "inspect", "--file", file, status=1).stderr
+    assert len(read_keys(file)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a inspect", "line 2 is not NAME ROLE SHA256HEX"),
+        (f"a root {DIGEST}", "line 2: the role 'root' is not one of inspect, admin"),
+        (f"a inspect {DIGEST[1:]}", "line 2 is not"),
+        (f"a inspect {DIGEST} x", "line 2 is not"),
+        (f"a inspect {DIGEST}\na admin {DIGEST}", "line 3: the name 'a' stands there twice"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_the_line(line: str, message: str):
+    with pytest.raises(KeyFileError, match=re.escape(message)):
+        parse_keys(f"# keys\n{line}\n")
+
+
+def test_a_ring_reads_its_file_again_and_keeps_the_last_good_keys(file: Path, caplog: pytest.LogCaptureFixture):
+    old = create_key(file, "old", Role.INSPECT)
+    ring = KeyRing(file)
+    found = ring.find(old)
+    assert found is not None
+    assert found.name == "old"
+    new = create_key(file, "new", Role.ADMIN)
+    assert ring.find(new) is not None
+    file.write_text("damaged\n")
+    assert ring.find(old) is not None
+    assert ring.find(new) is not None
+    file.write_bytes(b"\xff\xfe")
+    assert ring.find(old) is not None
+    file.unlink()
+    assert ring.find(old) is not None
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 3  # once for each change, not for each call
+    assert all("the last good keys stay in force" in error for error in errors)
+    newest = create_key(file, "newest", Role.INSPECT)
+    assert ring.find(newest) is not None
+    assert ring.find(old) is ring.find(new) is None
+    assert not any(token in caplog.text for token in (old, new, newest))
+
+
+def test_a_missing_or_damaged_file_refuses_the_start(file: Path):
+    for text in (None, "damaged\n"):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(KeyFileError, match=re.escape(str(file))):
+            KeyRing(file)
+
+
+def test_every_line_is_compared_in_constant_time(file: Path, monkeypatch: pytest.MonkeyPatch):
+    first = create_key(file, "first", Role.INSPECT)
+    for name in ("second", "third"):
+        create_key(file, name, Role.INSPECT)
+    ring = KeyRing(file)
+    compared: list[str] = []
+    real = hmac.compare_digest
+
+    def watched(one: str, other: str) -> bool:
+        compared.append(one)
+        return real(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    for token in (first, "wrong", "", "k\xe4se"):
+        compared.clear()
+        assert (ring.find(token) is not None) == (token == first)
+        assert len(compared) == 3
+
+
+def test_the_table_of_roles():
+    for path in ("/", "/console/main.js", "/livez", "/readyz", "/docs", "/openapi.json", "/static-offline-docs/a.css"):
+        assert needed_role("GET", path) is None
+    for method, path in (
+        ("GET", "/v1/categories"),
+        ("POST", "/v1/categories/a/inspect"),
+        ("GET", "/v1/categories/a/reload"),
+        ("GET", "/metrics"),
+        ("GET", "/unknown"),
+        ("GET", "/static-offline-docs"),
+    ):
+        assert needed_role(method, path) is Role.INSPECT
+    for path in ("/v1/categories/a/reload", "/v1/categories/a/rollback"):
+        assert needed_role("POST", path) is Role.ADMIN
+    assert Role.ADMIN.covers(Role.INSPECT)
+    assert not Role.INSPECT.covers(Role.ADMIN)
+
+
+def test_where_a_request_shows_its_key():
+    assert shown_key([]) is None
+    assert shown_key([(b"authorization", b"Bearer abc")]) == "abc"
+    assert shown_key([(b"authorization", b"bearer  abc ")]) == "abc"
+    assert shown_key([(b"authorization", b"Basic abc")]) is None
+    assert shown_key([(b"authorization", b"Basic abc"), (b"x-api-key", b"key")]) == "key"
+    assert shown_key([(b"x-api-key", b"first"), (b"x-api-key", b"second")]) == "first"
+    assert shown_key([(b"x-api-key", b"\xff\x00")]) == "\xff\x00"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_this_machine_needs_no_keys(host: str):
+    assert not Settings(host=host).asks_nobody_elsewhere
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "inspect.example", ""])
+def test_other_addresses_need_keys_or_a_word_in_clear(host: str, file: Path, monkeypatch: pytest.MonkeyPatch):
+    assert Settings(host=host).asks_nobody_elsewhere
+    assert not Settings(host=host, keys_file=file).asks_nobody_elsewhere
+    monkeypatch.setenv("INSPECT_DEVICE", "cpu")
+    refused = run("serve", "--host", host, status=1).stderr
+    assert "INSPECT_KEYS_FILE" in refused
+    assert "INSPECT_ALLOW_ANONYMOUS" in refused
+    assert refused.count("\n") == 1
+
+
+def test_serve_refuses_a_damaged_file(file: Path, monkeypatch: pytest.MonkeyPatch):
+    file.write_text("damaged\n")
+    monkeypatch.setenv("INSPECT_KEYS_FILE", str(file))
+    assert "line 1" in run("serve", status=1).stderr
+
+
+def test_compose_says_in_clear_that_nobody_is_asked():
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert 'INSPECT_ALLOW_ANONYMOUS: "true"' in text
+    assert "127.0.0.1:8000:8000" in text
+    assert "ANONYMOUS" not in (ROOT / "Dockerfile").read_text()
