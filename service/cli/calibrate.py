@@ -1,0 +1,81 @@
+"""``calibrate`` and ``rollback``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.lifecycle import datasets
+from model.lifecycle.calibrate import NORMAL_QUANTILE, calibrate_category
+from model.score import Score
+from model.store.pair import read_card, roll_back
+from service.cli.options import (
+    Category,
+    Data,
+    Device,
+    Pattern,
+    Quantile,
+    SkipUnreadable,
+    Teachers,
+    Weights,
+    read_settings,
+    torch_device,
+)
+from service.cli.samples import by_label, judged_samples, report_unreadable
+
+
+def calibrate(
+    category: Category,
+    normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts, not trained on.")] = None,
+    anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
+    pattern: Pattern = datasets.ANY_NAME,
+    data: Data = None,
+    share: Annotated[float, typer.Option(min=0, max=1, help="With --data: how much of its test images to use.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of that share.")] = 0,
+    score: Annotated[
+        Score | None, typer.Option(help="Change to this score; the same pair has both. Else as the card has it.")
+    ] = None,
+    quantile: Quantile = NORMAL_QUANTILE,
+    skip_unreadable: SkipUnreadable = False,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Set the threshold: Youden's where there are anomalous images, else from defects pasted on normal ones."""
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    samples = judged_samples(data, normal, anomalous, None, pattern)
+    if data is not None and share < 1:
+        samples, _ = datasets.split(samples, share, seed)
+    good, bad = by_label(samples)
+    card, unreadable = calibrate_category(
+        settings.weights,
+        settings.teachers_folder,
+        category,
+        good,
+        bad,
+        score=score,
+        quantile=quantile,
+        device=torch_device(settings.device),
+        precision=settings.dtype,
+        skip_unreadable=skip_unreadable,
+    )
+    report_unreadable(unreadable)
+    found = card.calibration
+    typer.echo(f"{category}: {card.score.value} score, threshold {found.threshold:.6g}, method {found.method}")
+    typer.echo(f"{found.normal_images} normal and {found.anomalous_images} anomalous images")
+    if found.method == "youden":
+        typer.echo(f"Youden index {found.youden_index:.4f}, AUROC {found.auroc:.4f}")
+    if found.auroc is not None and found.auroc < 0.5:
+        typer.echo(
+            f"warning: the AUROC is {found.auroc:.3f}: most anomalous images score lower than normal ones, so this "
+            "threshold is of no use. Are the folders exchanged? If not, train for more epochs, or on another teacher",
+            err=True,
+        )
+
+
+def rollback(category: Category, weights: Weights = None) -> None:
+    """Go back to the version that train --replace or calibrate replaced last; once more brings the newer one back."""
+    folder = read_settings(weights=weights).weights
+    roll_back(folder, category)
+    card = read_card(folder / category)
+    typer.echo(f"{folder / category}: version {card.model_version}, threshold {card.calibration.threshold:.6g}")

@@ -1,0 +1,198 @@
+"""``evaluate``, ``inspect`` and ``features``."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.images import ImageError, preprocess, read_image
+from model.lifecycle import datasets
+from model.lifecycle.evaluate import Evaluation, SeenPolicy, judge_category, measure_judged
+from model.localization import MapForm
+from model.store.pair import load_detector
+from service.catalogue import Ready
+from service.cli.errors import UsageError
+from service.cli.options import (
+    Category,
+    Data,
+    Device,
+    JsonOutput,
+    Pattern,
+    SkipUnreadable,
+    Teachers,
+    Weights,
+    read_settings,
+    torch_device,
+)
+from service.cli.samples import by_label, judged_samples, report_unreadable
+from service.inspection import Limits, Wanted, inspect_offline
+from service.problems import Problem
+from service.schemas import Inspection, Localize
+
+
+def evaluate(
+    category: Category,
+    data: Data = None,
+    normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts.")] = None,
+    anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of NAME_mask.png or NAME.png for the anomalous images.")
+    ] = None,
+    pattern: Pattern = datasets.ANY_NAME,
+    seen: Annotated[
+        SeenPolicy, typer.Option(help="What to do with images that training or calibration has seen.")
+    ] = SeenPolicy.REFUSE,
+    skip_unreadable: SkipUnreadable = False,
+    json_output: JsonOutput = False,
+    report: Annotated[
+        Path | None, typer.Option(help="New folder for a page with figures, the figures, and the numbers as JSON.")
+    ] = None,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Judge a category on images it has not seen; measures with 95 % bootstrap intervals."""
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    good, bad = by_label(judged_samples(data, normal, anomalous, masks, pattern))
+    if not good or not bad:
+        raise UsageError("evaluation needs normal and anomalous images")
+    if report is not None:
+        from model.lifecycle.report import (  # brings matplotlib, which only this should wait for
+            new_folder,
+            write_report,
+        )
+
+        new_folder(report)
+    judged = judge_category(
+        settings.weights,
+        settings.teachers_folder,
+        category,
+        good,
+        bad,
+        seen_policy=seen,
+        device=torch_device(settings.device),
+        precision=settings.dtype,
+        skip_unreadable=skip_unreadable,
+    )
+    found = measure_judged(judged)
+    if report is not None:
+        typer.echo(f"report: {write_report(report, judged, found)}", err=True)
+    report_unreadable(found.unreadable)
+    typer.echo(json.dumps(found.as_dict(), indent=2) if json_output else _evaluation_table(found))
+
+
+def _evaluation_table(found: Evaluation) -> str:
+    lines = [
+        f"{found.category} {found.model_version}: {found.normal_images} normal and {found.anomalous_images} anomalous "
+        f"images, threshold {found.threshold:.6g} ({found.calibration})"
+    ]
+    if found.left_out_seen:
+        lines.append(f"{found.left_out_seen} images left out: training or calibration has seen them")
+    for name, estimate in (
+        ("AUROC", found.image.auroc),
+        ("false-alarm rate (FPR)", found.image.false_alarm_rate),
+        ("miss rate (FNR)", found.image.miss_rate),
+        ("g-mean", found.image.g_mean),
+    ):
+        lines.append(f"  {name:<24}{estimate.value:.4f}  95 % [{estimate.low:.4f}, {estimate.high:.4f}]")
+    if found.pixel_auroc is not None:
+        lines.append(f"  {'pixel AUROC':<24}{found.pixel_auroc:.4f}  ({found.pixel_images} images with a mask)")
+        lines.append(f"  {'AUPRO (FPR <= 0.3)':<24}{found.aupro:.4f}")
+    lines += [f"  AUROC of {defect:<15}{value:.4f}" for defect, value in found.auroc_by_defect.items()]
+    return "\n".join(lines)
+
+
+def inspect(
+    category: Category,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    localize: Annotated[Localize, typer.Option(help="Whether to find the place of the fault.")] = Localize.AUTO,
+    map_form: Annotated[
+        MapForm | None, typer.Option("--map", help="What the map shows; else the category's own form.")
+    ] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Folder to write NAME.overlay.png to.")] = None,
+    json_output: JsonOutput = False,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Inspect image files exactly as the server does. Ends with status 1 if a file could not be inspected."""
+    failed = False
+    answers: list[dict[str, object]] = []
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    device_and_precision = torch_device(settings.device), settings.dtype
+    card, detector = load_detector(settings.weights, settings.teachers_folder, category, *device_and_precision)
+    ready = Ready(card, detector.teacher, lambda: detector)
+    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+    places = _overlay_places(overlay, images) if overlay is not None else {}
+    for path in images:
+        try:
+            found, picture = inspect_offline(
+                ready, path.read_bytes(), Wanted(localize, map_form), limits, with_overlay=overlay is not None
+            )
+        except (ImageError, OSError, Problem) as error:
+            failed = True
+            reason = error.strerror if isinstance(error, OSError) else error
+            typer.echo(f"error: {path}: {reason}", err=True)
+            continue
+        if picture is not None:
+            places[path].parent.mkdir(parents=True, exist_ok=True)
+            places[path].write_bytes(picture)
+        if json_output:
+            answers.append({"path": str(path), **found.model_dump(mode="json")})
+        else:
+            typer.echo(_inspection_line(path, found))
+    if json_output:
+        typer.echo(json.dumps(answers, indent=2))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _overlay_places(folder: Path, images: list[Path]) -> dict[Path, Path]:
+    """Where to write the picture of each image: in its folder below the one that all share, so that no two collide."""
+    shared = Path(os.path.commonpath([path.absolute().parent for path in images]))
+    places = {path: folder / path.absolute().parent.relative_to(shared) / f"{path.name}.overlay.png" for path in images}
+    given = {path.resolve() for path in images}
+    for path, place in places.items():
+        if place.resolve() in given:
+            raise UsageError(f"the overlay of {path} would take the place of {place}, which is to be inspected itself")
+    folder.mkdir(parents=True, exist_ok=True)
+    return places
+
+
+def _inspection_line(path: Path, found: Inspection) -> str:
+    regions = f"  {len(found.localization.regions)} regions" if found.localization else ""
+    return f"{found.decision:<10}{found.score:.6g} (threshold {found.threshold:.6g})  {path}{regions}"
+
+
+def features(
+    category: Category,
+    image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="New PNG file; else NAME.features.png in this folder.")] = None,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Draw what student and teacher make of an image at each distillation layer, and where they differ."""
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    place = output or Path(f"{image.name}.features.png")
+    if place.suffix.lower() != ".png":
+        raise UsageError(f"{place} should end in .png")
+    if place.exists():
+        raise UsageError(f"{place} exists; name another file with --output")
+    from model.lab import features
+    from model.lifecycle import figures  # brings matplotlib, which only this should wait for
+
+    used_device = torch_device(settings.device)
+    card, detector = load_detector(settings.weights, settings.teachers_folder, category, used_device, settings.dtype)
+    pixels = preprocess(read_image(image), card.image_size)
+    score, threshold = float(detector(pixels[None]).scores[0]), card.calibration.threshold
+    title = (
+        f"{category} {card.model_version}, {image.name}: score {score:.3g}, threshold {threshold:.3g}, "
+        f"{'anomalous' if score >= threshold else 'normal'}"
+    )
+    picture = figures.png(figures.features(pixels, features.layers_of(detector, pixels), title))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(picture)
+    typer.echo(str(place))

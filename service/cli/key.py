@@ -1,0 +1,37 @@
+"""``key create``, ``key list`` and ``key revoke``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.errors import UsageError
+from service.cli.options import KeyFile, KeyName, read_settings
+from service.http.keys import Role, create_key, read_keys, revoke_key
+
+
+def create(
+    name: KeyName,
+    role: Annotated[Role, typer.Option(help="inspect: ask for verdicts; admin: also change what is served.")],
+    file: KeyFile = None,
+) -> None:
+    """Make a key, print it once, and add its hash to the file; a running server takes it at once."""
+    typer.echo(create_key(_file_of(file), name, role))
+
+
+def list_(file: KeyFile = None) -> None:
+    """Print name and role of every key."""
+    for key in read_keys(_file_of(file)):
+        typer.echo(f"{key.name}  {key.role}")
+
+
+def revoke(name: KeyName, file: KeyFile = None) -> None:
+    """Take a key out of the file; a running server refuses it at once."""
+    revoke_key(_file_of(file), name)
+
+
+def _file_of(given: Path | None) -> Path:
+    path = given or read_settings().keys_file
+    if path is None:
+        raise UsageError("say --file, or set INSPECT_KEYS_FILE")
+    return path

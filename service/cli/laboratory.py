@@ -1,0 +1,133 @@
+"""``synthesize`` and ``reproduce``."""
+
+from collections.abc import Collection
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.lab.reproduction import comparison, runs, tables
+from model.lab.reproduction.sets import SETS
+from model.lab.synthetic import write_dataset
+from model.lab.variants import DEFAULT, VARIANTS
+from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, Recipe, TrainingInterrupted
+from model.store.teachers import COMPACT, IMAGENET, resolve_teacher
+from service.cli.errors import EXIT_INTERRUPTED, UsageError
+from service.cli.options import (
+    GIB,
+    Device,
+    FeatureMemory,
+    SpillFolder,
+    Teachers,
+    Weights,
+    read_settings,
+    torch_device,
+)
+from service.cli.progress import RunBar
+
+
+def synthesize(
+    root: Annotated[Path, typer.Argument(help="New folder, in the MVTec AD layout.")],
+    train_images: Annotated[int, typer.Option("--train", min=1)] = 200,
+    test_good: Annotated[int, typer.Option(min=1)] = 100,
+    test_each: Annotated[int, typer.Option(min=1, help="Images of each kind of defect.")] = 25,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Generate pictures of the built-in category, with defects and their masks."""
+    write_dataset(root, train=train_images, test_good=test_good, test_each=test_each, seed=seed)
+    typer.echo(str(root))
+
+
+def reproduce(
+    output: Annotated[Path, typer.Option(help="Folder of results: what is there is not run again.")],
+    dataset: Annotated[
+        str | None, typer.Option(help=f"{', '.join(SETS)}; without it only the tables are written.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Where the set lies: torchvision's files, folders of classes, or of categories.")
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help=f"{', '.join(VARIANTS)}; several with commas between them, or all.")
+    ] = DEFAULT,
+    classes: Annotated[str | None, typer.Option(help="The normal classes, with commas between them; else all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, 2 ...")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Else the paper's for the set.")] = None,
+    train_images: Annotated[
+        int | None, typer.Option(min=1, help="Of a class at most, drawn once; else all, as in the paper.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
+    teacher: Annotated[
+        str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
+    ] = IMAGENET,
+    compare: Annotated[
+        str | None,
+        typer.Option(help=f"Methods of anomalib to run as well: {', '.join(comparison.METHODS)}, or all; an extra."),
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the set into the root.")] = False,
+    tables_file: Annotated[
+        Path | None, typer.Option("--tables", help="Where to write the tables; else tables.md in the output.")
+    ] = None,
+    feature_memory: FeatureMemory = FEATURE_MEMORY_BYTES / GIB,
+    spill_folder: SpillFolder = None,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Run the paper's experiments, and write its tables with ours beside them."""
+    if dataset is not None:
+        benchmark = SETS[_known("data set", dataset, SETS)]
+        variants = {name: VARIANTS[name] for name in _several("variant", variant, VARIANTS)}
+        methods = _several("method of anomalib", compare, comparison.METHODS) if compare else []
+        if methods:
+            comparison.require_anomalib()
+        if root is None:
+            raise UsageError("say where the data set lies: --root")
+        settings = read_settings(weights=weights, teachers=teachers, device=device)
+        used_device = torch_device(settings.device)
+        source = benchmark.open(root, download=download)
+        normal = _several(f"class of {dataset}", classes or "all", source.classes)
+        name, network = resolve_teacher(settings.teachers_folder, teacher)
+        series = runs.Series(
+            dataset,
+            benchmark,
+            source,
+            name,
+            network,
+            output,
+            epochs or benchmark.epochs,
+            train_images,
+            batch_size,
+            used_device,
+            round(feature_memory * GIB),
+            spill_folder,
+        )
+        try:
+            with closing(RunBar(series.epochs)) as bar:
+                runs.reproduce(series, normal, variants, range(seeds), on_epoch=bar.show, on_run=bar.report)
+                if methods:
+                    side = comparison.IMAGE_SIZE if benchmark.read is None else None
+                    prepared = benchmark.open(root, image_size=side)
+                    comparison.compare(series, prepared, normal, methods, range(seeds), on_run=bar.report)
+        except (TrainingInterrupted, KeyboardInterrupt):
+            typer.echo("stopped; the same command goes on", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    results = runs.read_results(output)
+    if not results:
+        raise UsageError(f"{output} holds no results; say --dataset and --root")
+    page = tables_file or output / "tables.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(tables.write_tables(results))
+    typer.echo(str(page))
+
+
+def _known(kind: str, name: str, names: Collection[str]) -> str:
+    if name not in names:
+        raise UsageError(f"there is no {kind} {name!r}; there are {', '.join(names)}")
+    return name
+
+
+def _several(kind: str, given: str, names: Collection[str]) -> list[str]:
+    """The names in a list with commas, each of them known; ``all`` is all of them."""
+    chosen = names if given == "all" else dict.fromkeys(part.strip() for part in given.split(","))
+    return [_known(kind, name, names) for name in chosen]

@@ -1,0 +1,67 @@
+"""``serve``."""
+
+import logging
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.app import create_app
+from service.cli.errors import UsageError, ray_or_the_extra
+from service.cli.options import read_settings, torch_device
+from service.http.server import Server
+from service.observe import logs
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+EXIT_NOT_STARTED = 3
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; INSPECT_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; INSPECT_PORT.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of categories; INSPECT_WEIGHTS.")] = None,
+    on_ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray", help="On Ray Serve: many replicas, on the cluster of INSPECT_RAY_ADDRESS or here; an extra."
+        ),
+    ] = False,
+) -> None:
+    """Serve all categories over HTTP. Every setting is an environment variable INSPECT_...; see docs/deploying.md."""
+    settings = read_settings(host=host, port=port, weights=weights)
+    torch_device(settings.device)
+    if settings.asks_nobody_elsewhere and not settings.allow_anonymous:
+        raise UsageError(
+            f"other machines can reach {settings.host}, and anybody could call the server: name a file of keys in "
+            "INSPECT_KEYS_FILE (eca-inspect key create makes one), or set INSPECT_ALLOW_ANONYMOUS=true"
+        )
+    logs.configure(settings.log_level, settings.log_format)
+    if on_ray:
+        _serve_on_ray(settings)
+        return
+    application = create_app(settings)
+    if settings.asks_nobody_elsewhere:
+        log.warning("other machines can reach %s, and the server does not ask who is calling", settings.host)
+    # uvicorn sends SIGTERM to itself once more when it has shut down in order; that must not look like a failure.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    server = Server(application, settings)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise typer.Exit(EXIT_NOT_STARTED)
+
+
+def _serve_on_ray(settings: Settings) -> None:
+    with ray_or_the_extra():
+        from service.on_ray.server import serve_on_ray  # brings Ray
+    if settings.port == 0:
+        raise UsageError("with --ray say which port: INSPECT_PORT")
+    if settings.asks_nobody_elsewhere:
+        log.warning("other machines can reach %s, and the server does not ask who is calling", settings.host)
+    try:
+        serve_on_ray(settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,126 @@
+"""``teacher fetch`` and ``teacher pretrain``."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from tqdm import tqdm
+
+from model.lab import pretraining
+from model.lifecycle import datasets
+from model.lifecycle.datasets import DatasetError
+from model.networks.vgg import vgg16_plan
+from model.store.teachers import (
+    IMAGENET,
+    check_plan,
+    fingerprint,
+    imagenet_teacher,
+    read_teacher,
+    save_teacher,
+    teacher_path,
+)
+from service.cli.errors import UsageError
+from service.cli.options import Device, Teachers, Weights, read_settings, torch_device
+
+
+def fetch(
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Take the weights from this file (.pth or .safetensors) instead.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name to keep it under.")] = IMAGENET,
+    weights: Weights = None,
+    teachers: Teachers = None,
+) -> None:
+    """Fetch torchvision's VGG16 for ImageNet (528 MB), or import a file; the features alone are kept (59 MB)."""
+    if source is None and name != IMAGENET:
+        raise UsageError("a teacher of another name comes from a file: say --from")
+    folder = read_settings(weights=weights, teachers=teachers).teachers_folder
+    path = teacher_path(folder, name)
+    was_there = path.exists()
+    if source is None:
+        teacher = imagenet_teacher(folder)
+    else:
+        teacher = read_teacher(source)
+        save_teacher(teacher, folder, name)
+    typer.echo(f"{path}{' is there already' if was_there else ''}: SHA-256 of its weights {fingerprint(teacher)}")
+
+
+def pretrain(
+    name: Annotated[str, typer.Argument(help="Name to keep it under.")],
+    data: Annotated[Path, typer.Option(help="Folder with one sub-folder of images for each class.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 7,
+    widths: Annotated[str, typer.Option(help="Channels of the five stages; VGG16 has 64,128,256,512,512.")] = (
+        "24,48,96,192,192"
+    ),
+    image_size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    source: Annotated[str, typer.Option(help="What the data is and where it comes from, for the record.")] = "",
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Pretrain a narrow VGG16 on pictures sorted into classes, for machines without ImageNet weights."""
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    used_device = torch_device(settings.device)
+    folder = settings.teachers_folder
+    path = teacher_path(folder, name)
+    if path.exists():
+        raise UsageError(f"{path} exists, and students may depend on it; choose another name")
+    try:
+        a, b, c, d, e = (int(width) for width in widths.split(","))
+    except ValueError:
+        raise UsageError(f"--widths must be five numbers, got {widths!r}") from None
+    plan = vgg16_plan((a, b, c, d, e))
+    check_plan(name, plan)
+    images, labels, classes = _class_folders(data, image_size)
+    with tqdm(unit="step", desc=name, dynamic_ncols=True) as bar:
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            bar.total = steps
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update(step - bar.n)
+
+        started = datetime.now(UTC)
+        teacher, accuracy = pretraining.pretrain(
+            images,
+            labels,
+            plan,
+            epochs=epochs,
+            seed=seed,
+            device=used_device,
+            on_step=on_step,
+        )
+    save_teacher(teacher, folder, name)
+    record = {
+        "name": name,
+        "sha256": fingerprint(teacher),
+        "widths": [a, b, c, d, e],
+        "source": source,
+        "images": len(images),
+        "classes": classes,
+        "image_size": image_size,
+        "epochs": epochs,
+        "seed": seed,
+        "held_out_share": pretraining.HELD_OUT_SHARE,
+        "held_out_top1_accuracy": accuracy,
+        "torch": torch.__version__,
+        "device": str(used_device),
+        "seconds": round((datetime.now(UTC) - started).total_seconds()),
+        "date": started.date().isoformat(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    typer.echo(f"{path}: top-1 accuracy {accuracy:.3f} on the held-out share")
+
+
+def _class_folders(root: Path, image_size: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not a folder")
+    classes = sorted(path for path in root.iterdir() if path.is_dir())
+    if len(classes) < 2:
+        raise DatasetError(f"{root} needs a sub-folder of images for each of two classes at least")
+    samples = [(sample, label) for label, folder in enumerate(classes) for sample in datasets.normal_samples(folder)]
+    images = datasets.load_images([sample for sample, _ in samples], image_size)
+    return torch.from_numpy(images.pixels), torch.tensor([label for _, label in samples]), len(classes)

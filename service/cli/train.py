@@ -1,0 +1,172 @@
+"""``train`` and ``train-many``."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.lifecycle import datasets, many
+from model.lifecycle.calibrate import NORMAL_QUANTILE
+from model.lifecycle.datasets import LoadedImages
+from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, Recipe, TrainingInterrupted
+from model.lifecycle.train import check_trainable, train_category
+from model.score import Score
+from model.store.teachers import COMPACT, IMAGENET, fingerprint, resolve_teacher
+from service.cli.errors import EXIT_INTERRUPTED, ray_or_the_extra
+from service.cli.options import (
+    GIB,
+    Category,
+    Data,
+    Device,
+    FeatureMemory,
+    Pattern,
+    Quantile,
+    SkipUnreadable,
+    SpillFolder,
+    Teachers,
+    Weights,
+    read_settings,
+    torch_device,
+)
+from service.cli.progress import EpochBar
+from service.cli.samples import report_unreadable, training_samples
+
+
+def train(
+    category: Category,
+    data: Data = None,
+    normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts.")] = None,
+    pattern: Pattern = datasets.ANY_NAME,
+    teacher: Annotated[
+        str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
+    ] = IMAGENET,
+    epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
+    image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
+    batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
+    learning_rate: Annotated[float, typer.Option()] = Recipe.learning_rate,
+    direction_weight: Annotated[float, typer.Option(min=0, help="Lambda of the loss.")] = Recipe.direction_weight,
+    omega: Annotated[
+        bool, typer.Option("--omega/--no-omega", help="Weigh the distillation layers by their own attention.")
+    ] = Recipe.weigh_distillation_layers,
+    seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    score: Annotated[
+        Score, typer.Option(help="local: the largest distance at one location; global: the paper's score.")
+    ] = Score.LOCAL,
+    quantile: Quantile = NORMAL_QUANTILE,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Put the pair in place of one that exists.")] = False,
+    skip_unreadable: SkipUnreadable = False,
+    feature_memory: FeatureMemory = FEATURE_MEMORY_BYTES / GIB,
+    spill_folder: SpillFolder = None,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Train a pair on images of normal parts (8 at least; a fifth is held out for the first threshold)."""
+    recipe = Recipe(
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        direction_weight=direction_weight,
+        weigh_distillation_layers=omega,
+        seed=seed,
+    )
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    used_device = torch_device(settings.device)
+    samples = training_samples(data, normal, pattern)
+    # Before the teacher, which may have to be downloaded.
+    check_trainable(settings.weights, category, resume=resume, replace=replace, quantile=quantile)
+    name, network = resolve_teacher(settings.teachers_folder, teacher)
+    try:
+        with closing(EpochBar(category, epochs)) as bar:
+            card, _ = train_category(
+                category,
+                samples,
+                settings.weights,
+                name,
+                network,
+                recipe,
+                score=score,
+                device=used_device,
+                skip_unreadable=skip_unreadable,
+                resume=resume,
+                replace=replace,
+                quantile=quantile,
+                memory_bytes=round(feature_memory * GIB),
+                spill_folder=spill_folder,
+                on_start=_report_start,
+                on_epoch=bar.show,
+            )
+    except TrainingInterrupted as stop:
+        typer.echo(f"{stop}; the same command with --resume goes on", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    typer.echo(f"{settings.weights / category}: version {card.model_version}, loss {card.training.final_loss:.4g}")
+    typer.echo(
+        f"threshold {card.calibration.threshold:.4g}: from {card.calibration.normal_images} held-out images and "
+        "defects pasted on them; `eca-inspect calibrate` with real ones does better"
+    )
+
+
+def _report_start(images: LoadedImages, held_out: int) -> None:
+    report_unreadable(images.unreadable)
+    typer.echo(f"{len(images.digests) - held_out} images to train on, {held_out} held out", err=True)
+
+
+def train_many(
+    root: Annotated[Path, typer.Argument(help="Folder of categories in the MVTec AD layout.")],
+    teacher: Annotated[
+        str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
+    ] = IMAGENET,
+    epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
+    image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
+    batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
+    seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    retries: Annotated[int, typer.Option(min=0, help="Of each category, after a failure that may go away.")] = 1,
+    on_ray: Annotated[
+        bool, typer.Option("--ray", help="In parallel, on the cluster of INSPECT_RAY_ADDRESS or here; an extra.")
+    ] = False,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: cores for each category.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs for each category.")] = 0,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Train and calibrate every category under a folder. The same command again goes on where it was stopped."""
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    used_device = settings.device if on_ray else str(torch_device(settings.device))
+    folders = many.categories_of(root.absolute())
+    name, network = resolve_teacher(settings.teachers_folder, teacher)
+    recipe = Recipe(image_size=image_size, epochs=epochs, batch_size=batch_size, seed=seed)
+    orders = [
+        many.Order(
+            folder.name,
+            folder,
+            settings.weights.absolute(),
+            settings.teachers_folder.absolute(),
+            (name, fingerprint(network)),
+            recipe,
+            used_device,
+            retries,
+        )
+        for folder in folders
+    ]
+    made = []
+    try:
+        for one in _make_on_ray(orders, settings.ray_address, cpus, gpus) if on_ray else many.make_in_turn(orders):
+            made.append(one)
+            typer.echo(f"{one.category}: {one.reason or one.outcome} ({len(made)} of {len(orders)})", err=True)
+    except (TrainingInterrupted, KeyboardInterrupt):
+        typer.echo("stopped; the same command goes on", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    typer.echo(many.table(made))
+    if any(one.outcome == "failed" for one in made):
+        raise typer.Exit(1)
+
+
+def _make_on_ray(orders: list[many.Order], address: str | None, cpus: float, gpus: float) -> Iterator[many.Made]:
+    with ray_or_the_extra():
+        from service.on_ray.training import make_on_ray  # brings Ray
+    return make_on_ray(orders, address, cpus, gpus)
