@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from model.localization import MapForm
+from model.localization import MapForm, fault_mask
 from service.schemas import Box, Localization, Peak, Region
 
 HEAT_OF_NORMAL = 64
-"""Heat map value of the level that normal parts reach; the mask is what lies above."""
+"""Heat map value of the level that normal parts reach; no mask goes below it."""
 
 MAX_REGIONS = 100
 PNG_COMPRESSION = 1
@@ -23,7 +23,7 @@ class Heat:
 
     Attributes:
         relative: float32 ``[H, W]``, in multiples of what normal parts show.
-        mask: bool ``[H, W]``, True where ``relative`` is above 1.
+        mask: bool ``[H, W]``, see `model.localization.fault_mask`; only where ``relative`` is above 1.
     """
 
     relative: np.ndarray
@@ -32,8 +32,9 @@ class Heat:
 
 def heat_of(anomaly_map: np.ndarray, map_scale: float, width: int, height: int) -> Heat:
     """Brings a map of the networks' square back to an image of ``width`` x ``height`` pixels."""
-    relative = cv2.resize(anomaly_map / np.float32(map_scale), (width, height), interpolation=cv2.INTER_LINEAR)
-    return Heat(relative, relative > 1)
+    small = anomaly_map / np.float32(map_scale)
+    relative = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return Heat(relative, fault_mask(small, width, height) & (relative > 1))
 
 
 def localization_of(heat: Heat, form: MapForm) -> Localization:
@@ -43,6 +44,7 @@ def localization_of(heat: Heat, form: MapForm) -> Localization:
         heatmap_png=b64encode(png(_grey(heat))).decode(),
         mask_png=b64encode(png(heat.mask.view(np.uint8) * np.uint8(255))).decode(),
         regions=regions_of(heat),
+        peak=_peak_of(heat.relative),
     )
 
 
@@ -62,15 +64,15 @@ def regions_of(heat: Heat) -> list[Region]:
         inside = np.where(
             labels[y : y + height, x : x + width] == label, heat.relative[y : y + height, x : x + width], -np.inf
         )
-        peak_y, peak_x = np.unravel_index(int(inside.argmax()), inside.shape)
-        regions.append(
-            Region(
-                box=Box(x=x, y=y, width=width, height=height),
-                area=area,
-                peak=Peak(x=x + int(peak_x), y=y + int(peak_y), value=float(inside[peak_y, peak_x])),
-            )
-        )
+        peak = _peak_of(inside, x, y)
+        regions.append(Region(box=Box(x=x, y=y, width=width, height=height), area=area, peak=peak))
     return sorted(regions, key=lambda region: -region.peak.value)[:MAX_REGIONS]
+
+
+def _peak_of(relative: np.ndarray, left: int = 0, top: int = 0) -> Peak:
+    """The strongest point of a part of the map whose upper left corner is at (left, top)."""
+    y, x = np.unravel_index(int(relative.argmax()), relative.shape)
+    return Peak(x=left + int(x), y=top + int(y), value=float(relative[y, x]))
 
 
 def overlay_of(image: np.ndarray, heat: Heat | None) -> np.ndarray:

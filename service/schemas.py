@@ -35,7 +35,7 @@ class Box(BaseModel):
 
 
 class Peak(BaseModel):
-    """The strongest point of a region."""
+    """The strongest point of a map or of a region."""
 
     x: int = Field(ge=0, description="Pixels from the left")
     y: int = Field(ge=0, description="Pixels from the top")
@@ -58,9 +58,13 @@ class Localization(BaseModel):
         description="8-bit greyscale PNG of the image's size; 64 is the level of normal parts, 255 four times that"
     )
     mask_png: PngBase64 = Field(
-        description="8-bit greyscale PNG of the image's size; 255 where the heat map is above 64, else 0"
+        description="8-bit greyscale PNG of the image's size; 255 where there is a fault, else 0. A fault is what lies "
+        "above the level of normal parts and above 0.65 of its own peak"
     )
     regions: list[Region] = Field(description="Connected parts of the mask, strongest peak first, at most 100")
+    peak: Peak = Field(
+        description="Strongest point of the map, also where it does not rise above the level of normal parts"
+    )
 
 
 class ImageInfo(BaseModel):

@@ -28,7 +28,8 @@ def test_heat_map_and_mask_have_the_images_size(width: int, height: int):
     heatmap, mask = decoded(found.heatmap_png), decoded(found.mask_png)
     assert heatmap.shape == mask.shape == (height, width)
     assert heatmap.dtype == mask.dtype == np.uint8
-    np.testing.assert_array_equal(mask, np.where(heatmap > HEAT_OF_NORMAL, 255, 0))
+    assert set(np.unique(mask)) <= {0, 255}
+    assert (heatmap[mask == 255] > HEAT_OF_NORMAL).all()
     assert sum(region.area for region in found.regions) == (mask > 0).sum()
 
 
@@ -45,9 +46,13 @@ def test_regions_are_boxes_areas_and_peaks_in_image_pixels():
         assert region.box.y <= region.peak.y < region.box.y + region.box.height
 
 
-def test_a_good_part_shows_a_calm_map_and_no_region():
-    found = localization_of(heat_of(np.full((64, 64), 1.9, dtype=np.float32), 2.0, 100, 100), MapForm.GRADIENT)
+def test_a_good_part_shows_a_calm_map_and_no_region_but_its_strongest_point():
+    calm = np.full((64, 64), 1.5, dtype=np.float32)
+    calm[20, 50] = 1.9
+    found = localization_of(heat_of(calm, 2.0, 128, 128), MapForm.GRADIENT)
     assert found.regions == []
+    assert (found.peak.x, found.peak.y) == (pytest.approx(100, abs=1), pytest.approx(40, abs=1))
+    assert 0.8 < found.peak.value < 1
     assert decoded(found.heatmap_png).max() <= HEAT_OF_NORMAL
     assert decoded(found.mask_png).max() == 0
 
@@ -85,3 +90,29 @@ def test_png_keeps_colours():
     image = np.zeros((2, 3, 3), dtype=np.uint8)
     image[:, :, 0] = 200  # red
     assert (cv2.imdecode(np.frombuffer(png(image), np.uint8), cv2.IMREAD_COLOR)[0, 0] == (0, 0, 200)).all()
+
+
+def test_a_mask_ends_near_the_edge_of_a_fault_that_the_map_has_blurred():
+    fault = np.zeros((128, 128), np.float32)
+    cv2.circle(fault, (60, 70), 14, 100.0, -1)
+    blurred = cv2.GaussianBlur(fault, (0, 0), 6)
+    mask = heat_of(blurred, 1.0, 256, 256).mask
+    truth = cv2.resize(fault, (256, 256)) > 50
+    assert 0.5 < mask.sum() / truth.sum() < 2
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.5
+    assert (blurred > 1).sum() * 4 > 2 * truth.sum()  # what lies above the level of normal parts is far larger
+
+
+def test_a_faint_fault_beside_a_plain_one_keeps_its_place():
+    y, x = np.mgrid[:128, :128]
+    plain = 20 * np.exp(-((x - 40) ** 2 + (y - 64) ** 2) / 200)
+    faint = 5 * np.exp(-((x - 90) ** 2 + (y - 64) ** 2) / 200)
+    strong, weak = regions_of(heat_of((plain + faint).astype(np.float32), 1.0, 128, 128))
+    assert (strong.peak.x, weak.peak.x) == (pytest.approx(40, abs=2), pytest.approx(90, abs=2))
+    assert weak.box.x > strong.box.x + strong.box.width
+
+
+def test_one_fault_of_uneven_strength_is_one_region():
+    y, x = np.mgrid[:128, :128]
+    ridge = np.exp(-((y - 64) ** 2) / 50) * (10 + 2 * np.sin(x / 4)) * ((x > 20) & (x < 110))
+    assert len(regions_of(heat_of(ridge.astype(np.float32), 1.0, 128, 128))) == 1
