@@ -31,9 +31,10 @@ from benchmarks.ceiling import best_seconds
 from benchmarks.pairs import jpeg, photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
 from model.detector import BEST_BATCH, Detector
-from model.images import decode_image, preprocess
+from model.images import decode_image
 from model.localization import MapForm
 from model.networks.vgg import Student, Teacher, fold_batch_norm
+from model.preprocessing import Preprocessing
 from service.device import engine as engine_module
 from service.device.engine import Engine, Job
 from service.http.bodies import FIELD, read_image_body
@@ -172,7 +173,7 @@ def _gathering(seconds: float) -> dict[str, dict[str, float]]:
 
             def client(index: int, answered: list[int] = answered, until: float = until) -> None:
                 while time.perf_counter() < until:
-                    pixels = preprocess(decode_image(photograph), 128)
+                    pixels = Preprocessing(128).apply(decode_image(photograph))
                     engine.submit(
                         Job(pixels, detector.teacher, lambda: detector, 0.0, Localize.NEVER, MapForm.GRADIENT)
                     ).result()

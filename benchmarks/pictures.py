@@ -13,7 +13,7 @@ import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw, ImageFont
 
-from model.images import preprocess, read_image
+from model.images import read_image
 from model.lab.features import layers_of
 from model.lab.synthetic import DEFECTS, write_dataset
 from model.lifecycle import figures, report
@@ -69,7 +69,7 @@ def make_report_picture(data: Path, folder: Path, path: Path) -> None:
 def make_features_picture(sample: Path, path: Path) -> None:
     """What student and teacher make of one sample."""
     card, detector = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY)
-    pixels = preprocess(read_image(sample), card.image_size)
+    pixels = card.preprocessor.apply(read_image(sample))
     as_jpeg(figures.png(figures.features(pixels, layers_of(detector, pixels), f"{CATEGORY}, {sample.name}")), path)
 
 

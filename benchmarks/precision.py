@@ -35,7 +35,7 @@ def main() -> None:
     _, reduced = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY, arguments.device, precision)
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(Path(folder, "plates"), train=0, test_good=100, test_each=25, seed=TEST_SEED)
-        images = load_images(mvtec_test(Path(folder, "plates")), card.image_size)
+        images = load_images(mvtec_test(Path(folder, "plates")), card.preprocessor)
     anomalous = np.array([sample.defect is not None for sample in images.samples])
     expected, found = scores_of(exact, images.pixels), scores_of(reduced, images.pixels)
     exact_maps, found_maps = (maps_of(one, images.pixels[anomalous], card.map_form) for one in (exact, reduced))

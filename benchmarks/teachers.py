@@ -23,11 +23,12 @@ from benchmarks.magnetic_tile import read_splits
 from benchmarks.record import machine_and_commit
 from model import measures
 from model.detector import Detector, maps_of, scores_of
-from model.images import preprocess, read_image
+from model.images import read_image
 from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training, read_mask
 from model.lifecycle.distillation import Recipe, train
 from model.localization import MapForm
 from model.networks.vgg import Teacher, vgg16_plan
+from model.preprocessing import Preprocessing
 from model.score import TermWeights
 from model.store.teachers import read_teacher
 
@@ -44,7 +45,7 @@ def magnetic_tile(root: Path) -> Split:
     anomalous = splits["calibrate_anomalous"] + splits["test_anomalous"]
     masks = np.stack([read_mask(sample.mask, SIZE) for sample in anomalous if sample.mask])
     train_set, normal = splits["train"][:240], splits["test_normal"]
-    return *(load_images(samples, SIZE).pixels for samples in (train_set, normal, anomalous)), masks
+    return *(load_images(samples, Preprocessing(SIZE)).pixels for samples in (train_set, normal, anomalous)), masks
 
 
 def leather(root: Path) -> Split:
@@ -68,7 +69,7 @@ def squares(samples: Iterable[Sample]) -> list[tuple[np.ndarray, np.ndarray]]:
             for x in range(0, side, TILE):
                 part = mask[y : y + TILE, x : x + TILE].astype(np.uint8)
                 small = cv2.resize(part, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST_EXACT) > 0
-                found.append((preprocess(image[y : y + TILE, x : x + TILE], SIZE), small))
+                found.append((Preprocessing(SIZE).apply(image[y : y + TILE, x : x + TILE]), small))
     return found
 
 

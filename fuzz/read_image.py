@@ -12,10 +12,11 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["PIL", "model.images"]):
+with atheris.instrument_imports(include=["PIL", "model.images", "model.preprocessing"]):
     from PIL import BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-    from model.images import ImageError, decode_image, preprocess
+    from model.images import ImageError, decode_image
+    from model.preprocessing import Preprocessing
 
 PLUGINS = (BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
 """Imported here, so that they are watched: Pillow itself loads them when it first needs them."""
@@ -31,7 +32,7 @@ def read(data: bytes) -> None:
         return
     assert image.shape[2] == 3
     assert 0 < image.shape[0] * image.shape[1] <= MAX_PIXELS
-    assert preprocess(image, 64).shape == (64, 64, 3)
+    assert Preprocessing(64).apply(image).shape == (64, 64, 3)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reading and preparing images: the one way that training, calibration, evaluation and serving share."""
+"""Reading images: the one way that training, calibration, evaluation and serving share."""
 
 import io
 import re
@@ -6,7 +6,6 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -153,20 +152,3 @@ def read_image(path: Path) -> np.ndarray:
         raise ImageError(f"{path}: {error.strerror}") from None
     except ImageError as error:
         raise type(error)(f"{path}: {error}") from None
-
-
-def preprocess(image: np.ndarray, size: int) -> np.ndarray:
-    """Stretches an image to the square that the networks see.
-
-    A side that is too long is averaged down (area), one that is too short is interpolated (bilinear).
-
-    Args:
-        image: uint8 RGB ``[H, W, 3]``.
-        size: side of the square in pixels.
-
-    Returns:
-        uint8 RGB ``[size, size, 3]``.
-    """
-    height, width = image.shape[:2]
-    image = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import cosine_similarity, interpolate
 
-from model.networks.vgg import normalize
+from model.preprocessing import normalize, unit_range
 
 TINY = 1e-12
 """Stands in for a norm of zero where it would be divided by."""
@@ -151,7 +151,7 @@ def score_and_gradient(
         precision: of the networks.
     """
     # [N, H, W, 3] permuted is already channels-last.
-    x = images.permute(0, 3, 1, 2).float().div(255).requires_grad_(objectives is not None)
+    x = unit_range(images).requires_grad_(objectives is not None)
     inputs = normalize(x).to(precision)
     teacher_maps, student_maps = teacher(inputs), student(inputs)
     terms = distillation_terms(teacher_maps, student_maps)

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from model.images import decode_image, preprocess
+from model.images import decode_image
 from model.localization import MapForm
+from model.preprocessing import Preprocessing
 from model.store.card import Card
 from service.catalogue import Ready
 from service.device.engine import Engine, Job, Outcome, inspect_jobs
@@ -42,7 +43,7 @@ class Limits:
     image_pixels: int
 
 
-def decode(data: bytes, size: int, limits: Limits) -> Decoded:
+def decode(data: bytes, preprocessing: Preprocessing, limits: Limits) -> Decoded:
     """Reads an image from the bytes of its file.
 
     Raises:
@@ -55,7 +56,7 @@ def decode(data: bytes, size: int, limits: Limits) -> Decoded:
         raise Problem(413, "too-many-bytes", f"{len(data)} bytes are more than the {limits.image_bytes} allowed")
     image = decode_image(data, limits.image_pixels)
     height, width = image.shape[:2]
-    return Decoded(preprocess(image, size), ImageInfo(width=width, height=height, sha256=sha256(data).hexdigest()))
+    return Decoded(preprocessing.apply(image), ImageInfo(width=width, height=height, sha256=sha256(data).hexdigest()))
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def inspect_offline(
     """
     wanted.check(ready.card)
     started = perf_counter()
-    decoded = decode(data, ready.card.image_size, limits)
+    decoded = decode(data, ready.card.preprocessor, limits)
     decode_seconds = perf_counter() - started
     (outcome,) = inspect_jobs([_job(ready, decoded, wanted)])
     drawing = perf_counter()
@@ -245,7 +246,7 @@ class Inspector:
 
     async def _examine(self, ready: Ready, data: bytes, wanted: Wanted) -> tuple[Decoded, Outcome, float]:
         started = perf_counter()
-        decoded = await self._in_pool(partial(decode, data, ready.card.image_size, self._limits))
+        decoded = await self._in_pool(partial(decode, data, ready.card.preprocessor, self._limits))
         decode_seconds = perf_counter() - started
         outcome = await asyncio.wrap_future(self._engine.submit(_job(ready, decoded, wanted)))
         return decoded, outcome, decode_seconds

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
 from model.detector import BEST_BATCH
-from model.networks.vgg import normalize
+from model.preprocessing import as_input
 from model.score import layer_distances
 
 TINY = 1e-6
@@ -22,7 +22,7 @@ Distance = Callable[[Layers, Layers], list[Tensor]]
 
 def as_inputs(pixels: np.ndarray) -> Tensor:
     """uint8 RGB ``[N, H, W, 3]`` to what the networks take."""
-    return normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255))
+    return as_input(torch.from_numpy(pixels))
 
 
 def batches(pixels: np.ndarray) -> Iterator[np.ndarray]:

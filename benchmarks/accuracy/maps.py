@@ -23,7 +23,8 @@ from benchmarks.accuracy.results import rounded, spread, write
 from benchmarks.accuracy.sets import SETS, add_arguments, compact_teacher, student_of
 from model.localization import filtered
 from model.measures import aupro, pixel_auroc
-from model.networks.vgg import DISTILLATION_POOLS, Student, Teacher, fold_batch_norm, normalize
+from model.networks.vgg import DISTILLATION_POOLS, Student, Teacher, fold_batch_norm
+from model.preprocessing import normalize, unit_range
 from model.score import TermWeights, distillation_score, distillation_terms
 
 GOOD, BAD = 40, 60
@@ -70,7 +71,7 @@ def power_mean(power: int) -> Score:
 
 def as_variable(pixels: np.ndarray) -> Tensor:
     """uint8 ``[N, H, W, 3]`` to float32 ``[N, 3, H, W]`` in 0 to 1 that takes gradients."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).requires_grad_(True)
+    return unit_range(torch.from_numpy(pixels)).requires_grad_(True)
 
 
 def both(pair: Pair, x: Tensor) -> Maps:

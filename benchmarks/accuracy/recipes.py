@@ -27,6 +27,7 @@ from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_trai
 from model.lifecycle.distillation import Recipe, train
 from model.measures import auroc
 from model.networks.vgg import Student, Teacher
+from model.preprocessing import Preprocessing
 
 COUNTS = (8, 16, 32, 64)
 STEPS = 200
@@ -107,16 +108,22 @@ def tiles(name: str, seed: int, teacher: Teacher, arguments: argparse.Namespace)
     recipe = SETS[name].recipe(seed, side)
     training, _ = cut.divided(seed)
     of_tiles = student_of(arguments.cache, name, seed, teacher, training, recipe)
-    whole = load_images(mvtec_training(root), side).pixels
+    whole = load_images(mvtec_training(root), Preprocessing(side)).pixels
     of_whole = student_of(arguments.cache, f"{name}-whole", seed, teacher, whole, of_steps(recipe, len(whole), STEPS))
 
     def by_tiles(samples: list[Sample]) -> np.ndarray:
-        squares = cut_into_tiles(load_images(samples, 4 * side).pixels)
+        squares = cut_into_tiles(load_images(samples, Preprocessing(4 * side)).pixels)
         return both_scores(teacher, of_tiles, squares, recipe.term_weights).reshape(2, -1, TILES).max(axis=2)
 
     found: list[Row] = []
     for look, scores in (
-        ("whole", [both_scores(teacher, of_whole, load_images(s, side).pixels, recipe.term_weights) for s in groups]),
+        (
+            "whole",
+            [
+                both_scores(teacher, of_whole, load_images(s, Preprocessing(side)).pixels, recipe.term_weights)
+                for s in groups
+            ],
+        ),
         ("16 tiles, largest score", [by_tiles(samples) for samples in groups]),
     ):
         local, of_global = (rounded(auroc(scores[0][which], scores[1][which])) for which in (0, 1))

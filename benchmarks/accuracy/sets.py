@@ -26,6 +26,7 @@ from model.lab.synthetic import write_dataset
 from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training, read_mask
 from model.lifecycle.distillation import Recipe, train
 from model.networks.vgg import Student, Teacher, student_plan
+from model.preprocessing import Preprocessing
 from model.store.pair import encode_student
 from model.store.teachers import load_teacher
 
@@ -70,7 +71,9 @@ def of_samples(normal: Sequence[Sample], test: Sequence[Sample], side: int) -> D
     """Reads the images of a set whose anomalous images all have masks."""
     good, bad = [s for s in test if s.defect is None], [s for s in test if s.defect is not None]
     masks = np.stack([read_mask(sample.mask, side) for sample in bad if sample.mask is not None])
-    normal_pixels, good_pixels, bad_pixels = (load_images(samples, side).pixels for samples in (normal, good, bad))
+    normal_pixels, good_pixels, bad_pixels = (
+        load_images(samples, Preprocessing(side)).pixels for samples in (normal, good, bad)
+    )
     return Data(normal_pixels, good_pixels, bad_pixels, masks)
 
 
@@ -93,11 +96,11 @@ def leather(data: Path | None, side: int = 128) -> Data:
     """The few leather images at hand, cut into 16 tiles each; a tile is anomalous where its mask has 20 pixels."""
     assert data is not None
     root = data / "mvtec-leather"
-    normal = cut_into_tiles(load_images(mvtec_training(root), 4 * side).pixels)
+    normal = cut_into_tiles(load_images(mvtec_training(root), Preprocessing(4 * side)).pixels)
     test = mvtec_test(root)
-    good = cut_into_tiles(load_images([s for s in test if s.defect is None], 4 * side).pixels)
+    good = cut_into_tiles(load_images([s for s in test if s.defect is None], Preprocessing(4 * side)).pixels)
     marked = [s for s in test if s.mask is not None]
-    tiles = cut_into_tiles(load_images(marked, 4 * side).pixels)
+    tiles = cut_into_tiles(load_images(marked, Preprocessing(4 * side)).pixels)
     masks = cut_into_tiles(np.stack([read_mask(s.mask, 4 * side) for s in marked if s.mask is not None]))
     faulty = masks.sum(axis=(1, 2)) >= 20
     return Data(normal, good, tiles[faulty], masks[faulty])
@@ -119,7 +122,7 @@ def cifar(name: str) -> Callable[[Path | None], Data]:
 
         def pixels(folder: Path, count: int) -> np.ndarray:
             files = sorted(folder.iterdir())[:count]
-            return load_images([Sample(file) for file in files], side).pixels
+            return load_images([Sample(file) for file in files], Preprocessing(side)).pixels
 
         others = [folder for folder in sorted((root / "test").iterdir()) if folder.name != name]
         bad = np.concatenate([pixels(folder, CIFAR_TEST["of each other class"]) for folder in others])

@@ -64,7 +64,7 @@ class Inspect:
     @bentoml.api(route=PATH)
     async def inspect(self, image: Annotated[bytes, ContentType("image/jpeg")], /) -> dict[str, object]:
         """The bytes of an image file to the answer."""
-        pixels = await asyncio.to_thread(prepare, image, self.card.image_size)
+        pixels = await asyncio.to_thread(prepare, image, self.card.preprocessor)
         scores = await self.model.to_async.score(pixels[None])
         return answer(float(scores[0]), self.card)
 

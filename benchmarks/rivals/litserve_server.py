@@ -27,14 +27,15 @@ from fastapi.concurrency import run_in_threadpool
 
 from benchmarks.rivals import PATH
 from benchmarks.rivals.pair import MAX_BATCH, announce, answer, load_warm, prepare
+from model.preprocessing import Preprocessing
 from model.store.pair import read_card
 
 
-def decoder(size: int) -> Callable[[Request], Awaitable[np.ndarray]]:
+def decoder(preprocessing: Preprocessing) -> Callable[[Request], Awaitable[np.ndarray]]:
     """A dependency that gives the request's image, prepared."""
 
     async def decode(request: Request) -> np.ndarray:
-        return await run_in_threadpool(prepare, await request.body(), size)
+        return await run_in_threadpool(prepare, await request.body(), preprocessing)
 
     return decode
 
@@ -62,7 +63,7 @@ class Inspect(litserve.LitAPI):
 def main() -> None:
     """Serves one category: WEIGHTS CATEGORY PORT."""
     weights, category, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    decode = decoder(read_card(weights / category).image_size)
+    decode = decoder(read_card(weights / category).preprocessor)
     Inspect.decode_request.__annotations__["request"] = Annotated[np.ndarray, Depends(decode)]  # the endpoint's, too
     server = litserve.LitServer(Inspect(weights, category), accelerator="cpu", timeout=False)
     main_process = os.getpid()

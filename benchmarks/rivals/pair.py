@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.rivals import PATH
 from model.detector import BEST_BATCH, Detector
-from model.images import decode_image, preprocess
+from model.images import decode_image
+from model.preprocessing import Preprocessing
 from model.store.card import Card
 from model.store.pair import load_detector
 
@@ -31,9 +32,9 @@ def load_warm(weights: Path, category: str) -> tuple[Card, Detector]:
     return card, detector
 
 
-def prepare(data: bytes, size: int) -> np.ndarray:
+def prepare(data: bytes, preprocessing: Preprocessing) -> np.ndarray:
     """The bytes of an image file to uint8 RGB ``[size, size, 3]``."""
-    return preprocess(decode_image(data), size)
+    return preprocessing.apply(decode_image(data))
 
 
 def answer(score: float, card: Card) -> dict[str, object]:

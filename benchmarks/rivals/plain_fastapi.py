@@ -8,7 +8,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 
-from model.images import decode_image, preprocess
+from model.images import decode_image
 from model.store.pair import load_detector
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     app = FastAPI()
 
     def judge(data: bytes) -> dict[str, object]:
-        score = float(detector(preprocess(decode_image(data), card.image_size)[None]).scores[0])
+        score = float(detector(card.preprocessor.apply(decode_image(data))[None]).scores[0])
         return {"score": score, "anomalous": score >= card.calibration.threshold}
 
     @app.post("/v1/categories/{name}/inspect")

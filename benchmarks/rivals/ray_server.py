@@ -49,7 +49,7 @@ class Inspect:
     async def __call__(self, request: Request) -> JSONResponse:
         """The bytes of an image file to the answer."""
         loop = asyncio.get_running_loop()
-        pixels = await loop.run_in_executor(self.decoders, prepare, await request.body(), self.card.image_size)
+        pixels = await loop.run_in_executor(self.decoders, prepare, await request.body(), self.card.preprocessor)
         return JSONResponse(answer(await self.score(pixels), self.card))
 
 

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from model.detector import Detector
 from model.lifecycle.figures import Layer
-from model.networks.vgg import DISTILLATION_POOLS, normalize
+from model.networks.vgg import DISTILLATION_POOLS
+from model.preprocessing import as_input
 from model.score import Score, distillation_terms, layer_distances
 
 
@@ -15,11 +16,10 @@ def layers_of(detector: Detector, pixels: np.ndarray) -> list[Layer]:
 
     Args:
         detector: the pair.
-        pixels: uint8 RGB ``[size, size, 3]``, from `model.images.preprocess`.
+        pixels: uint8 RGB ``[size, size, 3]``, from `model.preprocessing.Preprocessing.apply`.
     """
     with torch.inference_mode():
-        inputs = torch.from_numpy(pixels)[None].to(detector.device).permute(0, 3, 1, 2).float().div(255)
-        inputs = normalize(inputs).to(detector.precision)
+        inputs = as_input(torch.from_numpy(pixels)[None].to(detector.device)).to(detector.precision)
         teacher, student = detector.teacher(inputs), detector.student(inputs)
         if detector.score is Score.LOCAL:
             distances = torch.cat(layer_distances(teacher, student)).flatten(start_dim=1)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.networks.vgg import Plan, Teacher, normalize
+from model.networks.vgg import Plan, Teacher
+from model.preprocessing import as_input
 
 HELD_OUT_SHARE = 0.05
 BATCH = 128
@@ -61,10 +62,6 @@ def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[pick, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _as_input(images: Tensor, device: torch.device) -> Tensor:
-    return normalize(images.to(device).permute(0, 3, 1, 2).float() / 255)
-
-
 def pretrain(
     images: Tensor,
     labels: Tensor,
@@ -102,7 +99,7 @@ def pretrain(
     for _ in range(epochs):
         classifier.train()
         for batch in training[torch.randperm(len(training), generator=generator)].split(BATCH):
-            x = _augment(_as_input(images[batch], device), generator).contiguous(memory_format=torch.channels_last)
+            x = _augment(as_input(images[batch].to(device)), generator).contiguous(memory_format=torch.channels_last)
             loss = F.cross_entropy(classifier(x), labels[batch].to(device), label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
@@ -113,7 +110,7 @@ def pretrain(
     classifier.eval()
     with torch.inference_mode():
         correct = sum(
-            int((classifier(_as_input(images[batch], device)).argmax(1).cpu() == labels[batch]).sum())
+            int((classifier(as_input(images[batch].to(device))).argmax(1).cpu() == labels[batch]).sum())
             for batch in held_out.split(BATCH)
         )
     return _fold(classifier, plan), correct / len(held_out)

@@ -56,7 +56,7 @@ def calibrate_category(
     """
     card, detector = load_detector(weights, teachers, category, device, precision)
     seen = read_seen(weights / category)
-    good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
+    good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
     _refuse_trained(good, seen)
     if score is not None:
         detector.score = score
@@ -65,7 +65,7 @@ def calibrate_category(
     used = list(good.digests)
     unreadable = list(good.unreadable)
     if anomalous:
-        bad = datasets.unique(load_images(anomalous, card.image_size, skip_unreadable=skip_unreadable))
+        bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
         _refuse_trained(bad, seen)
         datasets.refuse_two_labels(good, bad)
         unreadable += bad.unreadable

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model.images import SUFFIXES, ImageError, decode_image, preprocess
+from model.images import SUFFIXES, ImageError, decode_image
+from model.preprocessing import Preprocessing
 
 ANY_NAME = "*"
 
@@ -147,12 +148,14 @@ def mvtec_test(root: Path) -> list[Sample]:
     return samples
 
 
-def load_images(samples: Sequence[Sample], size: int, *, skip_unreadable: bool = False) -> LoadedImages:
+def load_images(
+    samples: Sequence[Sample], preprocessing: Preprocessing, *, skip_unreadable: bool = False
+) -> LoadedImages:
     """Reads and prepares images.
 
     Args:
         samples: what to read.
-        size: side in pixels of the square that each is stretched to.
+        preprocessing: applied to each.
         skip_unreadable: go on without a file that cannot be read, and report it.
 
     Raises:
@@ -165,7 +168,7 @@ def load_images(samples: Sequence[Sample], size: int, *, skip_unreadable: bool =
     for sample in samples:
         try:
             data = sample.path.read_bytes()
-            pixels.append(preprocess(decode_image(data), size))
+            pixels.append(preprocessing.apply(decode_image(data)))
         except (ImageError, OSError) as error:
             unreadable.append(f"{sample.path}: {error.strerror if isinstance(error, OSError) else error}")
             continue

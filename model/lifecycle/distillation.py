@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from model.detector import BEST_BATCH
-from model.networks.vgg import Student, Teacher, normalize, student_plan
+from model.networks.vgg import Student, Teacher, student_plan
+from model.preprocessing import Preprocessing, as_input
 from model.score import TermWeights, distillation_score, distillation_terms
 
 MINIMUM_IMAGES = 8
@@ -74,6 +75,11 @@ class Recipe:
             raise TrainingError("the weights of the score's terms must be at least 0")
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to each image before training, and later."""
+        return Preprocessing(self.image_size)
+
+    @property
     def term_weights(self) -> TermWeights:
         """The weights of the score's two terms."""
         return TermWeights(self.squared_weight, self.direction_weight)
@@ -117,7 +123,7 @@ def teacher_features(
     with torch.no_grad():
         for start in range(0, len(pixels), batch_size):
             batch = torch.from_numpy(pixels[start : start + batch_size])
-            maps = [taps.cpu() for taps in teacher(_as_input(batch, device))]
+            maps = [taps.cpu() for taps in teacher(as_input(batch.to(device)))]
             if not layers:
                 shapes = [(len(pixels), *taps.shape[1:]) for taps in maps]
                 total = sum(4 * int(np.prod(shape)) for shape in shapes)
@@ -134,10 +140,6 @@ def _mapped(shape: Sequence[int], folder: Path | None) -> Tensor:
     n, c, h, w = shape
     with tempfile.TemporaryFile(dir=folder, prefix="teacher-features-") as file:
         return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(n, h, w, c))).permute(0, 3, 1, 2)
-
-
-def _as_input(batch: Tensor, device: torch.device | str) -> Tensor:
-    return normalize(batch.to(device).permute(0, 3, 1, 2).float().div(255))
 
 
 def student_of(teacher: Teacher, recipe: Recipe) -> Student:
@@ -212,7 +214,7 @@ def train(
             )
             total = torch.zeros((), device=device)
             for batch in order.split(recipe.batch_size):
-                student_maps = student(_as_input(images[batch], device))
+                student_maps = student(as_input(images[batch].to(device)))
                 teacher_maps = [layer[batch].to(device) for layer in features]
                 scores = distillation_score(distillation_terms(teacher_maps, student_maps), recipe.term_weights)
                 optimizer.zero_grad()

@@ -148,8 +148,8 @@ def judge_category(
             the pair has seen some and the policy is to refuse.
     """
     card, detector = load_detector(weights, teachers, category, device, precision)
-    good = datasets.unique(load_images(normal, card.image_size, skip_unreadable=skip_unreadable))
-    bad = datasets.unique(load_images(anomalous, card.image_size, skip_unreadable=skip_unreadable))
+    good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
+    bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
     datasets.refuse_two_labels(good, bad)
     left_out = 0
     if seen_policy is not SeenPolicy.INCLUDE:

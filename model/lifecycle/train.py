@@ -106,7 +106,7 @@ def train_category(
     """
     check_trainable(weights, category, resume=resume, replace=replace, quantile=quantile)
     checkpoint = checkpoint_path(weights, category)
-    images = datasets.unique(load_images(samples, recipe.image_size, skip_unreadable=skip_unreadable))
+    images = datasets.unique(load_images(samples, recipe.preprocessing, skip_unreadable=skip_unreadable))
     if len(images.pixels) < MINIMUM_IMAGES:
         raise TrainingError(f"{len(images.pixels)} different images are too few to train on; {MINIMUM_IMAGES} at least")
     order = np.random.default_rng(recipe.seed).permutation(len(images.pixels))

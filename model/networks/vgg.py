@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from functools import cache
 from typing import Literal, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -24,9 +22,6 @@ STUDENT_WIDTH = 16
 
 Layers = Sequence[Callable[[int], nn.Module]]
 """What follows a convolution in order; each makes its layer for this many channels."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def vgg16_plan(widths: tuple[int, int, int, int, int]) -> Plan:
@@ -195,16 +190,3 @@ def fold_batch_norm(student: Student) -> Student:
         layers.append(layer)
     folded.features = nn.Sequential(*layers)
     return folded
-
-
-@cache
-def _imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(mode=False):  # kept for later calls, which may want gradients
-        mean = torch.tensor(IMAGENET_MEAN, device=device)[:, None, None]
-        return mean, torch.tensor(IMAGENET_STD, device=device)[:, None, None]
-
-
-def normalize(images: Tensor) -> Tensor:
-    """RGB values in [0, 1], ``[N, 3, H, W]``, to what the teacher was pretrained on (ImageNet mean and deviation)."""
-    mean, std = _imagenet_statistics(images.device)
-    return (images - mean) / std

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.localization import MapForm
+from model.preprocessing import Colour, Normalization, Preprocessing, Resize
 from model.score import Score
 
 SCHEMA_VERSION = 2
@@ -24,12 +25,12 @@ class Architecture(_Record):
     weigh_distillation_layers: bool
 
 
-class Preprocessing(_Record):
-    """What `model.images` and `model.networks.vgg.normalize` do to pixels; another value needs other code."""
+class PreprocessingRecord(_Record):
+    """A `model.preprocessing.Preprocessing` without its size, which cards have as ``image_size``."""
 
-    colour: Literal["rgb"] = "rgb"
-    resize: Literal["stretch"] = "stretch"
-    normalization: Literal["imagenet"] = "imagenet"
+    colour: Colour = "rgb"
+    resize: Resize = "stretch"
+    normalization: Normalization = "imagenet"
 
 
 class TeacherReference(_Record):
@@ -102,7 +103,7 @@ class Card(_Record):
     model_version: str
     architecture: Architecture
     image_size: int = Field(ge=32, le=2048, description="Side in pixels of the square that the networks see")
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: PreprocessingRecord = PreprocessingRecord()
     score: Score = Field(
         default=Score.GLOBAL, description="global: equation 13; local: the largest distance at one location"
     )
@@ -122,6 +123,11 @@ class Card(_Record):
         if self.schema_version == 1 and (self.score is not Score.GLOBAL or self.other_map_scales):
             raise ValueError("schema version 1 has the global score and one map scale only")
         return self
+
+    @property
+    def preprocessor(self) -> Preprocessing:
+        """What happens to each image before the networks see it, applied in training, calibration and serving alike."""
+        return Preprocessing(self.image_size, **dict(self.preprocessing))
 
     @property
     def map_form(self) -> MapForm:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from model.images import ImageError, preprocess, read_image
+from model.images import ImageError, read_image
 from model.lifecycle import datasets
 from model.lifecycle.evaluate import Evaluation, SeenPolicy, judge_category, measure_judged
 from model.localization import MapForm
@@ -186,7 +186,7 @@ def features(
 
     used_device = torch_device(settings.device)
     card, detector = load_detector(settings.weights, settings.teachers_folder, category, used_device, settings.dtype)
-    pixels = preprocess(read_image(image), card.image_size)
+    pixels = card.preprocessor.apply(read_image(image))
     score, threshold = float(detector(pixels[None]).scores[0]), card.calibration.threshold
     title = (
         f"{category} {card.model_version}, {image.name}: score {score:.3g}, threshold {threshold:.3g}, "

@@ -13,6 +13,7 @@ from model.lab import pretraining
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError
 from model.networks.vgg import vgg16_plan
+from model.preprocessing import Preprocessing
 from model.store.teachers import (
     IMAGENET,
     check_plan,
@@ -122,5 +123,5 @@ def _class_folders(root: Path, image_size: int) -> tuple[torch.Tensor, torch.Ten
     if len(classes) < 2:
         raise DatasetError(f"{root} needs a sub-folder of images for each of two classes at least")
     samples = [(sample, label) for label, folder in enumerate(classes) for sample in datasets.normal_samples(folder)]
-    images = datasets.load_images([sample for sample, _ in samples], image_size)
+    images = datasets.load_images([sample for sample, _ in samples], Preprocessing(image_size))
     return torch.from_numpy(images.pixels), torch.tensor([label for _, label in samples]), len(classes)

@@ -12,6 +12,7 @@ from model.detector import scores_of
 from model.lab.synthetic import DEFECTS, write_dataset
 from model.lifecycle.datasets import load_images, mvtec_test
 from model.lifecycle.evaluate import evaluate_category
+from model.preprocessing import Preprocessing
 from model.store.pair import load_detector
 from model.store.teachers import COMPACT
 from tests.conftest import ROOT
@@ -56,7 +57,7 @@ def test_it_tells_good_plates_from_faulty_ones_and_finds_the_faults(tmp_path: Pa
 )
 def test_float16_changes_no_decision(tmp_path: Path, device: str):
     write_dataset(tmp_path / "plates", train=0, test_good=20, test_each=4, seed=UNSEEN_SEED)
-    images = load_images(mvtec_test(tmp_path / "plates"), 128)
+    images = load_images(mvtec_test(tmp_path / "plates"), Preprocessing(128))
     card, exact = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY)
     _, reduced = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY, device, torch.float16)
     expected, found = scores_of(exact, images.pixels), scores_of(reduced, images.pixels)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from model.images import decode_image, preprocess
+from model.images import decode_image
 from model.store.card import Card, SeenImages
 from model.store.pair import load_detector, read_card, write_pair
 from tests.conftest import Factory
@@ -338,7 +338,7 @@ def versions(factory: Factory, images: list[bytes]) -> tuple[Version, Version]:
     made = []
     for category in ("striped", "brushed"):
         card, detector = load_detector(factory.weights, factory.teachers, category)
-        pixels = np.stack([preprocess(decode_image(data), card.image_size) for data in images])
+        pixels = np.stack([card.preprocessor.apply(decode_image(data)) for data in images])
         student = (factory.weights / category / "student.safetensors").read_bytes()
         card = card.model_copy(update={"category": "striped", "model_version": f"from-{category}"})
         made.append(Version(card, student, detector(pixels).scores.tolist()))

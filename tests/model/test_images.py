@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from model.images import ImageError, ImageTooLargeError, decode_image, preprocess, read_image
+from model.images import ImageError, ImageTooLargeError, decode_image, read_image
 from tests.conftest import surface
 
 
@@ -172,20 +172,6 @@ def test_read_image_names_the_file(tmp_path: Path):
     broken.write_bytes(b"nonsense")
     with pytest.raises(ImageError, match=r"broken\.png: not a JPEG"):
         read_image(broken)
-
-
-@pytest.mark.parametrize("size", [(64, 64), (500, 300), (10, 20), (1, 3000), (3000, 1)])
-def test_preprocess_stretches_any_size_to_the_square(size: tuple[int, int]):
-    flat = np.full((*size, 3), (10, 120, 250), dtype=np.uint8)
-    found = preprocess(flat, 64)
-    assert found.shape == (64, 64, 3)
-    assert (found == (10, 120, 250)).all()
-
-
-def test_preprocess_averages_when_it_shrinks():
-    checkers = (np.indices((128, 128)).sum(0) % 2 * 200).astype(np.uint8)
-    found = preprocess(np.repeat(checkers[:, :, None], 3, axis=2), 64)
-    assert (found == 100).all()
 
 
 def test_a_file_of_parts_without_number_is_refused_before_it_is_decoded(photo: Image.Image):

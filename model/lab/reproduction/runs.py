@@ -32,7 +32,8 @@ from model.lifecycle.distillation import (
     teacher_features,
     train,
 )
-from model.networks.vgg import Student, Teacher, normalize
+from model.networks.vgg import Student, Teacher
+from model.preprocessing import as_input
 from model.score import TermWeights, distillation_score, distillation_terms
 from model.store.teachers import fingerprint
 
@@ -315,7 +316,7 @@ def scores_from_features(
     with torch.inference_mode():
         for start in range(0, len(pixels), SCORING_BATCH):
             batch = slice(start, start + SCORING_BATCH)
-            x = normalize(torch.from_numpy(pixels[batch]).to(device).permute(0, 3, 1, 2).float().div(255))
+            x = as_input(torch.from_numpy(pixels[batch]).to(device))
             terms = distillation_terms([layer[batch].to(device) for layer in features], student(x))
             scores.append(distillation_score(terms, weights).cpu().numpy())
     return np.concatenate(scores)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from torchvision import datasets as torchvision_sets
 
-from model.images import preprocess
 from model.lifecycle.datasets import DatasetError, Sample, load_images, mvtec_test, mvtec_training, normal_samples
+from model.preprocessing import Preprocessing
 
 DIGITS = tuple("0123456789")
 
@@ -74,8 +74,8 @@ class ClassFolders(_Classified):
         DatasetError: if a folder is missing, or both splits do not have the same classes, two at least.
     """
 
-    def __init__(self, root: Path, image_size: int) -> None:
-        self._root, self._size = root, image_size
+    def __init__(self, root: Path, preprocessing: Preprocessing) -> None:
+        self._root, self._preprocessing = root, preprocessing
         self.classes = _folders(root / "train")
         if self.classes != _folders(root / "test") or len(self.classes) < 2:
             raise DatasetError(
@@ -90,7 +90,7 @@ class ClassFolders(_Classified):
                 of_class = normal_samples(self._root / split / name)
                 samples += of_class
                 labels += [label] * len(of_class)
-        return load_images(samples, self._size).pixels, np.array(labels)
+        return load_images(samples, self._preprocessing).pixels, np.array(labels)
 
 
 class TorchvisionSet(_Classified):
@@ -102,10 +102,10 @@ class TorchvisionSet(_Classified):
 
     def __init__(
         self, read: Callable[[Path, str, bool], tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...], root: Path,
-        image_size: int, *, download: bool = False,
+        preprocessing: Preprocessing, *, download: bool = False,
     ) -> None:  # fmt: skip
         self.classes = classes
-        self._read, self._root, self._size, self._download = read, root, image_size, download
+        self._read, self._root, self._preprocessing, self._download = read, root, preprocessing, download
         self._split("test")  # refuses at once what is not there
 
     def _split(self, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +127,7 @@ class TorchvisionSet(_Classified):
         if only is not None:
             chosen = labels == self.classes.index(only)
             images, labels = images[chosen], labels[chosen]
-        return np.stack([preprocess(image, self._size) for image in images]), labels
+        return np.stack([self._preprocessing.apply(image) for image in images]), labels
 
 
 class Categories(Source):
@@ -137,19 +137,21 @@ class Categories(Source):
         DatasetError: if there is no such folder.
     """
 
-    def __init__(self, root: Path, image_size: int, known: tuple[str, ...] = ()) -> None:
-        self._root, self._size = root, image_size
+    def __init__(self, root: Path, preprocessing: Preprocessing, known: tuple[str, ...] = ()) -> None:
+        self._root, self._preprocessing = root, preprocessing
         found = (name for name in _folders(root) if not known or name in known)
         self.classes = tuple(name for name in found if (root / name / "train" / "good").is_dir())
         if not self.classes:
             raise DatasetError(f"{root} holds no category in the MVTec AD layout (<category>/train/good)")
 
     def training(self, name: str) -> np.ndarray:
-        return load_images(mvtec_training(self._root / name), self._size).pixels
+        return load_images(mvtec_training(self._root / name), self._preprocessing).pixels
 
     def test(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         samples = mvtec_test(self._root / name)
-        return load_images(samples, self._size).pixels, np.array([sample.defect is not None for sample in samples])
+        return load_images(samples, self._preprocessing).pixels, np.array(
+            [sample.defect is not None for sample in samples]
+        )
 
 
 def _folders(root: Path) -> tuple[str, ...]:
@@ -211,12 +213,12 @@ class BenchmarkSet:
         Raises:
             DatasetError: if it is not there.
         """
-        size = image_size or self.image_size
+        preprocessing = Preprocessing(image_size or self.image_size)
         if self.read is None:
-            return Categories(root, size, self.classes)
+            return Categories(root, preprocessing, self.classes)
         if (root / "train").is_dir():
-            return ClassFolders(root, size)
-        return TorchvisionSet(self.read, self.classes, root, size, download=download)
+            return ClassFolders(root, preprocessing)
+        return TorchvisionSet(self.read, self.classes, root, preprocessing, download=download)
 
 
 _FASHION = (

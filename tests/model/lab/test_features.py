@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from model.images import preprocess
 from model.lab.features import layers_of
 from model.networks.vgg import DISTILLATION_POOLS
+from model.preprocessing import Preprocessing
 from model.score import Score
 from model.store.pair import load_detector
 from tests.conftest import Factory, surface
@@ -15,7 +15,7 @@ from tests.conftest import Factory, surface
 def test_the_layers_add_up_to_the_score_and_their_differences_to_its_squared_term(factory: Factory, score: Score):
     _, detector = load_detector(factory.weights, factory.teachers, "striped")
     detector.score = score
-    pixels = preprocess(surface(800, fault=True), 64)
+    pixels = Preprocessing(64).apply(surface(800, fault=True))
     layers = layers_of(detector, pixels)
     assert [layer.name for layer in layers] == [f"pool {pool}" for pool in DISTILLATION_POOLS]
     assert [layer.difference.shape for layer in layers] == [(16, 16), (8, 8), (4, 4), (2, 2)]

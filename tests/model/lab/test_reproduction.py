@@ -34,6 +34,7 @@ from model.lab.variants import VARIANTS, Variant
 from model.lifecycle.datasets import DatasetError, load_images, normal_samples
 from model.lifecycle.distillation import Epoch, TrainingError, TrainingInterrupted, teacher_features
 from model.networks.vgg import Student, Teacher, student_plan
+from model.preprocessing import Preprocessing
 from model.score import TermWeights
 from tests.conftest import surface, write_images
 
@@ -398,7 +399,9 @@ def test_a_comparison_gets_the_same_pictures_and_splits(series: Series, tmp_path
         ("test/normal", pixels[~anomalous]),
         ("test/anomalous", pixels[anomalous]),
     ):
-        np.testing.assert_array_equal(load_images(normal_samples(tmp_path / "data" / folder), 32).pixels, expected)
+        np.testing.assert_array_equal(
+            load_images(normal_samples(tmp_path / "data" / folder), Preprocessing(32)).pixels, expected
+        )
 
 
 # Tables

@@ -10,6 +10,7 @@ from PIL import Image
 
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError, Sample
+from model.preprocessing import Preprocessing
 from tests.conftest import surface, write_images
 
 
@@ -121,15 +122,15 @@ def test_unreadable_files_are_named_and_skipped_only_when_told(mvtec: Path):
     broken.write_bytes(b"nonsense")
     samples = datasets.mvtec_training(mvtec)
     with pytest.raises(DatasetError, match=r"001\.png: not a JPEG"):
-        datasets.load_images(samples, 32)
-    loaded = datasets.load_images(samples, 32, skip_unreadable=True)
+        datasets.load_images(samples, Preprocessing(32))
+    loaded = datasets.load_images(samples, Preprocessing(32), skip_unreadable=True)
     assert loaded.pixels.shape == (2, 32, 32, 3)
     assert [sample.path.name for sample in loaded.samples] == ["000.png", "002.png"]
     assert "001.png" in loaded.unreadable[0]
     with pytest.raises(DatasetError, match=r"gone\.png: No such file or directory$"):
-        datasets.load_images([Sample(mvtec / "gone.png")], 32)
+        datasets.load_images([Sample(mvtec / "gone.png")], Preprocessing(32))
     with pytest.raises(DatasetError, match="none of the images"):
-        datasets.load_images([Sample(broken)], 32, skip_unreadable=True)
+        datasets.load_images([Sample(broken)], Preprocessing(32), skip_unreadable=True)
 
 
 def test_a_split_is_disjoint_complete_repeatable_and_in_proportion(mvtec: Path):
@@ -146,7 +147,7 @@ def test_a_split_is_disjoint_complete_repeatable_and_in_proportion(mvtec: Path):
 def test_the_same_file_counts_once(mvtec: Path):
     good = mvtec / "train" / "good"
     (good / "003.png").write_bytes((good / "000.png").read_bytes())
-    loaded = datasets.load_images(datasets.mvtec_training(mvtec), 32)
+    loaded = datasets.load_images(datasets.mvtec_training(mvtec), Preprocessing(32))
     once = datasets.unique(loaded)
     assert (len(loaded.digests), len(once.digests)) == (4, 3)
     np.testing.assert_array_equal(once.pixels, loaded.pixels[:3])
@@ -160,6 +161,6 @@ def test_a_real_mvtec_category_is_read_as_it_lies():
     assert len(test) == 24
     assert {sample.defect for sample in test} == {None, "color", "cut", "fold", "glue", "poke"}
     assert sum(sample.mask is not None for sample in test) == 11  # nine of the twenty defects have none
-    loaded = datasets.load_images(test, 128)
+    loaded = datasets.load_images(test, Preprocessing(128))
     assert loaded.pixels.shape == (24, 128, 128, 3)
     assert all(datasets.read_mask(sample.mask, 256).any() for sample in test if sample.mask is not None)

@@ -10,7 +10,8 @@ import torch
 
 from model.detector import Detector
 from model.lifecycle.distillation import Epoch, Recipe, TrainingError, TrainingInterrupted, teacher_features, train
-from model.networks.vgg import Teacher, normalize, vgg16_plan
+from model.networks.vgg import Teacher, vgg16_plan
+from model.preprocessing import as_input
 from tests.conftest import surface
 
 RECIPE = Recipe(image_size=32, epochs=6, batch_size=4)
@@ -33,7 +34,7 @@ def test_the_loss_falls_and_defects_score_higher(teacher: Teacher, pixels: np.nd
 
 def test_cached_features_are_the_teachers(teacher: Teacher, pixels: np.ndarray):
     with torch.no_grad():
-        direct = teacher(normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255))
+        direct = teacher(as_input(torch.from_numpy(pixels)))
     for cached, taps in zip(teacher_features(teacher, pixels), direct, strict=True):
         torch.testing.assert_close(cached, taps)
 

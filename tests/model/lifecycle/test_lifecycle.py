@@ -10,7 +10,7 @@ import pytest
 
 from model.calibration import CalibrationError, without_anomalous
 from model.detector import scores_of
-from model.images import preprocess, read_image
+from model.images import read_image
 from model.lifecycle.calibrate import PASTING_SEED, calibrate_category
 from model.lifecycle.datasets import DatasetError, Sample, normal_samples
 from model.lifecycle.distillation import Epoch, Recipe, TrainingError, TrainingInterrupted
@@ -19,6 +19,7 @@ from model.lifecycle.pasting import paste_defect
 from model.lifecycle.train import checkpoint_path, train_category
 from model.localization import MapForm
 from model.networks.vgg import Teacher
+from model.preprocessing import Preprocessing
 from model.score import Score
 from model.store.pair import PairError, load_detector, read_card, read_seen
 from tests.conftest import Factory, surface, write_images
@@ -148,7 +149,7 @@ def test_calibration_without_anomalous_images_pastes_defects_on_normal_ones(copy
     again, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.8)
     assert again.calibration.threshold == card.calibration.threshold  # the same images get the same defects
     _, detector = load_detector(copy, factory.teachers, "fresh")
-    pixels = np.stack([preprocess(read_image(one.path), card.image_size) for one in good])
+    pixels = np.stack([card.preprocessor.apply(read_image(one.path)) for one in good])
     rng = np.random.default_rng(PASTING_SEED)
     pasted = scores_of(detector, np.stack([paste_defect(image, rng) for image in pixels]))
     expected = without_anomalous(scores_of(detector, pixels), pasted, 0.8)
@@ -237,7 +238,7 @@ def test_evaluation_measures_what_the_detector_says(factory: Factory, tmp_path: 
     bad = [Sample(one.path, "spot", mask.path) for one, mask in zip(bad, masks, strict=True)]
     found = evaluate_category(factory.weights, factory.teachers, "striped", good, bad)
     card, detector = load_detector(factory.weights, factory.teachers, "striped")
-    scores = scores_of(detector, np.stack([preprocess(image, 64) for image in good_images]))
+    scores = scores_of(detector, np.stack([Preprocessing(64).apply(image) for image in good_images]))
     assert found.image.false_alarm_rate.value == (scores >= card.calibration.threshold).mean()
     assert found.image.auroc.value > 0.9
     assert found.auroc_by_defect == {"spot": pytest.approx(found.image.auroc.value)}
