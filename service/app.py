@@ -20,9 +20,10 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from model.detector import BEST_BATCH
-from service import console, problems
+from service import console
 from service.catalogue import Catalogue
 from service.device.engine import Engine
+from service.http import errors
 from service.http.examples import add_examples
 from service.http.headers import SecurityHeaders
 from service.http.keys import OPEN_PATHS, KeyRing, RequireKey, document_keys
@@ -165,13 +166,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(console.router)
     if settings.metrics_port is None:
         app.include_router(metrics_router)
-    problems.install(app)
+    errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds)
     if ring is not None:
         open_paths = OPEN_PATHS if settings.metrics_port is None else OPEN_PATHS | {"/metrics"}
         app.add_middleware(RequireKey, ring=ring, open_paths=open_paths)
-    app.add_middleware(problems.AnswerErrors)
+    app.add_middleware(errors.AnswerErrors)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Observation)
     _document(app, [add_examples] if ring is None else [document_keys, add_examples])
@@ -202,7 +203,7 @@ def _document(app: FastAPI, additions: Sequence[Callable[[dict[str, Any]], None]
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            problems.drop_foreign_errors(generate())
+            errors.drop_foreign_errors(generate())
             for add in additions:
                 add(generate())
         return generate()

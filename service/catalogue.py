@@ -272,7 +272,8 @@ class Catalogue:
             else:
                 self._refuse(category, error)
             self._on_refuse()
-            raise Problem(409, "reload-refused", f"what is on the disk for {category!r} is refused: {error}") from None
+            reason = f"what is on the disk for {category!r} is refused: {error}"
+            raise Problem("reload-refused", reason=reason) from None
         self._enter(version)
         log.info("category %s is ready, version %s", category, version.entry.card.model_version)
         return version.entry
@@ -319,7 +320,7 @@ class Catalogue:
         version = self._versions_before.get(category)
         folder = self._weights / PREVIOUS / category
         if version is None and not folder.is_dir():
-            raise Problem(409, "no-previous-version", f"there is no previous version of category {category!r}")
+            raise Problem("no-previous-version", category=category)
         try:
             if version is None:
                 version = self._read(folder)
@@ -327,7 +328,7 @@ class Catalogue:
             # For good: its place on the disk has another, so that it could not be read again.
             version.kept = version.kept or self._forget(version) or self._build(version)
         except (PairError, TeacherError, OSError) as error:
-            raise Problem(409, "reload-refused", f"the previous version is refused: {error}") from None
+            raise Problem("reload-refused", reason=f"the previous version is refused: {error}") from None
         self._enter(version)
 
     def warm_up(self, max_batch: int) -> None:
@@ -369,12 +370,8 @@ class Catalogue:
         entry = self._entries.get(category)
         if entry is None:
             known = self.names()
-            raise Problem(
-                404,
-                "unknown-category",
-                f"there is no category {category!r}; known: {', '.join(known) or 'none'}",
-                categories=known,
-            )
+            listed = ", ".join(known) or "none"
+            raise Problem("unknown-category", category=category, known=listed, categories=known)
         return entry
 
     def require(self, category: str) -> Ready:
@@ -398,7 +395,7 @@ def _is_category(folder: Path) -> bool:
 
 
 def _refusal(category: str, reason: str) -> Problem:
-    return Problem(503, "category-refused", f"category {category!r} cannot be served: {reason}")
+    return Problem("category-refused", category=category, reason=reason)
 
 
 def _size_of(detector: Detector) -> int:

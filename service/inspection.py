@@ -51,9 +51,9 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: Limits) -> Decoded
         ImageError: see `model.images.decode_image`.
     """
     if not data:
-        raise Problem(400, "empty-body", "the body is empty; send the bytes of an image")
+        raise Problem("empty-body")
     if len(data) > limits.image_bytes:
-        raise Problem(413, "too-many-bytes", f"{len(data)} bytes are more than the {limits.image_bytes} allowed")
+        raise Problem("too-many-bytes", what="the image", limit=limits.image_bytes)
     image = decode_image(data, limits.image_pixels)
     height, width = image.shape[:2]
     return Decoded(preprocessing.apply(image), ImageInfo(width=width, height=height, sha256=sha256(data).hexdigest()))
@@ -74,12 +74,7 @@ class Wanted:
     def check(self, card: Card) -> None:
         """Raises `Problem` 422 if the category has no such map."""
         if self.form is not None and card.scale_of(self.form) is None:
-            raise Problem(
-                422,
-                "unknown-map",
-                f"the card of {card.category!r} does not say what normal parts show in a map of form "
-                f"{self.form.value!r}; calibrate the category with --score, or train it anew",
-            )
+            raise Problem("unknown-map", category=card.category, form=self.form.value)
 
 
 def localize(card: Card, decoded: Decoded, outcome: Outcome) -> Localization | None:

@@ -1,44 +1,145 @@
-"""Errors as clients see them: ``application/problem+json`` (RFC 9457). Exceptions become answers here only."""
+"""Every way a request can fail, as clients see it (RFC 9457): one table of kinds, and which exception means which.
+
+How a problem becomes an HTTP answer stands in `service.http.errors`.
+"""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
+from string import Formatter
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.images import ImageError, ImageTooLargeError
 from service.device.engine import DeviceLostError, DeviceMemoryError, EngineClosedError, QueueFullError
-from service.observe.logs import RECORD
 from service.schemas import ProblemBody
 
-MEDIA_TYPE = "application/problem+json"
-PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}
-"""In an OpenAPI document; it is defined there by `BatchAnswer`."""
-_RETRY = {"Retry-After": "1"}  # seconds
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of problem.
+
+    Attributes:
+        status: HTTP status.
+        meaning: for the API's documentation; the sentence too, where that says no more.
+        sentence: for the person who reads the answer, with the names of values in braces.
+        is_failure: whether an image with this outcome is the server's failure; `deploy/rules.yml` counts those.
+        members: values that are members of the answer as well.
+    """
+
+    status: int
+    meaning: str
+    sentence: str = ""
+    is_failure: bool = False
+    members: tuple[str, ...] = ()
+
+    @property
+    def template(self) -> str:
+        """The sentence, with the names of values in braces."""
+        return self.sentence or self.meaning
+
+    @property
+    def values(self) -> set[str]:
+        """Names of the values that a problem of this kind is made with."""
+        return {name for _, name, _, _ in Formatter().parse(self.template) if name} | set(self.members)
+
+
+KINDS: Mapping[str, Kind] = {
+    "empty-body": Kind(400, "the body is empty; send the bytes of an image"),
+    "no-image": Kind(400, "the form has no image", "{reason}"),
+    "malformed-form": Kind(400, "the form cannot be read", "the form cannot be read: {reason}"),
+    "malformed-request": Kind(400, "this is not HTTP as RFC 9112 defines it"),
+    "client-gone": Kind(400, "the client has disconnected before the answer was ready"),
+    "unauthenticated": Kind(
+        401, "the key is missing or unknown", "{reason}; send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
+    ),
+    "forbidden": Kind(
+        403, "the key's role is too low", "the key {name!r} has the role {role}; this call needs the role {needed}"
+    ),
+    "not-found": Kind(404, "there is nothing at this path; see /docs"),
+    "unknown-category": Kind(
+        404,
+        "there is no such category; the answer lists the known ones",
+        "there is no category {category!r}; known: {known}",
+        members=("categories",),
+    ),
+    "method-not-allowed": Kind(
+        405, "the path does not take this method", "this path does not take {method}; it takes {allowed}"
+    ),
+    "upload-timeout": Kind(
+        408, "the whole body did not arrive in time", "the whole body must arrive within {seconds:g} s"
+    ),
+    "reload-refused": Kind(409, "the version on the disk is refused; the one that serves goes on", "{reason}"),
+    "no-previous-version": Kind(
+        409,
+        "no version of this category has been replaced yet",
+        "there is no previous version of category {category!r}",
+    ),
+    "too-many-bytes": Kind(413, "there are too many bytes", "{what} is larger than the {limit} bytes allowed"),
+    "too-many-pixels": Kind(413, "the image has too many pixels", "{reason}"),
+    "too-many-images": Kind(413, "the form has too many images", "the form has too many images; send {allowed}"),
+    "unsupported-media-type": Kind(415, "the media type is not that of an image", "{reason}"),
+    "not-decodable": Kind(422, "the image cannot be decoded", "{reason}"),
+    "invalid-request": Kind(422, "a parameter is wrong", "{reason}"),
+    "unknown-map": Kind(
+        422,
+        "the category has no map of this form",
+        "the card of {category!r} does not say what normal parts show in a map of form {form!r}; "
+        "calibrate the category with --score, or train it anew",
+    ),
+    "queue-full": Kind(
+        429, "the server has as many images waiting as it takes; try again shortly", is_failure=True
+    ),
+    "upload-memory-full": Kind(
+        429, "the server holds as many bytes of images as it takes; try again shortly", is_failure=True
+    ),
+    "headers-too-large": Kind(
+        431, "the headers are too large", "the headers are larger than the {limit} bytes allowed"
+    ),
+    "internal-error": Kind(500, "the server failed to answer this request; its log says why", is_failure=True),
+    "category-refused": Kind(
+        503, "the category cannot be served", "category {category!r} cannot be served: {reason}", is_failure=True
+    ),
+    "device-lost": Kind(503, "the device failed while it had this work; try again shortly", is_failure=True),
+    "out-of-memory": Kind(503, "the device has too little free memory for this image", is_failure=True),
+    "not-alive": Kind(503, "the device is lost; restart the process"),
+    "device-busy": Kind(503, "the device does not answer", "the device has not answered within {seconds:g} s"),
+    "no-category": Kind(503, "no category is ready; see /v1/categories"),
+    "no-replica": Kind(
+        503, "the replica that had this request has ended, or there is none; try again shortly"
+    ),
+    "shutting-down": Kind(503, "the server is shutting down", is_failure=True),
+    "deadline-passed": Kind(504, "the answer was not ready in time", is_failure=True),
+}  # fmt: skip
+"""Every kind by its stable name; docs/api.md tells clients what to do about each."""
+
+FAILURES = tuple(name for name, kind in KINDS.items() if kind.is_failure)
 
 
 class Problem(Exception):
     """An error with its own answer.
 
+    Args:
+        kind: a name in `KINDS`.
+        values: what the kind's sentence and its members need.
+
     Attributes:
         status: HTTP status.
-        kind: stable machine-readable name, the last part of the problem's ``type``.
         detail: one sentence for the person who reads it.
-        extra: further members of the answer.
+        members: further members of the answer.
     """
 
-    def __init__(self, status: int, kind: str, detail: str, **extra: Any) -> None:
-        super().__init__(detail)
-        self.status = status
+    def __init__(self, kind: str, **values: Any) -> None:
+        found = KINDS[kind]
+        super().__init__(found.template.format_map(values))
         self.kind = kind
-        self.detail = detail
-        self.extra = extra
+        self.status = found.status
+        self.detail = str(self)
+        self.members = {name: values[name] for name in found.members}
 
     def body(self) -> ProblemBody:
         """The answer's JSON."""
@@ -47,19 +148,7 @@ class Problem(Exception):
             title=HTTPStatus(self.status).phrase,
             status=self.status,
             detail=self.detail,
-            **self.extra,
-        )
-
-    def response(self) -> JSONResponse:
-        """The whole answer; 429 and 503 say when to try again, 401 how to show a key.
-
-        The request's record keeps the kind.
-        """
-        if (record := RECORD.get()) is not None:
-            record.problem = self.kind
-        headers = {429: _RETRY, 503: _RETRY, 401: {"WWW-Authenticate": "Bearer"}}.get(self.status)
-        return JSONResponse(
-            self.body().model_dump(mode="json"), status_code=self.status, media_type=MEDIA_TYPE, headers=headers
+            **self.members,
         )
 
 
@@ -69,81 +158,20 @@ def problem_of(error: Exception) -> Problem:
         case Problem():
             return error
         case ImageTooLargeError():
-            return Problem(413, "too-many-pixels", str(error))
+            return Problem("too-many-pixels", reason=error)
         case ImageError():
-            return Problem(422, "not-decodable", str(error))
+            return Problem("not-decodable", reason=error)
         case ClientDisconnect():
-            return Problem(400, "client-gone", "the connection ended before the answer was ready")
+            return Problem("client-gone")
         case QueueFullError():
-            return Problem(429, "queue-full", "the server has as many images waiting as it takes; try again shortly")
+            return Problem("queue-full")
         case EngineClosedError():
-            return Problem(503, "shutting-down", "the server is shutting down")
+            return Problem("shutting-down")
         case DeviceLostError():
-            return Problem(503, "device-lost", "the device failed while it had this work; try again shortly")
+            return Problem("device-lost")
         case DeviceMemoryError():
-            return Problem(503, "out-of-memory", "the device has too little free memory for this image")
+            return Problem("out-of-memory")
         case TimeoutError():
-            return Problem(504, "deadline-passed", "the answer was not ready in time")
+            return Problem("deadline-passed")
     log.error("unexpected error", exc_info=error)
-    return Problem(500, "internal-error", "the server failed to inspect this image; its log says why")
-
-
-def drop_foreign_errors(document: dict[str, Any]) -> None:
-    """Takes out of an OpenAPI document the 422 that FastAPI adds to every operation with a parameter.
-
-    Where a parameter can be wrong the answer is a problem, and the operation documents it itself.
-    """
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                del operation["responses"]["422"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
-
-
-def install(app: FastAPI) -> None:
-    """Makes every error of the application a problem, those of its middleware too if they are added before."""
-
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        return problem_of(error).response()
-
-    async def answer_http(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        response = Problem(error.status_code, kind, str(error.detail)).response()
-        response.headers.update(error.headers or {})
-        return response
-
-    async def answer_validation(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        details = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        return Problem(422, "invalid-request", details).response()
-
-    app.add_exception_handler(Problem, answer)
-    app.add_exception_handler(HTTPException, answer_http)
-    app.add_exception_handler(RequestValidationError, answer_validation)
-
-
-class AnswerErrors:
-    """ASGI middleware that answers what the application and the middleware inside it raise."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched)
-        except Exception as error:
-            if started:
-                raise
-            await problem_of(error).response()(scope, receive, send)
+    return Problem("internal-error")

@@ -34,11 +34,8 @@ async def read_image_body(request: Request, max_bytes: int) -> bytes:
         hint = ""
         if media_type == "application/x-www-form-urlencoded":
             hint = "; with curl add -H 'Content-Type: application/octet-stream'"
-        raise Problem(
-            415,
-            "unsupported-media-type",
-            f"{media_type!r} is not an image type; send {', '.join(IMAGE_TYPES)} or {FORM_TYPE}{hint}",
-        )
+        reason = f"{media_type!r} is not an image type; send {', '.join(IMAGE_TYPES)} or {FORM_TYPE}{hint}"
+        raise Problem("unsupported-media-type", reason=reason)
     return b"".join([chunk async for chunk in _limited(request, max_bytes)])
 
 
@@ -49,7 +46,7 @@ async def read_image_form(request: Request, max_bytes: int, max_images: int) -> 
         Problem: 400 (malformed form or no image), 413, 415.
     """
     if media_type_of(request) != FORM_TYPE:
-        raise Problem(415, "unsupported-media-type", f"send {FORM_TYPE} with one field {FIELD!r} for each image")
+        raise Problem("unsupported-media-type", reason=f"send {FORM_TYPE} with one field {FIELD!r} for each image")
     return await _read_form(request, max_images * (max_bytes + FORM_OVERHEAD_BYTES), max_images)
 
 
@@ -62,17 +59,17 @@ async def _read_form(request: Request, max_bytes: int, max_images: int) -> list[
     except (MultiPartException, KeyError) as error:
         if isinstance(error, MultiPartException) and error.message.startswith("Too many files"):
             raise _too_many(max_images) from None
-        raise Problem(400, "malformed-form", f"the form cannot be read: {getattr(error, 'message', error)}") from None
+        raise Problem("malformed-form", reason=getattr(error, "message", error)) from None
     try:
         fields = form.getlist(FIELD)
         if not fields:
-            raise Problem(400, "no-image", f"the form has no field {FIELD!r}")
+            raise Problem("no-image", reason=f"the form has no field {FIELD!r}")
         if len(fields) > max_images:
             raise _too_many(max_images)
         images = []
         for field in fields:
             if not isinstance(field, UploadFile):
-                raise Problem(400, "no-image", f"the field {FIELD!r} must be a file, with a file name")
+                raise Problem("no-image", reason=f"the field {FIELD!r} must be a file, with a file name")
             images.append(await field.read())
         return images
     finally:
@@ -81,12 +78,12 @@ async def _read_form(request: Request, max_bytes: int, max_images: int) -> list[
 
 def _too_many(max_images: int) -> Problem:
     what = "exactly one" if max_images == 1 else f"at most {max_images}"
-    return Problem(413, "too-many-images", f"the form holds too many images; send {what}")
+    return Problem("too-many-images", allowed=what)
 
 
 async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """The body's chunks, up to a limit; a length declared beyond it is refused before anything is read."""
-    refusal = Problem(413, "too-many-bytes", f"the body is larger than the {max_bytes} bytes allowed")
+    refusal = Problem("too-many-bytes", what="the body", limit=max_bytes)
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise refusal

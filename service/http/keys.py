@@ -15,7 +15,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, Problem
+from service.http.errors import documented
+from service.problems import Problem
 
 log = logging.getLogger(__name__)
 
@@ -236,10 +237,10 @@ class RequireKey:
     def _check(self, token: str | None, needed: Role) -> None:
         key = None if token is None else self._ring.find(token)
         if key is None:
-            what = "this call needs a key" if token is None else "the key is not known here"
-            raise Problem(401, "unauthenticated", f"{what}; send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+            reason = "this call needs a key" if token is None else "the key is not known here"
+            raise Problem("unauthenticated", reason=reason)
         if not key.role.covers(needed):
-            raise Problem(403, "forbidden", f"the key {key.name!r} has the role {key.role}, this call needs {needed}")
+            raise Problem("forbidden", name=key.name, role=key.role, needed=needed)
 
 
 def document_keys(document: dict[str, Any]) -> None:
@@ -248,14 +249,11 @@ def document_keys(document: dict[str, Any]) -> None:
         "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    refusals = {Role.INSPECT: {"401": "No known key"}, Role.ADMIN: {"401": "No known key", "403": "Not an admin's key"}}
+    refusals = {Role.INSPECT: ["unauthenticated"], Role.ADMIN: ["unauthenticated", "forbidden"]}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if (role := needed_role(method.upper(), path)) is None:
                 continue
             operation["security"] = [{"bearer": []}, {"header": []}]
-            for status, text in refusals[role].items():
-                operation["responses"][status] = {
-                    "description": text,
-                    "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
-                }
+            for status, answer in documented(*refusals[role]).items():
+                operation["responses"][str(status)] = answer

@@ -11,8 +11,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.http.errors import MEDIA_TYPE
 from service.http.headers import headers_for
-from service.problems import MEDIA_TYPE, Problem
+from service.problems import Problem
 
 HEAD_BYTES = 64 << 10
 LINGER_SECONDS = 5.0
@@ -115,7 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._answered()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(Problem(400, "malformed-request", "this is not HTTP as RFC 9112 has it"))
+        self._refuse(Problem("malformed-request"))
 
     # What the application tells.
 
@@ -147,7 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._close()
 
     def _refuse_head(self) -> None:
-        self._refuse(Problem(431, "headers-too-large", f"the headers are larger than the {HEAD_BYTES} bytes allowed"))
+        self._refuse(Problem("headers-too-large", limit=HEAD_BYTES))
 
     def _refuse(self, problem: Problem) -> None:
         """Answers in the application's place. What still comes is dropped, and the connection ends soon."""

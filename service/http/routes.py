@@ -14,10 +14,11 @@ from model.localization import MapForm
 from service.catalogue import Ready, Refused, summary_of
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
 from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
+from service.http.errors import documented
 from service.inspection import Wanted
 from service.observe.logs import RECORD, server_timing
 from service.observe.telemetry import UNKNOWN_CATEGORY
-from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, Problem, problem_of
+from service.problems import Problem, problem_of
 from service.schemas import (
     BatchAnswer,
     CategoryDetail,
@@ -61,29 +62,25 @@ _HEADERS = {
     "X-Model-Version": "Version of the pair that decided",
     "Server-Timing": "decode, queue, inference, localization and total as timing_ms has them, milliseconds",
 }
-_PROBLEM_TEXTS = {
-    400: "Empty body, malformed form, or no image in it",
-    404: "Unknown category; the known ones are listed",
-    408: "The body did not arrive in time",
-    409: "The version on the disk is refused, or there is none before; what serves goes on",
-    413: "Too many bytes, pixels or images",
-    415: "Not a media type of an image",
-    422: "Not decodable, or a parameter is wrong",
-    429: "Queue or memory for bodies full; try again after Retry-After seconds",
-    500: "Internal error",
-    503: "Category refused, device lost or out of memory, not ready, or shutting down",
-    504: "The deadline passed",
-}
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {
-        status: {
-            "description": _PROBLEM_TEXTS[status],
-            "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
-        }
-        for status in statuses
-    }
+_INSPECTION_PROBLEMS = (
+    "empty-body",
+    "no-image",
+    "malformed-form",
+    "unknown-category",
+    "upload-timeout",
+    "too-many-bytes",
+    "too-many-images",
+    "unsupported-media-type",
+    "invalid-request",
+    "unknown-map",
+    "queue-full",
+    "upload-memory-full",
+    "internal-error",
+    "category-refused",
+    "shutting-down",
+)
+"""Of the call as a whole, whatever its images are."""
+_IMAGE_PROBLEMS = ("too-many-pixels", "not-decodable", "device-lost", "out-of-memory", "deadline-passed")
 
 
 def _json(model: Any, headers: dict[str, str] | None = None) -> Response:
@@ -154,7 +151,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             "content": {"application/json": {}, "image/png": {"schema": _BINARY}},
             "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
         },
-        **_problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+        **documented(*_INSPECTION_PROBLEMS, *_IMAGE_PROBLEMS),
     },
     openapi_extra={
         "requestBody": {
@@ -203,7 +200,7 @@ async def inspect(
     response_model=BatchAnswer,
     responses={
         200: {"description": "Answers in the order of the images; one that failed has a problem in its place"},
-        **_problems(400, 404, 408, 413, 415, 422, 429, 500, 503),
+        **documented(*_INSPECTION_PROBLEMS),
     },
     openapi_extra={
         "requestBody": {
@@ -253,7 +250,7 @@ async def categories(state: StateOf) -> CategoryList:
     "/v1/categories/{category}",
     summary="Show one category",
     tags=["categories"],
-    responses=_problems(404),
+    responses=documented("unknown-category"),
 )
 async def category_detail(category: CategoryName, state: StateOf) -> CategoryDetail:
     """A category with the record of its training and calibration."""
@@ -276,7 +273,7 @@ async def _works(engine: Engine) -> bool:
     "/v1/categories/{category}/reload",
     summary="Read a category again",
     tags=["categories"],
-    responses=_problems(404, 409, 503),
+    responses=documented("unknown-category", "reload-refused", "device-lost", "shutting-down"),
 )
 async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
     """Reads what is on the disk beside the version that serves, tries it, and swaps the two in one step."""
@@ -288,7 +285,7 @@ async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
     "/v1/categories/{category}/rollback",
     summary="Go back to the version before",
     tags=["categories"],
-    responses=_problems(404, 409, 503),
+    responses=documented("unknown-category", "no-previous-version", "reload-refused", "device-lost", "shutting-down"),
 )
 async def rollback(category: CategoryName, state: StateOf) -> RolledBack:
     """Swaps the version that serves with the one before it, on the disk too if that can be written."""
@@ -297,16 +294,21 @@ async def rollback(category: CategoryName, state: StateOf) -> RolledBack:
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 
 
-@router.get("/livez", summary="Is the process able to work?", tags=["probes"], responses=_problems(503))
+@router.get("/livez", summary="Is the process able to work?", tags=["probes"], responses=documented("not-alive"))
 async def livez(state: StateOf) -> Health:
     """200 unless the device is lost for good, or hangs longer than it may; then restart the process."""
     works = await _works(state.engine)  # has a dead device found even where no image comes
     if state.engine.lost or (state.engine.stuck and not works):
-        raise Problem(503, "not-alive", "the device is lost; restart the process")
+        raise Problem("not-alive")
     return Health(status="alive")
 
 
-@router.get("/readyz", summary="Would an image be answered?", tags=["probes"], responses=_problems(503))
+@router.get(
+    "/readyz",
+    summary="Would an image be answered?",
+    tags=["probes"],
+    responses=documented("shutting-down", "device-lost", "no-category", "device-busy"),
+)
 async def readyz(state: StateOf) -> Health:
     """200 while at least one category is ready and the device works."""
     if state.engine.draining:
@@ -314,9 +316,9 @@ async def readyz(state: StateOf) -> Health:
     if state.engine.lost:
         raise DeviceLostError
     if not state.catalogue.ready():
-        raise Problem(503, "no-category", "no category is ready; see /v1/categories")
+        raise Problem("no-category")
     if not await _works(state.engine):
-        raise Problem(503, "device-busy", f"the device has not answered within {PROBE_SECONDS:g} s")
+        raise Problem("device-busy", seconds=PROBE_SECONDS)
     return Health(status="ready")
 
 

@@ -26,9 +26,7 @@ class UploadMemory:
             Problem: 429 if they do not fit.
         """
         if self.held + size > self.limit:
-            raise Problem(
-                429, "upload-memory-full", "the server holds as many bytes of images as it takes; try again shortly"
-            )
+            raise Problem("upload-memory-full")
         self.held += size
 
     def release(self, size: int) -> None:
@@ -65,14 +63,12 @@ class BoundUploads:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                detail = f"the whole body must arrive within {self._seconds:g} s"
-                raise Problem(408, "upload-timeout", detail) from None
+                raise Problem("upload-timeout", seconds=self._seconds) from None
             if message["type"] == "http.request":
                 complete = not message.get("more_body", False)
                 size = len(message.get("body", b""))
                 if held + size > self._memory.limit:
-                    detail = f"the body is larger than the {self._memory.limit} bytes that the server holds at once"
-                    raise Problem(413, "too-many-bytes", detail)
+                    raise Problem("too-many-bytes", what="the body", limit=self._memory.limit)
                 self._memory.take(size)
                 held += size
             return message

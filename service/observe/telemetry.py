@@ -16,6 +16,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from service.problems import FAILURES, KINDS
 from service.schemas import CategorySummary, Inspection
 
 # 1 ms to 30 s, dense where an inspection lies, so that p50 to p99 can be read off.
@@ -23,53 +24,6 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2,
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 STAGES = ("decode", "queue", "inference", "localization")
-REASONS = (
-    "empty-body",
-    "no-image",
-    "malformed-form",
-    "malformed-request",
-    "client-gone",
-    "unauthenticated",
-    "forbidden",
-    "not-found",
-    "unknown-category",
-    "method-not-allowed",
-    "upload-timeout",
-    "too-many-bytes",
-    "too-many-pixels",
-    "too-many-images",
-    "unsupported-media-type",
-    "not-decodable",
-    "invalid-request",
-    "unknown-map",
-    "queue-full",
-    "upload-memory-full",
-    "headers-too-large",
-    "internal-error",
-    "category-refused",
-    "reload-refused",
-    "no-previous-version",
-    "device-lost",
-    "out-of-memory",
-    "not-alive",
-    "device-busy",
-    "no-category",
-    "no-replica",
-    "shutting-down",
-    "deadline-passed",
-)
-"""Every kind of problem, so that each has a counter at 0 from the start; docs/api.md explains them."""
-FAILURES = (
-    "queue-full",
-    "upload-memory-full",
-    "internal-error",
-    "category-refused",
-    "device-lost",
-    "out-of-memory",
-    "shutting-down",
-    "deadline-passed",
-)
-"""Outcomes of an image that are the server's, answered with 429 or 5xx; deploy/rules counts them as failures."""
 UNKNOWN_CATEGORY = "-"
 """Label of requests for categories that are not there; no category can have this name."""
 
@@ -103,8 +57,8 @@ class Telemetry:
             ("reason",),
             registry=self.registry,
         )
-        for reason in REASONS:
-            self.rejections.labels(reason)
+        for kind in KINDS:  # at 0 from the start
+            self.rejections.labels(kind)
         self._requests = Counter(
             "inspect_requests", "Requests answered", ("endpoint", "status"), registry=self.registry
         )

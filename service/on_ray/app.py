@@ -26,6 +26,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.app import create_app
+from service.http.errors import response_of
 from service.observe import logs
 from service.problems import Problem
 from service.settings import Settings
@@ -246,8 +247,8 @@ class Everywhere:
         refusals = [reason for reason in told if reason is not None]
         if not refusals:
             return 200, headers, body
-        detail = f"{len(refusals)} of {len(told)} replicas serve the version before: {refusals[0]}"
-        response = Problem(409, "reload-refused", detail).response()
+        reason = f"{len(refusals)} of {len(told)} replicas serve the version before: {refusals[0]}"
+        response = response_of(Problem("reload-refused", reason=reason))
         headers.update(response.headers)
         return response.status_code, headers, bytes(response.body)
 

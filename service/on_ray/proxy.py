@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.errors import response_of
 from service.http.headers import headers_for
 from service.observe.logs import request_id_of
 from service.problems import Problem
@@ -39,14 +40,12 @@ def problem_for(status: int) -> Problem:
     """The problem that one of Ray Serve's own answers means."""
     match status:
         case HTTPStatus.REQUEST_TIMEOUT:
-            return Problem(504, "deadline-passed", "the answer was not ready in time")
+            return Problem("deadline-passed")
         case HTTPStatus.TOO_MANY_REQUESTS:
-            return Problem(429, "queue-full", "the server has as many images waiting as it takes; try again shortly")
+            return Problem("queue-full")
         case HTTPStatus.NOT_FOUND:
-            return Problem(404, "not-found", "the service is not there, or not yet")
-    return Problem(
-        503, "no-replica", "the replica that had this request has ended, or there is none; try again shortly"
-    )
+            return Problem("not-found")
+    return Problem("no-replica")
 
 
 class InOurWords:
@@ -67,7 +66,7 @@ class InOurWords:
         started = replaced = False
 
         async def answer(problem: Problem) -> None:
-            response = problem.response()
+            response = response_of(problem)
             response.headers.update({**headers_for(""), "x-request-id": request_id})
             await response(scope, receive, send)
 

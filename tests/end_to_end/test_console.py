@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from model.store.pair import read_card
 from service.console import FOLDER, SAMPLES
 from service.http.keys import Role, create_key
-from service.observe.telemetry import REASONS
+from service.problems import KINDS
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.conftest import Server, running_server
 
@@ -138,7 +138,7 @@ def test_it_is_counted_as_one_endpoint_and_is_no_part_of_the_contract(client: ht
 def test_there_is_a_sentence_for_every_problem():
     text = (FOLDER / "files" / "errors.js").read_text()
     known = set(re.findall(r"^  \"?([a-z-]+)\"?: \[\".+?\", .+?\],$", text, re.MULTILINE))
-    assert set(REASONS) <= known
+    assert set(KINDS) <= known
 
 
 def test_the_histogram_and_the_curve_of_a_card_tell_of_the_same_scores(factory: Factory):
