@@ -6,10 +6,11 @@ import numpy as np
 from scipy.stats import norm
 from sklearn.metrics import roc_curve
 
+from model.errors import ExpectedError
 from model.measures import auroc
 
 
-class CalibrationError(ValueError):
+class CalibrationError(ExpectedError):
     """These scores give no threshold; the message says why."""
 
 

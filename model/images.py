@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from model.errors import ExpectedError
+
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 MAX_PIXELS = 64_000_000
@@ -30,7 +32,7 @@ PILLOW_MAX_PIXELS = 178_956_970
 """Pillow itself refuses more than this."""
 
 
-class ImageError(ValueError):
+class ImageError(ExpectedError):
     """These bytes cannot be read as an image; the message says why."""
 
 

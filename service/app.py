@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from model.detector import BEST_BATCH
+from model.errors import MissingExtraError
 from service import console
 from service.catalogue import Catalogue
 from service.device.engine import Engine
@@ -44,10 +45,6 @@ CLOSE_SECONDS = 2.0
 """For the device at the end, when every request has been answered: one that hangs is not waited for."""
 
 log = logging.getLogger(__name__)
-
-
-class MissingExtraError(Exception):
-    """A setting needs packages that come with an extra."""
 
 
 def choose_device(name: str) -> torch.device:

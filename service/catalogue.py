@@ -24,13 +24,14 @@ from model.store.pair import (
     PREVIOUS,
     RESERVED_NAMES,
     STUDENT,
-    PairError,
+    StoreError,
     build_detector,
     check_category_name,
     read_card,
     roll_back,
 )
 from model.store.teachers import TeacherError, load_teacher
+from service.hints import with_hint
 from service.problems import Problem
 from service.schemas import CategorySummary
 
@@ -148,7 +149,7 @@ class Catalogue:
             try:
                 self._enter(self._read(folder))
                 log.info("category %s is ready", folder.name)
-            except (PairError, TeacherError, OSError) as error:
+            except (StoreError, TeacherError, OSError) as error:
                 self._refuse(folder.name, error)
 
     def _folders(self) -> list[Path]:
@@ -162,7 +163,7 @@ class Catalogue:
                 self._stamps[folder.name] = stamp
             try:
                 return self._check(folder)
-            except (PairError, TeacherError, OSError):
+            except (StoreError, TeacherError, OSError):
                 sleep(SETTLE_SECONDS)
                 if _stamp_of(folder) == stamp:
                     raise
@@ -190,8 +191,8 @@ class Catalogue:
         self._entries = dict(sorted({**self._entries, category: version.entry}.items()))
 
     def _refuse(self, category: str, error: Exception) -> None:
-        self._entries = dict(sorted({**self._entries, category: Refused(category, str(error))}.items()))
-        log.error("category %s is refused: %s", category, error)
+        self._entries = dict(sorted({**self._entries, category: Refused(category, with_hint(error))}.items()))
+        log.error("category %s is refused: %s", category, with_hint(error))
 
     def _detector(self, version: _Version) -> Detector:
         """A version's pair, from memory or else from the disk.
@@ -208,7 +209,7 @@ class Catalogue:
         card = version.entry.card
         try:
             detector = self._build(version)
-        except (PairError, OSError) as error:
+        except (StoreError, OSError) as error:
             if self._entries.get(card.category) is version.entry:
                 self._refuse(card.category, error)
                 self._stamps.pop(card.category, None)  # a disk that comes back brings the same files
@@ -223,8 +224,8 @@ class Catalogue:
         arguments = card, version.entry.teacher, self._device, self._precision
         try:
             return build_detector(self._weights / card.category, *arguments)
-        except (PairError, OSError):
-            with suppress(PairError, OSError):
+        except (StoreError, OSError):
+            with suppress(StoreError, OSError):
                 return build_detector(self._weights / PREVIOUS / card.category, *arguments)
             raise
 
@@ -266,13 +267,13 @@ class Catalogue:
         try:
             version = self._read(folder)
             self._try(version)
-        except (PairError, TeacherError, OSError) as error:
+        except (StoreError, TeacherError, OSError) as error:
             if isinstance(self._entries.get(category), Ready) and folder.is_dir():
                 log.error("a new version of category %s is refused, and the one before serves on: %s", category, error)
             else:
                 self._refuse(category, error)
             self._on_refuse()
-            reason = f"what is on the disk for {category!r} is refused: {error}"
+            reason = f"what is on the disk for {category!r} is refused: {with_hint(error)}"
             raise Problem("reload-refused", reason=reason) from None
         self._enter(version)
         log.info("category %s is ready, version %s", category, version.entry.card.model_version)
@@ -282,7 +283,7 @@ class Catalogue:
         """Warms a version up that does not serve yet.
 
         Raises:
-            PairError: if its score is not finite.
+            StoreError: if its score is not finite.
         """
         detector, side = version.entry.detector(), version.entry.card.image_size
         if (id(version.entry.teacher), side) not in self._warm:
@@ -290,7 +291,7 @@ class Catalogue:
         found = detector(np.zeros((1, side, side, 3), dtype=np.uint8), maps=MapForm.GRADIENT)
         if not np.isfinite(found.scores).all():
             self._forget(version)
-            raise PairError("it gives a score that is not finite")
+            raise StoreError("it gives a score that is not finite")
 
     def roll_back(self, category: str) -> bool:
         """Serves the version before again. For the device thread.
@@ -304,7 +305,7 @@ class Catalogue:
         self.find(category)
         try:
             roll_back(self._weights, category)
-        except (PairError, OSError) as error:
+        except (StoreError, OSError) as error:
             log.warning("category %s cannot be rolled back on the disk: %s", category, error)
             self._roll_back_in_memory(category)
             return False
@@ -327,8 +328,9 @@ class Catalogue:
                 self._try(version)
             # For good: its place on the disk has another, so that it could not be read again.
             version.kept = version.kept or self._forget(version) or self._build(version)
-        except (PairError, TeacherError, OSError) as error:
-            raise Problem("reload-refused", reason=f"the previous version is refused: {error}") from None
+        except (StoreError, TeacherError, OSError) as error:
+            reason = f"the previous version is refused: {with_hint(error)}"
+            raise Problem("reload-refused", reason=reason) from None
         self._enter(version)
 
     def warm_up(self, max_batch: int) -> None:

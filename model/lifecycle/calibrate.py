@@ -50,7 +50,7 @@ def calibrate_category(
         The new card, and one message for each file that was left out because it could not be read.
 
     Raises:
-        PairError, TeacherError: see `load_detector`.
+        StoreError, TeacherError: see `load_detector`.
         DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
         CalibrationError: if the scores give no threshold.
     """

@@ -9,14 +9,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model.errors import ExpectedError
 from model.images import SUFFIXES, ImageError, decode_image
 from model.preprocessing import Preprocessing
 
 ANY_NAME = "*"
 
 
-class DatasetError(ValueError):
+class DatasetError(ExpectedError):
     """A folder does not hold what was asked of it; the message says what is missing."""
+
+
+class MasksAmongImagesError(DatasetError):
+    """Masks seem to lie among the images of a folder."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,9 @@ def _refuse_masks(paths: Sequence[Path]) -> None:
     for path in paths:
         other = by_name.setdefault((path.parent, path.stem.removesuffix("_mask")), path)
         if other is not path:
-            raise DatasetError(
+            raise MasksAmongImagesError(
                 f"{other} and {path.name} seem to be an image and its mask, and masks would be taken for images; keep "
-                "masks in a folder of their own, or, in a plain folder, say which files are images: --pattern '*.jpg'"
+                "masks in a folder of their own"
             )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model.detector import BEST_BATCH
+from model.errors import ExpectedError
 from model.networks.vgg import Student, Teacher, student_plan
 from model.preprocessing import Preprocessing, as_input
 from model.score import TermWeights, distillation_score, distillation_terms
@@ -25,7 +26,7 @@ FEATURE_MEMORY_BYTES = 4 << 30
 CHECKPOINT_SECONDS = 60.0
 
 
-class TrainingError(ValueError):
+class TrainingError(ExpectedError):
     """Training cannot start or go on; the message says why."""
 
 

@@ -20,6 +20,10 @@ from model.store.pair import load_detector, read_seen
 PIXEL_GRID = 256
 
 
+class SeenImagesError(DatasetError):
+    """Training or calibration has seen some of the images that should judge the result."""
+
+
 class SeenPolicy(StrEnum):
     """What evaluation does with images that training or calibration has seen."""
 
@@ -111,7 +115,7 @@ def evaluate_category(
     """Judges a category on images it has not seen. Pixel measures are taken on a 256x256 grid.
 
     Raises:
-        PairError, TeacherError, DatasetError: see `judge_category` and `measure_judged`.
+        StoreError, TeacherError, DatasetError: see `judge_category` and `measure_judged`.
     """
     return measure_judged(
         judge_category(
@@ -143,9 +147,9 @@ def judge_category(
     """Scores images that a category has not seen.
 
     Raises:
-        PairError, TeacherError: see `load_detector`.
+        StoreError, TeacherError: see `load_detector`.
         DatasetError: if files cannot be read, one is both normal and anomalous, a group has fewer than two images, or
-            the pair has seen some and the policy is to refuse.
+            SeenImagesError: if the pair has seen some and the policy is to refuse.
     """
     card, detector = load_detector(weights, teachers, category, device, precision)
     good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
@@ -159,9 +163,8 @@ def judge_category(
         fresh_bad = [index for index, digest in enumerate(bad.digests) if digest not in known]
         left_out = len(good.digests) + len(bad.digests) - len(fresh_good) - len(fresh_bad)
         if left_out and seen_policy is SeenPolicy.REFUSE:
-            raise DatasetError(
-                f"training or calibration has seen {left_out} of these images, so they cannot judge the result; leave "
-                "them out with --seen skip, or count them all the same with --seen include"
+            raise SeenImagesError(
+                f"training or calibration has seen {left_out} of these images, so they cannot judge the result"
             )
         good, bad = datasets.pick(good, fresh_good), datasets.pick(bad, fresh_bad)
     if min(len(good.digests), len(bad.digests)) < 2:

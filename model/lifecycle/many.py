@@ -13,12 +13,12 @@ from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import DatasetError
 from model.lifecycle.distillation import Recipe, TrainingError, TrainingInterrupted
 from model.lifecycle.train import checkpoint_path, train_category
-from model.store.pair import CARD, PairError, read_card
+from model.store.pair import CARD, StoreError, read_card
 from model.store.teachers import TeacherError, load_teacher
 
 CALIBRATION_SHARE = 0.5
 """Of a category's test images, for its threshold; the rest is left for an evaluation."""
-HOPELESS = (CalibrationError, DatasetError, ImageError, PairError, TeacherError, TrainingError)
+HOPELESS = (CalibrationError, DatasetError, ImageError, StoreError, TeacherError, TrainingError)
 """What does not go away when it is tried again."""
 
 log = logging.getLogger(__name__)

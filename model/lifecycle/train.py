@@ -19,10 +19,14 @@ from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, MINIMUM_IMAGES, E
 from model.networks.vgg import Teacher, student_plan
 from model.score import Score
 from model.store.card import Architecture, Card, SeenImages, TeacherReference, TrainingRecord
-from model.store.pair import LOSS_CURVE, LOSSES, PairError, check_category_name, encode_student, write_pair
+from model.store.pair import LOSS_CURVE, LOSSES, CategoryExistsError, check_category_name, encode_student, write_pair
 from model.store.teachers import fingerprint
 
 HELD_OUT_SHARE = 0.2
+
+
+class InterruptedTrainingError(TrainingError):
+    """An interrupted training of this category is kept, and it was not said what should become of it."""
 
 
 def checkpoint_path(weights: Path, category: str) -> Path:
@@ -36,22 +40,21 @@ def check_trainable(
     """Whether a training could begin, as far as that is known before its teacher and images are; see `train_category`.
 
     Raises:
-        PairError: if the name is impossible or the category exists.
+        StoreError: if the name is impossible.
+        CategoryExistsError: if the category exists and is not to be replaced.
         CalibrationError: if the quantile is impossible.
-        TrainingError: if there is nothing to resume, or an interrupted training that is not to be resumed.
+        TrainingError: if there is nothing to resume.
+        InterruptedTrainingError: if there is an interrupted training that is not to be resumed.
     """
     check_category_name(category)
     check_quantile(quantile)
     if (weights / category).exists() and not replace:
-        raise PairError(f"{weights / category} exists; say --replace to train it anew")
+        raise CategoryExistsError(f"{weights / category} exists")
     checkpoint = checkpoint_path(weights, category)
     if resume and not checkpoint.exists():
         raise TrainingError(f"there is no interrupted training of {category!r} to resume")
     if not resume and checkpoint.exists():
-        raise TrainingError(
-            f"there is an interrupted training of {category!r}; say --resume to go on with it, or remove {checkpoint} "
-            "to start anew"
-        )
+        raise InterruptedTrainingError(f"there is an interrupted training of {category!r}, kept in {checkpoint}")
 
 
 def train_category(
@@ -99,7 +102,7 @@ def train_category(
         The new card, and the mean loss of each epoch.
 
     Raises:
-        PairError, CalibrationError, TrainingError: see `check_trainable`.
+        StoreError, CalibrationError, TrainingError: see `check_trainable`.
         DatasetError: if files cannot be read.
         TrainingError: with fewer than 8 different images, or see `model.lifecycle.distillation.train`.
         TrainingInterrupted: after Ctrl-C; `resume` goes on.

@@ -15,6 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.detector import Detector
+from model.errors import ExpectedError
 from model.networks.vgg import Student, Teacher, student_plan
 from model.score import TermWeights
 from model.store.card import SCHEMA_VERSION, Card, SeenImages
@@ -33,18 +34,22 @@ CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RESERVED_NAMES = frozenset(("teachers",))
 
 
-class PairError(ValueError):
-    """A pair cannot be read or written; the message says why."""
+class StoreError(ExpectedError):
+    """A category cannot be read or written; the message says why."""
 
 
-class NoPreviousVersionError(PairError):
+class CategoryExistsError(StoreError):
+    """The category exists, and was not to be replaced."""
+
+
+class NoPreviousVersionError(StoreError):
     """No version of this category has been replaced yet."""
 
 
 def check_category_name(category: str) -> None:
-    """Raises `PairError` unless the name is safe as a folder's and in a URL."""
+    """Raises `StoreError` unless the name is safe as a folder's and in a URL."""
     if not CATEGORY_NAME.fullmatch(category) or category in RESERVED_NAMES:
-        raise PairError(
+        raise StoreError(
             f"{category!r} cannot name a category: 1 to 64 letters, digits, '_' or '-', not starting with '_' or '-', "
             f"and not {', '.join(sorted(RESERVED_NAMES))}"
         )
@@ -59,25 +64,25 @@ def read_card(folder: Path) -> Card:
     """Reads and validates a pair's card.
 
     Raises:
-        PairError: if it is missing, damaged, of a newer schema, or says something impossible.
+        StoreError: if it is missing, damaged, of a newer schema, or says something impossible.
     """
     path = folder / CARD
     try:
         fields = json.loads(path.read_bytes())
     except OSError as error:
-        raise PairError(f"cannot read {path}: {error.strerror}") from None
+        raise StoreError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise PairError(f"{path} is not JSON: {error}") from None
+        raise StoreError(f"{path} is not JSON: {error}") from None
     version = fields.get("schema_version") if isinstance(fields, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise PairError(f"{path} has schema version {version}, this software reads up to {SCHEMA_VERSION}: upgrade it")
+        raise StoreError(f"{path} has schema version {version}, this software reads up to {SCHEMA_VERSION}: upgrade it")
     try:
         card = Card.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        raise PairError(f"{path} is not a valid card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise StoreError(f"{path} is not a valid card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if card.category != folder.name:
-        raise PairError(f"{path} is the card of {card.category!r}")
+        raise StoreError(f"{path} is the card of {card.category!r}")
     return card
 
 
@@ -85,16 +90,16 @@ def read_encoded_student(folder: Path, card: Card) -> bytes:
     """Reads the bytes of the student a card describes.
 
     Raises:
-        PairError: if the file is missing, or is not the one the card was written for.
+        StoreError: if the file is missing, or is not the one the card was written for.
     """
     path = folder / STUDENT
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise PairError(f"cannot read {path}: {error.strerror}") from None
+        raise StoreError(f"cannot read {path}: {error.strerror}") from None
     found = hashlib.sha256(data).hexdigest()
     if found != card.student_sha256:
-        raise PairError(f"{path} is not the file its card was written for (SHA-256 {found})")
+        raise StoreError(f"{path} is not the file its card was written for (SHA-256 {found})")
     return data
 
 
@@ -102,14 +107,14 @@ def read_student(folder: Path, card: Card) -> Student:
     """Reads the student a card describes.
 
     Raises:
-        PairError: if the file is missing, is not the one the card was written for, or does not fit the architecture.
+        StoreError: if the file is missing, is not the one the card was written for, or does not fit the architecture.
     """
     path, data = folder / STUDENT, read_encoded_student(folder, card)
     student = Student(card.architecture.plan, weigh_distillation_layers=card.architecture.weigh_distillation_layers)
     try:
         student.load_state_dict(load_tensors(data))
     except (RuntimeError, SafetensorError) as error:
-        raise PairError(f"{path} does not fit its card: {error}") from None
+        raise StoreError(f"{path} does not fit its card: {error}") from None
     return student.eval()
 
 
@@ -123,16 +128,16 @@ def build_detector(
     """Composes the pair of a card with its teacher, whose fingerprint the caller has checked.
 
     Raises:
-        PairError: if the card's plan is not that of a student of this teacher, or the student's weights are not
+        StoreError: if the card's plan is not that of a student of this teacher, or the student's weights are not
             finite; otherwise see `read_student`.
     """
     if card.architecture.plan != student_plan(teacher.plan):
-        raise PairError(f"{folder / CARD} is not a valid card: architecture.plan: does not fit the teacher")
+        raise StoreError(f"{folder / CARD} is not a valid card: architecture.plan: does not fit the teacher")
     weights = TermWeights(card.squared_weight, card.direction_weight)
     detector = Detector(teacher, read_student(folder, card), weights, device, precision, card.score)
     # As it is served: a negative variance is finite until it is folded.
     if not all(tensor.isfinite().all() for tensor in detector.student.state_dict().values()):
-        raise PairError(f"{folder / STUDENT} holds values that are not finite")
+        raise StoreError(f"{folder / STUDENT} holds values that are not finite")
     return detector
 
 
@@ -140,14 +145,14 @@ def read_seen(folder: Path) -> SeenImages:
     """The hashes of the images a pair has seen.
 
     Raises:
-        PairError: if the file is missing or damaged.
+        StoreError: if the file is missing or damaged.
     """
     try:
         return SeenImages.model_validate_json((folder / SEEN).read_bytes())
     except OSError as error:
-        raise PairError(f"cannot read {folder / SEEN}: {error.strerror}") from None
+        raise StoreError(f"cannot read {folder / SEEN}: {error.strerror}") from None
     except ValidationError as error:
-        raise PairError(f"{folder / SEEN} is damaged: {error.errors()[0]['msg']}") from None
+        raise StoreError(f"{folder / SEEN} is damaged: {error.errors()[0]['msg']}") from None
 
 
 def read_traces(folder: Path) -> dict[str, bytes]:
@@ -180,12 +185,13 @@ def write_pair(
         The pair's folder.
 
     Raises:
-        PairError: if the category exists and is not to be replaced, or its name is impossible.
+        CategoryExistsError: if the category exists and is not to be replaced.
+        StoreError: if its name is impossible.
     """
     check_category_name(card.category)
     place = weights / card.category
     if place.exists() and not replace:
-        raise PairError(f"{place} exists; say --replace to train it anew")
+        raise CategoryExistsError(f"{place} exists")
     weights.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=weights, prefix=f".{card.category}-") as temporary:
         new = Path(temporary, "new")
@@ -208,7 +214,7 @@ def roll_back(weights: Path, category: str) -> None:
 
     Raises:
         NoPreviousVersionError: if there is none.
-        PairError: if the name is impossible.
+        StoreError: if the name is impossible.
         OSError: if the folder cannot be written; then nothing has changed.
     """
     check_category_name(category)
@@ -249,13 +255,13 @@ def load_detector(
     """Loads one category with the teacher its card names.
 
     Raises:
-        PairError: if the category is not there or its files are damaged.
+        StoreError: if the category is not there or its files are damaged.
         TeacherError: if its teacher is not there or another one.
     """
     check_category_name(category)
     folder = weights / category
     if not folder.is_dir():
-        raise PairError(f"there is no category {category!r} in {weights}")
+        raise StoreError(f"there is no category {category!r} in {weights}")
     card = read_card(folder)
     teacher = load_teacher(teachers, card.teacher.name, card.teacher.sha256)
     return card, build_detector(folder, card, teacher, device, precision)

@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torchvision.models import VGG16_Weights
 
+from model.errors import ExpectedError
 from model.networks.vgg import VGG16, Plan, Teacher
 
 IMAGENET = "imagenet"
@@ -22,8 +23,27 @@ SHIPPED_COMPACT = Path(__file__).parents[2] / "weights" / "teachers" / f"{COMPAC
 TEACHER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class TeacherError(ValueError):
-    """A teacher is missing, damaged or not the one asked for; the message says how to get the right one."""
+class TeacherError(ExpectedError):
+    """A teacher is missing, damaged or not the one asked for; the message says which is needed."""
+
+
+class MissingTeacherError(TeacherError):
+    """The teacher of this name is not there, or another one is in its place.
+
+    Attributes:
+        name: of the teacher.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(name, message)
+        self.name = name
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class DownloadError(TeacherError):
+    """torchvision's VGG16 cannot be downloaded."""
 
 
 def fingerprint(teacher: Teacher) -> str:
@@ -87,28 +107,21 @@ def load_teacher(folder: Path, name: str, sha256: str | None = None) -> Teacher:
         sha256: the fingerprint it must have, or None for any.
 
     Raises:
-        TeacherError: if it is missing, damaged or another one.
+        MissingTeacherError: if it is missing or another one.
+        TeacherError: if it is damaged.
     """
     path = teacher_path(folder, name)
     if not path.is_file():
-        raise TeacherError(f"the teacher {name!r} is not in {folder}; {_remedy(name)}")
+        raise MissingTeacherError(name, f"the teacher {name!r} is not in {folder}")
     teacher = read_teacher(path)
     found = fingerprint(teacher)
     if sha256 is not None and found != sha256:
-        raise TeacherError(
+        raise MissingTeacherError(
+            name,
             f"the teacher in {path} is not the one this student learned from (SHA-256 of its weights is {found}, "
-            f"needed is {sha256}); {_remedy(name)}"
+            f"needed is {sha256})",
         )
     return teacher
-
-
-def _remedy(name: str) -> str:
-    if name == IMAGENET:
-        return (
-            "get it with `eca-inspect teacher fetch`, or without internet bring the file vgg16-397923af.pth and run "
-            "`eca-inspect teacher fetch --from vgg16-397923af.pth`"
-        )
-    return f"bring the file that was used in training: `eca-inspect teacher fetch --name {name} --from FILE`"
 
 
 def check_plan(name: str, plan: Plan) -> None:
@@ -144,7 +157,7 @@ def fetch_imagenet() -> Teacher:
     """Downloads torchvision's VGG16 ``IMAGENET1K_V1`` (528 MB) and keeps its feature extractor.
 
     Raises:
-        TeacherError: if it cannot be downloaded or its hash is wrong.
+        DownloadError: if it cannot be downloaded or its hash is wrong.
     """
     url = VGG16_Weights.IMAGENET1K_V1.url
     expected = url.rpartition("-")[2].removesuffix(".pth")  # torchvision puts the first digits of the hash in the name
@@ -153,10 +166,7 @@ def fetch_imagenet() -> Teacher:
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=expected)
         except (OSError, RuntimeError) as error:
-            raise TeacherError(
-                f"cannot fetch VGG16 from {url}: {error}\nWithout internet: bring the file from another machine, then "
-                "`eca-inspect teacher fetch --from vgg16-397923af.pth`"
-            ) from None
+            raise DownloadError(f"cannot fetch VGG16 from {url}: {error}") from None
         return read_teacher(path)
 
 
@@ -164,13 +174,14 @@ def imagenet_teacher(folder: Path) -> Teacher:
     """The folder's teacher ``imagenet``; it is fetched if it is not there.
 
     Raises:
-        TeacherError: if it cannot be fetched, or what is there is damaged or not VGG16 at its full width.
+        DownloadError: if it cannot be downloaded.
+        TeacherError: if what is there is damaged or not VGG16 at its full width.
     """
     path = teacher_path(folder, IMAGENET)
     if path.exists():
         teacher = read_teacher(path)
         if teacher.plan != VGG16:
-            raise TeacherError(f"{path} is not VGG16 at its full width; choose another folder with --teachers")
+            raise TeacherError(f"{path} is not VGG16 at its full width; choose another folder of teachers")
         return teacher
     teacher = fetch_imagenet()
     save_teacher(teacher, folder, IMAGENET)
@@ -186,17 +197,16 @@ def resolve_teacher(folder: Path, name_or_path: str) -> tuple[str, Teacher]:
         Its name in the folder, and the teacher.
 
     Raises:
-        TeacherError: if it cannot be had; for ``imagenet`` with the two ways out.
+        MissingTeacherError: if it is not there.
+        DownloadError: if it is ``imagenet`` and cannot be downloaded.
+        TeacherError: if it is damaged.
     """
     if (path := Path(name_or_path)).suffix in (".pth", ".pt", ".safetensors"):
         teacher = read_teacher(path)
         save_teacher(teacher, folder, path.stem)
         return path.stem, teacher
     if name_or_path == IMAGENET:
-        try:
-            return IMAGENET, imagenet_teacher(folder)
-        except TeacherError as error:
-            raise TeacherError(f"{error}\nOr train on the teacher that is built in: `--teacher {COMPACT}`") from None
+        return IMAGENET, imagenet_teacher(folder)
     path = teacher_path(folder, name_or_path)
     if path.exists():
         return name_or_path, read_teacher(path)
@@ -204,7 +214,4 @@ def resolve_teacher(folder: Path, name_or_path: str) -> tuple[str, Teacher]:
         teacher = read_teacher(SHIPPED_COMPACT)
         save_teacher(teacher, folder, COMPACT)
         return COMPACT, teacher
-    raise TeacherError(
-        f"there is no teacher {name_or_path!r} in {folder}; name the file of its weights in place of it, or put it "
-        f"there with `eca-inspect teacher fetch --name {name_or_path} --from FILE`"
-    )
+    raise MissingTeacherError(name_or_path, f"there is no teacher {name_or_path!r} in {folder}")

@@ -8,35 +8,13 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from model.calibration import CalibrationError
-from model.images import ImageError
-from model.lab.reproduction.comparison import MissingAnomalibError
-from model.lifecycle.datasets import DatasetError
-from model.lifecycle.distillation import TrainingError
-from model.store.pair import PairError
-from model.store.teachers import TeacherError
-from service.app import MissingExtraError
-from service.http.keys import KeyFileError
+from model.errors import ExpectedError, MissingExtraError
 
 EXIT_INTERRUPTED = 130
 
 
-class UsageError(ValueError):
+class UsageError(ExpectedError):
     """Options that do not go together."""
-
-
-EXPECTED = (
-    CalibrationError,
-    DatasetError,
-    ImageError,
-    KeyFileError,
-    MissingAnomalibError,
-    MissingExtraError,
-    PairError,
-    TeacherError,
-    TrainingError,
-    UsageError,
-)
 
 
 class OneLineErrors(TyperGroup):
@@ -46,8 +24,10 @@ class OneLineErrors(TyperGroup):
         """Runs the command that was named."""
         try:
             return super().invoke(ctx)
-        except EXPECTED as error:
-            message = str(error)
+        except ExpectedError as error:
+            from service.hints import with_hint  # brings the model, which only a failure should wait for
+
+            message = with_hint(error)
         except KeyboardInterrupt:
             typer.echo("stopped; nothing was written", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -15,6 +15,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model.errors import ExpectedError
 from service.http.errors import documented
 from service.problems import Problem
 
@@ -24,7 +25,7 @@ KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KEY_BYTES = 32
 
 
-class KeyFileError(ValueError):
+class KeyFileError(ExpectedError):
     """The file of keys cannot be read or changed as asked; the message says why."""
 
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 
+from model.errors import MissingExtraError
 from model.lab.reproduction.runs import Run, Series, check_series, choose_training, judge, write_result
 from model.lab.reproduction.sets import Source
 
@@ -31,7 +32,7 @@ IMAGE_SIZE = 256
 VALIDATION_SHARE = 0.1
 
 
-class MissingAnomalibError(ValueError):
+class MissingAnomalibError(MissingExtraError):
     """anomalib is not installed."""
 
 

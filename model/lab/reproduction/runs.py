@@ -146,7 +146,7 @@ def check_series(series: Series) -> None:
             name = differing[0]
             raise TrainingError(
                 f"{series.output} holds results with another {name.replace('_', ' ')} ({there.get(name)}, asked for is "
-                f"{wanted[name]}), and one table cannot hold both; choose another --output"
+                f"{wanted[name]}), and one table cannot hold both; choose another folder of results"
             )
 
 

@@ -20,6 +20,10 @@ from model.preprocessing import Preprocessing
 DIGITS = tuple("0123456789")
 
 
+class MissingSetError(DatasetError):
+    """The files of a set that torchvision can download are not there."""
+
+
 class Source(ABC):
     """A data set on disk, prepared to one image size.
 
@@ -113,9 +117,9 @@ class TorchvisionSet(_Classified):
             return self._read(self._root, split, self._download)
         except (OSError, RuntimeError, ValueError) as error:
             reason, _, _ = str(error).partition(" You can use download=True")
-            raise DatasetError(
-                f"{self._root} holds neither folders of classes (train/<class>, test/<class>) nor the set's own files, "
-                f"which --download fetches: {reason}"
+            raise MissingSetError(
+                f"{self._root} holds neither folders of classes (train/<class>, test/<class>) nor the set's own files: "
+                f"{reason}"
             ) from None
 
     @cached_property

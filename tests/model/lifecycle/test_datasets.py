@@ -11,6 +11,7 @@ from PIL import Image
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError, Sample
 from model.preprocessing import Preprocessing
+from service.hints import with_hint
 from tests.conftest import surface, write_images
 
 
@@ -67,8 +68,9 @@ def test_masks_of_any_scale_and_of_thin_faults_are_read(tmp_path: Path):
 def test_masks_beside_images_are_not_taken_for_images(tmp_path: Path, mask: str):
     for name in ("000.jpg", "001.jpg", "other.png", mask):
         Image.fromarray(surface(1)).save(tmp_path / name)
-    with pytest.raises(DatasetError, match=r"001\.jpg and 001.* seem to be an image and its mask.*--pattern"):
+    with pytest.raises(datasets.MasksAmongImagesError, match=r"001\.jpg and 001.* seem to be an image") as refusal:
         datasets.normal_samples(tmp_path)
+    assert "--pattern '*.jpg'" in with_hint(refusal.value)
     with pytest.raises(DatasetError, match="an image and its mask"):
         datasets.anomalous_samples(tmp_path, tmp_path)
     names = [sample.path.name for sample in datasets.normal_samples(tmp_path, "00?.jpg")]

@@ -21,7 +21,7 @@ from model.localization import MapForm
 from model.networks.vgg import Teacher
 from model.preprocessing import Preprocessing
 from model.score import Score
-from model.store.pair import PairError, load_detector, read_card, read_seen
+from model.store.pair import CategoryExistsError, StoreError, load_detector, read_card, read_seen
 from tests.conftest import Factory, surface, write_images
 
 SHORT = Recipe(image_size=32, epochs=2, batch_size=4)
@@ -76,7 +76,7 @@ def test_fewer_than_eight_images_are_refused(tmp_path: Path, teacher: Teacher):
 def test_an_existing_category_is_kept_unless_told(copy: Path, factory: Factory, teacher: Teacher):
     samples = normal_samples(factory.data / "train")
     before = read_card(copy / "striped")
-    with pytest.raises(PairError, match="--replace"):
+    with pytest.raises(CategoryExistsError):
         train_category("striped", samples, copy, "narrow", teacher, SHORT)
     assert read_card(copy / "striped") == before
     train_category("striped", samples, copy, "narrow", teacher, SHORT, replace=True)
@@ -250,5 +250,5 @@ def test_evaluation_measures_what_the_detector_says(factory: Factory, tmp_path: 
 
 
 def test_an_unknown_category_is_refused(factory: Factory):
-    with pytest.raises(PairError, match="there is no category 'nothing'"):
+    with pytest.raises(StoreError, match="there is no category 'nothing'"):
         load_detector(factory.weights, factory.teachers, "nothing")

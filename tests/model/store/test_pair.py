@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from model.store.pair import (
+    CategoryExistsError,
     NoPreviousVersionError,
-    PairError,
+    StoreError,
     check_category_name,
     read_card,
     read_seen,
@@ -46,7 +47,7 @@ def test_a_written_pair_is_read_back(folder: Path, tmp_path: Path):
 
 def test_an_existing_pair_is_replaced_only_when_told(folder: Path, tmp_path: Path):
     card, seen, student = read_card(folder), read_seen(folder), (folder / "student.safetensors").read_bytes()
-    with pytest.raises(PairError, match="--replace"):
+    with pytest.raises(CategoryExistsError):
         write_pair(tmp_path, card, student, seen)
     newer = card.model_copy(update={"model_version": "newer"})
     write_pair(tmp_path, newer, student, seen, replace=True)
@@ -109,14 +110,14 @@ def test_ctrl_c_while_a_pair_is_replaced_loses_nothing(folder: Path, tmp_path: P
 )
 def test_an_impossible_card_is_refused(folder: Path, change: Callable[[dict[str, Any]], None], reason: str):
     edit(folder, change)
-    with pytest.raises(PairError, match=reason):
+    with pytest.raises(StoreError, match=reason):
         read_card(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
 def test_a_damaged_card_is_refused(folder: Path, content: bytes):
     (folder / "card.json").write_bytes(content)
-    with pytest.raises(PairError, match="card"):
+    with pytest.raises(StoreError, match="card"):
         read_card(folder)
 
 
@@ -125,16 +126,16 @@ def test_a_student_that_is_not_the_cards_is_refused(folder: Path, factory: Facto
     data = (folder / "student.safetensors").read_bytes()
     for wrong in (data[:-1], data[:-1] + bytes([data[-1] ^ 1]), b""):
         (folder / "student.safetensors").write_bytes(wrong)
-        with pytest.raises(PairError, match="not the file its card was written for"):
+        with pytest.raises(StoreError, match="not the file its card was written for"):
             read_student(folder, card)
     (folder / "student.safetensors").unlink()
-    with pytest.raises(PairError, match="No such file"):
+    with pytest.raises(StoreError, match="No such file"):
         read_student(folder, card)
 
 
 def test_a_student_that_does_not_fit_its_card_is_refused(folder: Path):
     edit(folder, lambda card: card["architecture"].update(weigh_distillation_layers=False))
-    with pytest.raises(PairError, match="does not fit its card"):
+    with pytest.raises(StoreError, match="does not fit its card"):
         read_student(folder, read_card(folder))
 
 
@@ -145,5 +146,5 @@ def test_good_category_names(name: str):
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a b", "-x", "_x", "ä", "teachers", "x" * 65, "a\n"])
 def test_bad_category_names_are_refused(name: str):
-    with pytest.raises(PairError, match="cannot name a category"):
+    with pytest.raises(StoreError, match="cannot name a category"):
         check_category_name(name)

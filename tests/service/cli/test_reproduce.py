@@ -55,7 +55,7 @@ def test_the_papers_epochs_are_the_default_and_results_do_not_mix(options: tuple
     without_epochs = [option for option in options if option not in ("--epochs", 2)]
     refused = run("reproduce", *without_epochs, "--classes", "stained", status=1)
     assert "another epochs (2, asked for is 300)" in refused.stderr
-    assert "choose another --output" in refused.stderr
+    assert "choose another folder of results" in refused.stderr
 
 
 def test_what_it_refuses(options: tuple[object, ...], tmp_path: Path):
