@@ -25,8 +25,9 @@ from model.lab.synthetic import DEFECTS, sample_image, write_dataset
 from model.lifecycle.datasets import mvtec_test
 from model.lifecycle.evaluate import evaluate_category
 from service.app import create_app
+from service.choices import Role
 from service.device.engine import MAX_RESTARTS, Engine
-from service.http.keys import Role, create_key
+from service.http.keys import create_key
 from service.settings import Settings
 
 EPOCHS = 60

@@ -19,8 +19,8 @@ from torch import nn
 
 from benchmarks.pairs import photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
+from model.choices import MapForm
 from model.detector import Detector
-from model.localization import MapForm
 from model.networks.vgg import Student
 
 GFLOP_OF_SCORE = 10.5

@@ -30,15 +30,15 @@ from torch.utils import mkldnn
 from benchmarks.ceiling import best_seconds
 from benchmarks.pairs import jpeg, photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
+from model.choices import MapForm
 from model.detector import BEST_BATCH, Detector
 from model.images import decode_image
-from model.localization import MapForm
 from model.networks.vgg import Student, Teacher, fold_batch_norm
 from model.preprocessing import Preprocessing
+from service.choices import Localize
 from service.device import engine as engine_module
 from service.device.engine import Engine, Job
 from service.http.bodies import FIELD, read_image_body
-from service.schemas import Localize
 
 LAYOUT = torch.channels_last
 WAITING = {

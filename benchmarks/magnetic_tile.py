@@ -27,14 +27,14 @@ import numpy as np
 from benchmarks.record import machine_and_commit
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import Sample, split
-from model.lifecycle.distillation import Recipe
 from model.lifecycle.evaluate import evaluate_category
+from model.lifecycle.recipe import Recipe
 from model.lifecycle.train import train_category
 from model.store.pair import load_detector
 from model.store.teachers import load_teacher
 from service.catalogue import Ready
+from service.choices import Localize
 from service.inspection import Limits, Wanted, inspect_offline
-from service.schemas import Localize
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent

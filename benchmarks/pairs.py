@@ -11,7 +11,7 @@ from PIL import Image
 
 from model.lab.synthetic import SIDE, normal_image, write_dataset
 from model.lifecycle.datasets import mvtec_training
-from model.lifecycle.distillation import Recipe
+from model.lifecycle.recipe import Recipe
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher
 from model.store.card import Card

@@ -45,7 +45,8 @@ from benchmarks.pairs import copy_category
 from benchmarks.record import machine_and_commit
 from model.store.card import Card, SeenImages
 from model.store.pair import STUDENT, read_card, write_pair
-from service.http.keys import Role, create_key
+from service.choices import Role
+from service.http.keys import create_key
 
 ROOT = Path(__file__).parent.parent
 FAULTY = ROOT / "tests" / "end_to_end" / "faulty.py"

@@ -22,14 +22,14 @@ from tqdm import tqdm
 from benchmarks.magnetic_tile import read_splits
 from benchmarks.record import machine_and_commit
 from model import measures
+from model.choices import MapForm, TermWeights
 from model.detector import Detector, maps_of, scores_of
 from model.images import read_image
 from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training, read_mask
-from model.lifecycle.distillation import Recipe, train
-from model.localization import MapForm
+from model.lifecycle.distillation import train
+from model.lifecycle.recipe import Recipe
 from model.networks.vgg import Teacher, vgg16_plan
 from model.preprocessing import Preprocessing
-from model.score import TermWeights
 from model.store.teachers import read_teacher
 
 SIZE, TILE, LEAST_SHARE = 128, 256, 0.01

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from benchmarks.pairs import photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
-from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, Recipe, train
+from model.lifecycle.distillation import train
+from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe
 
 
 def run(images: int, epochs: int, device: str, memory_bytes: int) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 Follows Zhou and Xing, "Novelty Detection Method Based on Knowledge Distillation and Efficient Channel Attention",
 Computer Science 50(11A), 2023. Equation numbers in this package are that paper's. Nothing here knows of HTTP.
+
+The public names bring torch, which takes seconds, so they are imported when they are first used.
 """
 
 from importlib import import_module

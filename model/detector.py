@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.choices import MapForm, Score, TermWeights
 from model.graphs import Outputs, graphs_of
-from model.localization import Evidence, MapForm
+from model.localization import Evidence
 from model.networks.vgg import Student, Teacher, fold_batch_norm
-from model.score import LOCAL_ALONE, Score, ScoreWeights, TermWeights, score_and_gradient
+from model.score import LOCAL_ALONE, ScoreWeights, score_and_gradient
 
 BEST_BATCH = {"cpu": 8, "cuda": 64}
 """Images a pass that measured fastest, by device type: more fit no cache on a CPU."""

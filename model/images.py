@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from model.choices import MAX_PIXELS
 from model.errors import ExpectedError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
-MAX_PIXELS = 64_000_000
 MAX_SIDE = 1_000_000
 """Pixels; libpng, which writes the heat map, knows no longer side."""
 MAX_SCANS = 100
@@ -28,8 +28,6 @@ _MORE = b"".join(
     [bytes(range(1, 255)), *(b"\xff" + bytes([restart]) + bytes(range(1, 255)) for restart in range(0xD0, 0xD8))]
 )
 """Something that a scan can go on with."""
-PILLOW_MAX_PIXELS = 178_956_970
-"""Pillow itself refuses more than this."""
 
 
 class ImageError(ExpectedError):

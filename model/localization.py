@@ -1,10 +1,11 @@
 """The anomaly map: from gradients (equations 4 and 5), from local distances, or from both."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import cv2
 import numpy as np
+
+from model.choices import MapForm
 
 SIGMA_AT_128 = 4.0
 """Standard deviation of the Gaussian filter in pixels, for a map of 128x128; other sizes in proportion."""
@@ -15,19 +16,6 @@ parts alone would mark about ten times its area (see ``benchmarks/masks.py``).""
 
 STEPS = 4
 """Levels that are tried between a peak and its edge; more only cost time."""
-
-
-class MapForm(StrEnum):
-    """What an anomaly map shows.
-
-    ``gradient``: equation 5, the gradient of equation 13. ``distance``: the distances between the two networks at
-    each location, which need no gradient and so cost nothing. ``gradient-distance``: the gradient of their power mean,
-    filtered as in equation 5, and the distances themselves, as the geometric mean of the two.
-    """
-
-    GRADIENT = "gradient"
-    GRADIENT_DISTANCE = "gradient-distance"
-    DISTANCE = "distance"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The distillation loss and two anomaly scores: the loss itself (equation 13), and the largest local distance."""
 
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from typing import NamedTuple
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import cosine_similarity, interpolate
 
+from model.choices import TermWeights
 from model.preprocessing import normalize, unit_range
 
 TINY = 1e-12
@@ -19,25 +19,6 @@ GRADIENT_SCALE = 2.0**14
 
 POWER = 4
 """Exponent of the power mean that stands in for the largest distance where a gradient is taken."""
-
-
-class Score(StrEnum):
-    """Which score a category has.
-
-    ``global``: equation 13, the paper's. It compares whole maps, so a small fault drowns in what surrounds it.
-    ``local``: the largest sum of `layer_distances` at one location. It learns from the same loss and finds more
-    (``benchmarks/accuracy.md``).
-    """
-
-    GLOBAL = "global"
-    LOCAL = "local"
-
-
-class TermWeights(NamedTuple):
-    """How much each term of equation 13 counts. The paper's lambda is ``direction``: 0.1 for MVTec AD, else 0.01."""
-
-    squared: float = 1.0
-    direction: float = 0.1
 
 
 def distillation_terms(teacher_maps: Sequence[Tensor], student_maps: Sequence[Tensor]) -> Tensor:

@@ -13,9 +13,9 @@ from time import sleep
 import numpy as np
 import torch
 
+from model.choices import MapForm
 from model.detector import Detector, detect
 from model.graphs import BATCH_SIZES
-from model.localization import MapForm
 from model.networks.vgg import Teacher
 from model.store.card import Card
 from model.store.pair import (

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+from model.choices import COMPACT, IMAGENET
 from model.errors import ExpectedError
 from model.lab.reproduction.sets import MissingSetError
 from model.lifecycle.datasets import MasksAmongImagesError
 from model.lifecycle.evaluate import SeenImagesError
 from model.lifecycle.train import InterruptedTrainingError
 from model.store.pair import CategoryExistsError
-from model.store.teachers import COMPACT, IMAGENET, DownloadError, MissingTeacherError
+from model.store.teachers import DownloadError, MissingTeacherError
 
 VGG16_FILE = "vgg16-397923af.pth"
 

@@ -12,17 +12,18 @@ from typing import TypeVar
 
 import numpy as np
 
+from model.choices import MapForm
 from model.images import decode_image
-from model.localization import MapForm
 from model.preprocessing import Preprocessing
 from model.store.card import Card
 from service.catalogue import Ready
+from service.choices import Localize
 from service.device.engine import Engine, Job, Outcome, inspect_jobs
 from service.observe.logs import RECORD
 from service.observe.telemetry import Telemetry
 from service.problems import Problem, problem_of
 from service.rendering import Heat, heat_of, localization_of, overlay_of, png
-from service.schemas import ImageInfo, Inspection, Localization, Localize, ProblemBody, TimingMs
+from service.schemas import ImageInfo, Inspection, Localization, ProblemBody, TimingMs
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from model.localization import MapForm, fault_mask
+from model.choices import MapForm
+from model.localization import fault_mask
 from service.schemas import Box, Localization, Peak, Region
 
 HEAT_OF_NORMAL = 64

@@ -1,21 +1,11 @@
 """What the API answers. Every number carries its unit in its name or its description."""
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-from model.localization import MapForm
+from model.choices import MapForm
 from model.store.card import Card
-
-
-class Localize(StrEnum):
-    """Whether to find the place of the fault, which costs as much again as the score but for a map of distances."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
-
 
 Decision = Literal["normal", "anomalous"]
 CalibrationMethod = Literal["youden", "synthetic", "normal-quantile"]

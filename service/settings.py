@@ -3,13 +3,15 @@
 import ipaddress
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.images import MAX_PIXELS, PILLOW_MAX_PIXELS
+from model.choices import MAX_PIXELS, PILLOW_MAX_PIXELS
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Settings(BaseSettings):
@@ -121,8 +123,10 @@ class Settings(BaseSettings):
         return self.teachers or self.weights / "teachers"
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> "torch.dtype":
         """The precision as torch names it."""
+        import torch  # takes seconds, and not everything that reads settings computes
+
         return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[self.precision]
 
     @property

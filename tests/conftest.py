@@ -18,7 +18,7 @@ import torch
 from model.detector import detect
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import Sample
-from model.lifecycle.distillation import Recipe
+from model.lifecycle.recipe import Recipe
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher, vgg16_plan
 from model.store.teachers import save_teacher

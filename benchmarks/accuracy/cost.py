@@ -19,10 +19,9 @@ from torch import Tensor
 
 from benchmarks.pairs import photographs, seeded_teacher
 from benchmarks.record import machine_and_commit
+from model.choices import MapForm, Score
 from model.detector import Detector
-from model.localization import MapForm
 from model.networks.vgg import Student
-from model.score import Score
 
 BATCH = 8
 

@@ -21,11 +21,12 @@ from torch import Tensor
 from benchmarks.accuracy.distances import batches, enlarged, local_map
 from benchmarks.accuracy.results import rounded, spread, write
 from benchmarks.accuracy.sets import SETS, add_arguments, compact_teacher, student_of
+from model.choices import TermWeights
 from model.localization import filtered
 from model.measures import aupro, pixel_auroc
 from model.networks.vgg import DISTILLATION_POOLS, Student, Teacher, fold_batch_norm
 from model.preprocessing import normalize, unit_range
-from model.score import TermWeights, distillation_score, distillation_terms
+from model.score import distillation_score, distillation_terms
 
 GOOD, BAD = 40, 60
 GRID_STEP = 2

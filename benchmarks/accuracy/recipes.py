@@ -24,7 +24,8 @@ from benchmarks.accuracy.results import rounded, write
 from benchmarks.accuracy.sets import SETS, Data, add_arguments, compact_teacher, cut_into_tiles, student_of
 from benchmarks.accuracy.thresholds import both_scores
 from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training
-from model.lifecycle.distillation import Recipe, train
+from model.lifecycle.distillation import train
+from model.lifecycle.recipe import Recipe
 from model.measures import auroc
 from model.networks.vgg import Student, Teacher
 from model.preprocessing import Preprocessing

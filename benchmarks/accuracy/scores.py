@@ -20,11 +20,11 @@ from benchmarks.accuracy.distances import cosine, enlarged, squared, standardise
 from benchmarks.accuracy.results import rounded, spread, write
 from benchmarks.accuracy.sets import DIVISIONS, FAMILIES, SETS, Data, add_arguments, compact_teacher, student_of
 from model.calibration import CalibrationError, youden
+from model.choices import MapForm, TermWeights
 from model.detector import Detector, maps_of
-from model.localization import MapForm
 from model.measures import g_mean
 from model.networks.vgg import DISTILLATION_POOLS, Student, Teacher
-from model.score import TermWeights, distillation_score, distillation_terms
+from model.score import distillation_score, distillation_terms
 
 LAYERS = ("2", "3", "4", "5", "23", "34", "45", "234", "345", "2345")
 LEAST_DEVIATION = 0.1

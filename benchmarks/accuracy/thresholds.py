@@ -23,10 +23,11 @@ from benchmarks.accuracy.results import rounded, write
 from benchmarks.accuracy.scores import over_families
 from benchmarks.accuracy.sets import DIVISIONS, SETS, Data, add_arguments, compact_teacher, student_of
 from model.calibration import CalibrationError, youden
-from model.lifecycle.distillation import Recipe
+from model.choices import TermWeights
+from model.lifecycle.recipe import Recipe
 from model.measures import false_alarm_rate, miss_rate
 from model.networks.vgg import Student, Teacher
-from model.score import TermWeights, distillation_score, distillation_terms
+from model.score import distillation_score, distillation_terms
 
 COUNTS = (10, 25, 50, 100)
 SCORES = ("local", "global")

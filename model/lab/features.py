@@ -4,11 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.choices import Score
 from model.detector import Detector
 from model.lifecycle.figures import Layer
 from model.networks.vgg import DISTILLATION_POOLS
 from model.preprocessing import as_input
-from model.score import Score, distillation_terms, layer_distances
+from model.score import distillation_terms, layer_distances
 
 
 def layers_of(detector: Detector, pixels: np.ndarray) -> list[Layer]:

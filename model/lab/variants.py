@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.lifecycle.distillation import Recipe
+from model.lab.choices import DEFAULT
+from model.lifecycle.recipe import Recipe
 from model.networks.attention import ECA
 from model.networks.vgg import Layers, Student, Teacher, relu, student_plan
 
@@ -113,7 +114,6 @@ class Variant:
         )
 
 
-DEFAULT = "eca-mkdad"
 VARIANTS = {
     DEFAULT: Variant("ECA-MKDAD (61.5 % of the ReLUs replaced)"),
     "mkdad": Variant(

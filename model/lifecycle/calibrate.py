@@ -8,17 +8,13 @@ import numpy as np
 import torch
 
 from model.calibration import Youden, without_anomalous, youden
+from model.choices import NORMAL_QUANTILE, MapForm, Score
 from model.detector import Detector, batches_of, maps_of, scores_of
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.pasting import paste_defect
-from model.localization import MapForm
-from model.score import Score
 from model.store.card import SCHEMA_VERSION, Calibration, Card, RocCurve, ScoreHistogram, SeenImages
 from model.store.pair import load_detector, read_encoded_student, read_seen, read_traces, write_pair
-
-NORMAL_QUANTILE = 0.9
-"""For a threshold without anomalous images; measured in ``benchmarks/accuracy.md``."""
 
 PASTING_SEED = 0
 MAP_SCALE_QUANTILE = 0.995

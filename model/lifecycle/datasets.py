@@ -9,11 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model.choices import ANY_NAME
 from model.errors import ExpectedError
 from model.images import SUFFIXES, ImageError, decode_image
 from model.preprocessing import Preprocessing
-
-ANY_NAME = "*"
 
 
 class DatasetError(ExpectedError):

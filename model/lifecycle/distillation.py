@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import math
 import os
 import tempfile
 import time
@@ -16,18 +15,13 @@ import torch
 from torch import Tensor
 
 from model.detector import BEST_BATCH
-from model.errors import ExpectedError
+from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
 from model.networks.vgg import Student, Teacher, student_plan
-from model.preprocessing import Preprocessing, as_input
-from model.score import TermWeights, distillation_score, distillation_terms
+from model.preprocessing import as_input
+from model.score import distillation_score, distillation_terms
 
 MINIMUM_IMAGES = 8
-FEATURE_MEMORY_BYTES = 4 << 30
 CHECKPOINT_SECONDS = 60.0
-
-
-class TrainingError(ExpectedError):
-    """Training cannot start or go on; the message says why."""
 
 
 class DivergedError(TrainingError):
@@ -40,50 +34,6 @@ class TrainingInterrupted(Exception):
     def __init__(self, epochs_done: int) -> None:
         super().__init__(f"stopped after {epochs_done} epochs")
         self.epochs_done = epochs_done
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train a student. The paper's values are the defaults, but for the learning rate.
-
-    Attributes:
-        image_size: side of the input in pixels; the paper has 128 for MVTec AD.
-        epochs: passes over the training images.
-        batch_size: images a step.
-        learning_rate: of Adam. The paper says 0.1; on real surfaces 0.001 (MKDAD's value) trains far better.
-        direction_weight: lambda of equation 13.
-        squared_weight: of the other term; 1 in the paper.
-        weigh_distillation_layers: multiply the student's maps by omega, as equation 13 has it.
-        seed: for the student's first weights and the order of the images.
-
-    Raises:
-        TrainingError: if a value is out of range.
-    """
-
-    image_size: int = 128
-    epochs: int = 500
-    batch_size: int = 32
-    learning_rate: float = 0.001
-    direction_weight: float = 0.1
-    squared_weight: float = 1.0
-    weigh_distillation_layers: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (self.epochs >= 1 and self.batch_size >= 1 and 0 < self.learning_rate < math.inf):
-            raise TrainingError("epochs, batch size and learning rate must be above 0")
-        if not (0 <= self.direction_weight < math.inf and 0 <= self.squared_weight < math.inf):
-            raise TrainingError("the weights of the score's terms must be at least 0")
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What happens to each image before training, and later."""
-        return Preprocessing(self.image_size)
-
-    @property
-    def term_weights(self) -> TermWeights:
-        """The weights of the score's two terms."""
-        return TermWeights(self.squared_weight, self.direction_weight)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from model import measures
+from model.choices import SeenPolicy
 from model.detector import Detector, maps_of, scores_of
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
@@ -22,14 +22,6 @@ PIXEL_GRID = 256
 
 class SeenImagesError(DatasetError):
     """Training or calibration has seen some of the images that should judge the result."""
-
-
-class SeenPolicy(StrEnum):
-    """What evaluation does with images that training or calibration has seen."""
-
-    REFUSE = "refuse"
-    SKIP = "skip"
-    INCLUDE = "include"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from model.images import ImageError
 from model.lifecycle import datasets
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import DatasetError
-from model.lifecycle.distillation import Recipe, TrainingError, TrainingInterrupted
+from model.lifecycle.distillation import TrainingInterrupted
+from model.lifecycle.recipe import Recipe, TrainingError
 from model.lifecycle.train import checkpoint_path, train_category
 from model.store.pair import CARD, StoreError, read_card
 from model.store.teachers import TeacherError, load_teacher

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from model.calibration import check_quantile
+from model.choices import NORMAL_QUANTILE, Score
 from model.detector import Detector
 from model.lifecycle import datasets
-from model.lifecycle.calibrate import NORMAL_QUANTILE, calibration_without_anomalous, with_map_scales
+from model.lifecycle.calibrate import calibration_without_anomalous, with_map_scales
 from model.lifecycle.datasets import LoadedImages, Sample, load_images
-from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, MINIMUM_IMAGES, Epoch, Recipe, TrainingError, train
+from model.lifecycle.distillation import MINIMUM_IMAGES, Epoch, train
+from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
 from model.networks.vgg import Teacher, student_plan
-from model.score import Score
 from model.store.card import Architecture, Card, SeenImages, TeacherReference, TrainingRecord
 from model.store.pair import LOSS_CURVE, LOSSES, CategoryExistsError, check_category_name, encode_student, write_pair
 from model.store.teachers import fingerprint

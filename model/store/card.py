@@ -5,9 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model.localization import MapForm
+from model.choices import MapForm, Score
 from model.preprocessing import Colour, Normalization, Preprocessing, Resize
-from model.score import Score
 
 SCHEMA_VERSION = 2
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

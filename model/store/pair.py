@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from model.choices import TermWeights
 from model.detector import Detector
 from model.errors import ExpectedError
 from model.networks.vgg import Student, Teacher, student_plan
-from model.score import TermWeights
 from model.store.card import SCHEMA_VERSION, Card, SeenImages
 from model.store.teachers import load_teacher
 

@@ -13,11 +13,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torchvision.models import VGG16_Weights
 
+from model.choices import COMPACT, IMAGENET
 from model.errors import ExpectedError
 from model.networks.vgg import VGG16, Plan, Teacher
 
-IMAGENET = "imagenet"
-COMPACT = "compact"
 SHIPPED_COMPACT = Path(__file__).parents[2] / "weights" / "teachers" / f"{COMPACT}.safetensors"
 """The compact teacher as this project ships it."""
 TEACHER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

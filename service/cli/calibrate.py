@@ -5,10 +5,7 @@ from typing import Annotated
 
 import typer
 
-from model.lifecycle import datasets
-from model.lifecycle.calibrate import NORMAL_QUANTILE, calibrate_category
-from model.score import Score
-from model.store.pair import read_card, roll_back
+from model.choices import ANY_NAME, NORMAL_QUANTILE, Score
 from service.cli.options import (
     Category,
     Data,
@@ -21,14 +18,13 @@ from service.cli.options import (
     read_settings,
     torch_device,
 )
-from service.cli.samples import by_label, judged_samples, report_unreadable
 
 
 def calibrate(
     category: Category,
     normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts, not trained on.")] = None,
     anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
-    pattern: Pattern = datasets.ANY_NAME,
+    pattern: Pattern = ANY_NAME,
     data: Data = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="With --data: how much of its test images to use.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of that share.")] = 0,
@@ -42,6 +38,10 @@ def calibrate(
     device: Device = None,
 ) -> None:
     """Set the threshold: Youden's where there are anomalous images, else from defects pasted on normal ones."""
+    from model.lifecycle import datasets
+    from model.lifecycle.calibrate import calibrate_category
+    from service.cli.samples import by_label, judged_samples, report_unreadable
+
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     samples = judged_samples(data, normal, anomalous, None, pattern)
     if data is not None and share < 1:
@@ -75,6 +75,8 @@ def calibrate(
 
 def rollback(category: Category, weights: Weights = None) -> None:
     """Go back to the version that train --replace or calibrate replaced last; once more brings the newer one back."""
+    from model.store.pair import read_card, roll_back
+
     folder = read_settings(weights=weights).weights
     roll_back(folder, category)
     card = read_card(folder / category)

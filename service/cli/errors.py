@@ -25,9 +25,11 @@ class OneLineErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except ExpectedError as error:
-            from service.hints import with_hint  # brings the model, which only a failure should wait for
+            message = str(error)
+            if type(error).__module__.startswith("model."):  # already imported then, with all that it brings
+                from service.hints import with_hint
 
-            message = with_hint(error)
+                message = with_hint(error)
         except KeyboardInterrupt:
             typer.echo("stopped; nothing was written", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -3,16 +3,12 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.images import ImageError, read_image
-from model.lifecycle import datasets
-from model.lifecycle.evaluate import Evaluation, SeenPolicy, judge_category, measure_judged
-from model.localization import MapForm
-from model.store.pair import load_detector
-from service.catalogue import Ready
+from model.choices import ANY_NAME, MapForm, SeenPolicy
+from service.choices import Localize
 from service.cli.errors import UsageError
 from service.cli.options import (
     Category,
@@ -26,10 +22,10 @@ from service.cli.options import (
     read_settings,
     torch_device,
 )
-from service.cli.samples import by_label, judged_samples, report_unreadable
-from service.inspection import Limits, Wanted, inspect_offline
-from service.problems import Problem
-from service.schemas import Inspection, Localize
+
+if TYPE_CHECKING:
+    from model.lifecycle.evaluate import Evaluation
+    from service.schemas import Inspection
 
 
 def evaluate(
@@ -40,7 +36,7 @@ def evaluate(
     masks: Annotated[
         Path | None, typer.Option(help="Folder of NAME_mask.png or NAME.png for the anomalous images.")
     ] = None,
-    pattern: Pattern = datasets.ANY_NAME,
+    pattern: Pattern = ANY_NAME,
     seen: Annotated[
         SeenPolicy, typer.Option(help="What to do with images that training or calibration has seen.")
     ] = SeenPolicy.REFUSE,
@@ -54,6 +50,9 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Judge a category on images it has not seen; measures with 95 % bootstrap intervals."""
+    from model.lifecycle.evaluate import judge_category, measure_judged
+    from service.cli.samples import by_label, judged_samples, report_unreadable
+
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     good, bad = by_label(judged_samples(data, normal, anomalous, masks, pattern))
     if not good or not bad:
@@ -83,7 +82,7 @@ def evaluate(
     typer.echo(json.dumps(found.as_dict(), indent=2) if json_output else _evaluation_table(found))
 
 
-def _evaluation_table(found: Evaluation) -> str:
+def _evaluation_table(found: "Evaluation") -> str:
     lines = [
         f"{found.category} {found.model_version}: {found.normal_images} normal and {found.anomalous_images} anomalous "
         f"images, threshold {found.threshold:.6g} ({found.calibration})"
@@ -118,6 +117,12 @@ def inspect(
     device: Device = None,
 ) -> None:
     """Inspect image files exactly as the server does. Ends with status 1 if a file could not be inspected."""
+    from model.images import ImageError
+    from model.store.pair import load_detector
+    from service.catalogue import Ready
+    from service.inspection import Limits, Wanted, inspect_offline
+    from service.problems import Problem
+
     failed = False
     answers: list[dict[str, object]] = []
     settings = read_settings(weights=weights, teachers=teachers, device=device)
@@ -161,7 +166,7 @@ def _overlay_places(folder: Path, images: list[Path]) -> dict[Path, Path]:
     return places
 
 
-def _inspection_line(path: Path, found: Inspection) -> str:
+def _inspection_line(path: Path, found: "Inspection") -> str:
     regions = f"  {len(found.localization.regions)} regions" if found.localization else ""
     return f"{found.decision:<10}{found.score:.6g} (threshold {found.threshold:.6g})  {path}{regions}"
 
@@ -175,15 +180,17 @@ def features(
     device: Device = None,
 ) -> None:
     """Draw what student and teacher make of an image at each distillation layer, and where they differ."""
+    from model.images import read_image
+    from model.lab import features
+    from model.lifecycle import figures
+    from model.store.pair import load_detector
+
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     place = output or Path(f"{image.name}.features.png")
     if place.suffix.lower() != ".png":
         raise UsageError(f"{place} should end in .png")
     if place.exists():
         raise UsageError(f"{place} exists; name another file with --output")
-    from model.lab import features
-    from model.lifecycle import figures  # brings matplotlib, which only this should wait for
-
     used_device = torch_device(settings.device)
     card, detector = load_detector(settings.weights, settings.teachers_folder, category, used_device, settings.dtype)
     pixels = card.preprocessor.apply(read_image(image))

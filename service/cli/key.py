@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from service.choices import Role
 from service.cli.errors import UsageError
 from service.cli.options import KeyFile, KeyName, read_settings
-from service.http.keys import Role, create_key, read_keys, revoke_key
 
 
 def create(
@@ -16,17 +16,23 @@ def create(
     file: KeyFile = None,
 ) -> None:
     """Make a key, print it once, and add its hash to the file; a running server takes it at once."""
+    from service.http.keys import create_key
+
     typer.echo(create_key(_file_of(file), name, role))
 
 
 def list_(file: KeyFile = None) -> None:
     """Print name and role of every key."""
+    from service.http.keys import read_keys
+
     for key in read_keys(_file_of(file)):
         typer.echo(f"{key.name}  {key.role}")
 
 
 def revoke(name: KeyName, file: KeyFile = None) -> None:
     """Take a key out of the file; a running server refuses it at once."""
+    from service.http.keys import revoke_key
+
     revoke_key(_file_of(file), name)
 
 

@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from model.lab.reproduction import comparison, runs, tables
-from model.lab.reproduction.sets import SETS
-from model.lab.synthetic import write_dataset
-from model.lab.variants import DEFAULT, VARIANTS
-from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, Recipe, TrainingInterrupted
-from model.store.teachers import COMPACT, IMAGENET, resolve_teacher
+from model.choices import COMPACT, IMAGENET
+from model.lab.choices import DATASETS, DEFAULT, METHODS, VARIANTS
+from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe
 from service.cli.errors import EXIT_INTERRUPTED, UsageError
 from service.cli.options import (
     GIB,
@@ -24,7 +21,6 @@ from service.cli.options import (
     read_settings,
     torch_device,
 )
-from service.cli.progress import RunBar
 
 
 def synthesize(
@@ -35,6 +31,8 @@ def synthesize(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Generate pictures of the built-in category, with defects and their masks."""
+    from model.lab.synthetic import write_dataset
+
     write_dataset(root, train=train_images, test_good=test_good, test_each=test_each, seed=seed)
     typer.echo(str(root))
 
@@ -42,7 +40,7 @@ def synthesize(
 def reproduce(
     output: Annotated[Path, typer.Option(help="Folder of results: what is there is not run again.")],
     dataset: Annotated[
-        str | None, typer.Option(help=f"{', '.join(SETS)}; without it only the tables are written.")
+        str | None, typer.Option(help=f"{', '.join(DATASETS)}; without it only the tables are written.")
     ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Where the set lies: torchvision's files, folders of classes, or of categories.")
@@ -62,7 +60,7 @@ def reproduce(
     ] = IMAGENET,
     compare: Annotated[
         str | None,
-        typer.Option(help=f"Methods of anomalib to run as well: {', '.join(comparison.METHODS)}, or all; an extra."),
+        typer.Option(help=f"Methods of anomalib to run as well: {', '.join(METHODS)}, or all; an extra."),
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the set into the root.")] = False,
     tables_file: Annotated[
@@ -75,10 +73,17 @@ def reproduce(
     device: Device = None,
 ) -> None:
     """Run the paper's experiments, and write its tables with ours beside them."""
+    from model.lab.reproduction import comparison, runs, tables
+    from model.lab.reproduction.sets import SETS
+    from model.lab.variants import VARIANTS as VARIANT_OF
+    from model.lifecycle.distillation import TrainingInterrupted
+    from model.store.teachers import resolve_teacher
+    from service.cli.progress import RunBar
+
     if dataset is not None:
-        benchmark = SETS[_known("data set", dataset, SETS)]
-        variants = {name: VARIANTS[name] for name in _several("variant", variant, VARIANTS)}
-        methods = _several("method of anomalib", compare, comparison.METHODS) if compare else []
+        benchmark = SETS[_known("data set", dataset, DATASETS)]
+        variants = {name: VARIANT_OF[name] for name in _several("variant", variant, VARIANTS)}
+        methods = _several("method of anomalib", compare, METHODS) if compare else []
         if methods:
             comparison.require_anomalib()
         if root is None:

@@ -1,15 +1,16 @@
 """The options that several commands share, and what becomes of them: settings, and the device."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from pydantic import ValidationError
 
-from service.app import choose_device
 from service.cli.errors import UsageError
-from service.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from service.settings import Settings
 
 GIB = 1 << 30
 
@@ -38,8 +39,12 @@ KeyName = Annotated[str, typer.Argument(help="Name of the key, for people.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def read_settings(**given: Any) -> Settings:
+def read_settings(**given: Any) -> "Settings":
     """The settings of the environment, with those given in place of them; None is not given."""
+    from pydantic import ValidationError
+
+    from service.settings import Settings
+
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -50,8 +55,10 @@ def read_settings(**given: Any) -> Settings:
         raise UsageError("; ".join(messages)) from None
 
 
-def torch_device(name: str) -> torch.device:
+def torch_device(name: str) -> "torch.device":
     """The device of this name; `UsageError` where it cannot be used."""
+    from service.app import choose_device
+
     try:
         return choose_device(name)
     except ValueError as error:

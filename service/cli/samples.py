@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from model.choices import ANY_NAME
 from model.lifecycle import datasets
 from model.lifecycle.datasets import Sample
 from service.cli.errors import UsageError
@@ -37,7 +38,7 @@ def by_label(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
 
 
 def _refuse_pattern(pattern: str) -> None:
-    if pattern != datasets.ANY_NAME:
+    if pattern != ANY_NAME:
         raise UsageError("--pattern is for plain folders, it does not go with --data")
 
 

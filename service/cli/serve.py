@@ -4,16 +4,15 @@ import logging
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.app import create_app
 from service.cli.errors import UsageError, ray_or_the_extra
 from service.cli.options import read_settings, torch_device
-from service.http.server import Server
-from service.observe import logs
-from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 log = logging.getLogger(__name__)
 EXIT_NOT_STARTED = 3
@@ -31,6 +30,10 @@ def serve(
     ] = False,
 ) -> None:
     """Serve all categories over HTTP. Every setting is an environment variable INSPECT_...; see docs/deploying.md."""
+    from service.app import create_app
+    from service.http.server import Server
+    from service.observe import logs
+
     settings = read_settings(host=host, port=port, weights=weights)
     torch_device(settings.device)
     if settings.asks_nobody_elsewhere and not settings.allow_anonymous:
@@ -54,9 +57,9 @@ def serve(
         raise typer.Exit(EXIT_NOT_STARTED)
 
 
-def _serve_on_ray(settings: Settings) -> None:
+def _serve_on_ray(settings: "Settings") -> None:
     with ray_or_the_extra():
-        from service.on_ray.server import serve_on_ray  # brings Ray
+        from service.on_ray.server import serve_on_ray
     if settings.port == 0:
         raise UsageError("with --ray say which port: INSPECT_PORT")
     if settings.asks_nobody_elsewhere:

@@ -3,28 +3,16 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
-from tqdm import tqdm
 
-from model.lab import pretraining
-from model.lifecycle import datasets
-from model.lifecycle.datasets import DatasetError
-from model.networks.vgg import vgg16_plan
-from model.preprocessing import Preprocessing
-from model.store.teachers import (
-    IMAGENET,
-    check_plan,
-    fingerprint,
-    imagenet_teacher,
-    read_teacher,
-    save_teacher,
-    teacher_path,
-)
+from model.choices import IMAGENET
 from service.cli.errors import UsageError
 from service.cli.options import Device, Teachers, Weights, read_settings, torch_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fetch(
@@ -36,6 +24,8 @@ def fetch(
     teachers: Teachers = None,
 ) -> None:
     """Fetch torchvision's VGG16 for ImageNet (528 MB), or import a file; the features alone are kept (59 MB)."""
+    from model.store.teachers import fingerprint, imagenet_teacher, read_teacher, save_teacher, teacher_path
+
     if source is None and name != IMAGENET:
         raise UsageError("a teacher of another name comes from a file: say --from")
     folder = read_settings(weights=weights, teachers=teachers).teachers_folder
@@ -64,6 +54,13 @@ def pretrain(
     device: Device = None,
 ) -> None:
     """Pretrain a narrow VGG16 on pictures sorted into classes, for machines without ImageNet weights."""
+    import torch
+    from tqdm import tqdm
+
+    from model.lab import pretraining
+    from model.networks.vgg import vgg16_plan
+    from model.store.teachers import check_plan, fingerprint, save_teacher, teacher_path
+
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     used_device = torch_device(settings.device)
     folder = settings.teachers_folder
@@ -116,7 +113,13 @@ def pretrain(
     typer.echo(f"{path}: top-1 accuracy {accuracy:.3f} on the held-out share")
 
 
-def _class_folders(root: Path, image_size: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+def _class_folders(root: Path, image_size: int) -> tuple["Tensor", "Tensor", int]:
+    import torch
+
+    from model.lifecycle import datasets
+    from model.lifecycle.datasets import DatasetError
+    from model.preprocessing import Preprocessing
+
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
     classes = sorted(path for path in root.iterdir() if path.is_dir())

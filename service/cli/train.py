@@ -3,17 +3,12 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.lifecycle import datasets, many
-from model.lifecycle.calibrate import NORMAL_QUANTILE
-from model.lifecycle.datasets import LoadedImages
-from model.lifecycle.distillation import FEATURE_MEMORY_BYTES, Recipe, TrainingInterrupted
-from model.lifecycle.train import check_trainable, train_category
-from model.score import Score
-from model.store.teachers import COMPACT, IMAGENET, fingerprint, resolve_teacher
+from model.choices import ANY_NAME, COMPACT, IMAGENET, NORMAL_QUANTILE, Score
+from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe
 from service.cli.errors import EXIT_INTERRUPTED, ray_or_the_extra
 from service.cli.options import (
     GIB,
@@ -30,15 +25,17 @@ from service.cli.options import (
     read_settings,
     torch_device,
 )
-from service.cli.progress import EpochBar
-from service.cli.samples import report_unreadable, training_samples
+
+if TYPE_CHECKING:
+    from model.lifecycle.datasets import LoadedImages
+    from model.lifecycle.many import Made, Order
 
 
 def train(
     category: Category,
     data: Data = None,
     normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts.")] = None,
-    pattern: Pattern = datasets.ANY_NAME,
+    pattern: Pattern = ANY_NAME,
     teacher: Annotated[
         str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
     ] = IMAGENET,
@@ -65,6 +62,12 @@ def train(
     device: Device = None,
 ) -> None:
     """Train a pair on images of normal parts (8 at least; a fifth is held out for the first threshold)."""
+    from model.lifecycle.distillation import TrainingInterrupted
+    from model.lifecycle.train import check_trainable, train_category
+    from model.store.teachers import resolve_teacher
+    from service.cli.progress import EpochBar
+    from service.cli.samples import training_samples
+
     recipe = Recipe(
         image_size=image_size,
         epochs=epochs,
@@ -110,7 +113,9 @@ def train(
     )
 
 
-def _report_start(images: LoadedImages, held_out: int) -> None:
+def _report_start(images: "LoadedImages", held_out: int) -> None:
+    from service.cli.samples import report_unreadable
+
     report_unreadable(images.unreadable)
     typer.echo(f"{len(images.digests) - held_out} images to train on, {held_out} held out", err=True)
 
@@ -135,6 +140,10 @@ def train_many(
     device: Device = None,
 ) -> None:
     """Train and calibrate every category under a folder. The same command again goes on where it was stopped."""
+    from model.lifecycle import many
+    from model.lifecycle.distillation import TrainingInterrupted
+    from model.store.teachers import fingerprint, resolve_teacher
+
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     used_device = settings.device if on_ray else str(torch_device(settings.device))
     folders = many.categories_of(root.absolute())
@@ -166,7 +175,7 @@ def train_many(
         raise typer.Exit(1)
 
 
-def _make_on_ray(orders: list[many.Order], address: str | None, cpus: float, gpus: float) -> Iterator[many.Made]:
+def _make_on_ray(orders: list["Order"], address: str | None, cpus: float, gpus: float) -> Iterator["Made"]:
     with ray_or_the_extra():
-        from service.on_ray.training import make_on_ray  # brings Ray
+        from service.on_ray.training import make_on_ray
     return make_on_ray(orders, address, cpus, gpus)

@@ -23,10 +23,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from model.choices import MapForm
 from model.detector import Detector, detect
-from model.localization import Evidence, MapForm
+from model.localization import Evidence
 from model.networks.vgg import Teacher
-from service.schemas import Localize
+from service.choices import Localize
 
 MAX_RESTARTS = 3
 RESTART_WINDOW_SECONDS = 60.0

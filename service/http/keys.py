@@ -7,7 +7,6 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -16,6 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model.errors import ExpectedError
+from service.choices import Role
 from service.http.errors import documented
 from service.problems import Problem
 
@@ -31,17 +31,6 @@ class KeyFileError(ExpectedError):
 
 class UnreadableKeyFileError(KeyFileError):
     """The file of keys is not there, or the system does not let it be read now."""
-
-
-class Role(StrEnum):
-    """What a key allows: ``inspect`` to ask, ``admin`` also to change what is served."""
-
-    INSPECT = "inspect"
-    ADMIN = "admin"
-
-    def covers(self, needed: "Role") -> bool:
-        """Whether this role is enough where another is needed."""
-        return self is Role.ADMIN or self is needed
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
-from model.localization import MapForm
+from model.choices import MapForm
 from service.catalogue import Ready, Refused, summary_of
+from service.choices import Localize
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
 from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.http.errors import documented
@@ -19,16 +20,7 @@ from service.inspection import Wanted
 from service.observe.logs import RECORD, server_timing
 from service.observe.telemetry import UNKNOWN_CATEGORY
 from service.problems import Problem, problem_of
-from service.schemas import (
-    BatchAnswer,
-    CategoryDetail,
-    CategoryList,
-    CategorySummary,
-    Health,
-    Inspection,
-    Localize,
-    RolledBack,
-)
+from service.schemas import BatchAnswer, CategoryDetail, CategoryList, CategorySummary, Health, Inspection, RolledBack
 from service.state import State, state_of
 
 router = APIRouter()

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.http.keys import Role, create_key, revoke_key
+from service.choices import Role
+from service.http.keys import create_key, revoke_key
 from tests.conftest import Factory
 from tests.end_to_end.conftest import COMMAND, Server, running_server
 from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem

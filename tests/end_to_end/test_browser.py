@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from model.lab.synthetic import DEFECTS
-from service.http.keys import Role, create_key
+from service.choices import Role
+from service.http.keys import create_key
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.browsing import (
     Visits,

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from service.http.keys import Role, create_key
+from service.choices import Role
+from service.http.keys import create_key
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.browsing import (
     Visit,

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from model.choices import COMPACT
 from model.detector import scores_of
 from model.lab.synthetic import DEFECTS, write_dataset
 from model.lifecycle.datasets import load_images, mvtec_test
 from model.lifecycle.evaluate import evaluate_category
 from model.preprocessing import Preprocessing
 from model.store.pair import load_detector
-from model.store.teachers import COMPACT
 from tests.conftest import ROOT
 from tests.end_to_end.conftest import running_server
 

@@ -11,8 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from model.store.pair import read_card
+from service.choices import Role
 from service.console import FOLDER, SAMPLES
-from service.http.keys import Role, create_key
+from service.http.keys import create_key
 from service.problems import KINDS
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.conftest import Server, running_server

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.http.keys import Role, create_key
+from service.choices import Role
+from service.http.keys import create_key
 from tests.conftest import Factory
 from tests.end_to_end.conftest import running_server
 

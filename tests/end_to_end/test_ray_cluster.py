@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from model.lifecycle.datasets import normal_samples
-from model.lifecycle.distillation import Recipe
+from model.lifecycle.recipe import Recipe
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher
 from model.store.pair import read_card

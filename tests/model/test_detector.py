@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from model.choices import MapForm, Score, TermWeights
 from model.detector import Detector, detect
-from model.localization import MapForm
 from model.networks.vgg import Student, Teacher, student_plan
-from model.score import Score, TermWeights, distillation_score, distillation_terms, layer_distances
+from model.score import distillation_score, distillation_terms, layer_distances
 
 
 def trained_looking(student: Student, seed: int) -> Student:

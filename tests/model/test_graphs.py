@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from model import graphs
+from model.choices import MapForm, Score, TermWeights
 from model.detector import Detector, detect
 from model.graphs import PairGraphs, graphs_of
-from model.localization import MapForm
 from model.networks.vgg import Student, Teacher, student_plan, vgg16_plan
-from model.score import Score, Scored, TermWeights
+from model.score import Scored
 
 PLAN = vgg16_plan((8, 12, 16, 20, 24))
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

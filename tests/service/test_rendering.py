@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model.localization import MapForm
+from model.choices import MapForm
 from service.rendering import HEAT_OF_NORMAL, heat_of, localization_of, overlay_of, png, regions_of
 
 

@@ -5,7 +5,7 @@ anomalib is an extra, `pip install 'eca-inspect[anomalib]'`; each method fetches
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,10 @@ import numpy as np
 import torch
 
 from model.errors import MissingExtraError
+from model.lab.choices import METHODS
 from model.lab.reproduction.runs import Run, Series, check_series, choose_training, judge, write_result
 from model.lab.reproduction.sets import Source
 
-METHODS: Mapping[str, Mapping[str, Any]] = {
-    "patchcore": {"class": "Patchcore"},
-    "stfpm": {"class": "Stfpm"},
-    "efficientad": {"class": "EfficientAd", "batch_size": 1},
-    "reverse-distillation": {"class": "ReverseDistillation"},
-    "ganomaly": {"class": "Ganomaly"},
-}
-"""By the name that the command line knows: the class in ``anomalib.models``, and the batch size that it insists on."""
 PREFIX = "anomalib-"
 IMAGE_SIZE = 256
 """What these methods see, in pixels."""

@@ -19,22 +19,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model import measures
 from model.calibration import CalibrationError, youden
+from model.choices import TermWeights
 from model.detector import Detector
 from model.lab.reproduction.sets import BenchmarkSet, Source
 from model.lab.variants import Variant
 from model.lifecycle.datasets import DatasetError
-from model.lifecycle.distillation import (
-    FEATURE_MEMORY_BYTES,
-    DivergedError,
-    Epoch,
-    Recipe,
-    TrainingError,
-    teacher_features,
-    train,
-)
+from model.lifecycle.distillation import DivergedError, Epoch, teacher_features, train
+from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
 from model.networks.vgg import Student, Teacher
 from model.preprocessing import as_input
-from model.score import TermWeights, distillation_score, distillation_terms
+from model.score import distillation_score, distillation_terms
 from model.store.teachers import fingerprint
 
 SCORING_BATCH = 64

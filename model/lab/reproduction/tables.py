@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.choices import IMAGENET
+from model.lab.choices import DEFAULT
 from model.lab.reproduction.comparison import PREFIX
 from model.lab.reproduction.runs import multiply_accumulates, parameters
 from model.lab.reproduction.sets import OTHER, SETS
-from model.lab.variants import DEFAULT, VARIANTS
+from model.lab.variants import VARIANTS
 from model.networks.vgg import Student, Teacher
-from model.store.teachers import IMAGENET
 
 PAPER = Path(__file__).with_name("paper.json")
 OURS = {"ECA-MKDAD": DEFAULT, "MKDAD": "mkdad"}

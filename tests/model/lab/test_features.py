@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from model.choices import Score
 from model.lab.features import layers_of
 from model.networks.vgg import DISTILLATION_POOLS
 from model.preprocessing import Preprocessing
-from model.score import Score
 from model.store.pair import load_detector
 from tests.conftest import Factory, surface
 

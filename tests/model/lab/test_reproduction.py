@@ -16,6 +16,7 @@ import scipy.io
 import torch
 from torchvision import datasets as torchvision_sets
 
+from model.choices import TermWeights
 from model.detector import Detector, scores_of
 from model.lab.reproduction import runs
 from model.lab.reproduction.comparison import write_folders
@@ -32,10 +33,10 @@ from model.lab.reproduction.sets import OTHER, SETS, Source
 from model.lab.reproduction.tables import DIVERGED, PAPER, cell, write_tables
 from model.lab.variants import VARIANTS, Variant
 from model.lifecycle.datasets import DatasetError, load_images, normal_samples
-from model.lifecycle.distillation import Epoch, TrainingError, TrainingInterrupted, teacher_features
+from model.lifecycle.distillation import Epoch, TrainingInterrupted, teacher_features
+from model.lifecycle.recipe import TrainingError
 from model.networks.vgg import Student, Teacher, student_plan
 from model.preprocessing import Preprocessing
-from model.score import TermWeights
 from tests.conftest import surface, write_images
 
 CLASSES = ("plain", "spotted", "turned")

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from model.detector import Detector
+from model.lab.choices import DEFAULT
 from model.lab.reproduction.runs import multiply_accumulates, parameters
-from model.lab.variants import DEFAULT, SE, VARIANTS, DyReLU, ScSE, Variant
+from model.lab.variants import SE, VARIANTS, DyReLU, ScSE, Variant
 from model.networks.attention import ECA
 from model.networks.vgg import VGG16, Student, Teacher, student_plan, vgg16_plan
 

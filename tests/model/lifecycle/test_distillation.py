@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from model.detector import Detector
-from model.lifecycle.distillation import Epoch, Recipe, TrainingError, TrainingInterrupted, teacher_features, train
+from model.lifecycle.distillation import Epoch, TrainingInterrupted, teacher_features, train
+from model.lifecycle.recipe import Recipe, TrainingError
 from model.networks.vgg import Teacher, vgg16_plan
 from model.preprocessing import as_input
 from tests.conftest import surface

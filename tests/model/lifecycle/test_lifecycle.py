@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from model.calibration import CalibrationError, without_anomalous
+from model.choices import MapForm, Score, SeenPolicy
 from model.detector import scores_of
 from model.images import read_image
 from model.lifecycle.calibrate import PASTING_SEED, calibrate_category
 from model.lifecycle.datasets import DatasetError, Sample, normal_samples
-from model.lifecycle.distillation import Epoch, Recipe, TrainingError, TrainingInterrupted
-from model.lifecycle.evaluate import SeenPolicy, evaluate_category
+from model.lifecycle.distillation import Epoch, TrainingInterrupted
+from model.lifecycle.evaluate import evaluate_category
 from model.lifecycle.pasting import paste_defect
+from model.lifecycle.recipe import Recipe, TrainingError
 from model.lifecycle.train import checkpoint_path, train_category
-from model.localization import MapForm
 from model.networks.vgg import Teacher
 from model.preprocessing import Preprocessing
-from model.score import Score
 from model.store.pair import CategoryExistsError, StoreError, load_detector, read_card, read_seen
 from tests.conftest import Factory, surface, write_images
 

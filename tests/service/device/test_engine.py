@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from model.choices import MapForm
 from model.detector import Detector, detect
-from model.localization import MapForm
 from model.networks.vgg import Teacher
 from model.store.pair import load_detector
 from service.app import create_app
+from service.choices import Localize
 from service.device import engine as engine_module
 from service.device.engine import (
     DeviceLostError,
@@ -24,7 +25,6 @@ from service.device.engine import (
     QueueFullError,
     inspect_jobs,
 )
-from service.schemas import Localize
 from service.settings import Settings
 from tests.conftest import Factory, Gate
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from service.choices import Role
 from service.cli import app
-from service.http.keys import KeyFileError, KeyRing, Role, create_key, needed_role, parse_keys, read_keys, shown_key
+from service.http.keys import KeyFileError, KeyRing, create_key, needed_role, parse_keys, read_keys, shown_key
 from service.settings import Settings
 from tests.conftest import ROOT
 

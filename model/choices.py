@@ -1,0 +1,62 @@
+"""What can be chosen for a category, and the defaults: names and numbers, which cost nothing to import.
+
+The command line and the settings show these before anything is loaded, so this module imports neither torch nor OpenCV.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+IMAGENET = "imagenet"
+COMPACT = "compact"
+"""The two teachers that have a name of their own: VGG16 trained on ImageNet, and the small one that is built in."""
+
+ANY_NAME = "*"
+"""The pattern that every file name matches."""
+
+NORMAL_QUANTILE = 0.9
+"""For a threshold without anomalous images; measured in ``benchmarks/accuracy.md``."""
+
+MAX_PIXELS = 64_000_000
+"""Of an image, unless a setting says otherwise."""
+PILLOW_MAX_PIXELS = 178_956_970
+"""Pillow itself refuses more than this."""
+
+
+class Score(StrEnum):
+    """Which score a category has.
+
+    ``global``: equation 13, the paper's. It compares whole maps, so a small fault drowns in what surrounds it.
+    ``local``: the largest sum of `model.score.layer_distances` at one location. It learns from the same loss and finds
+    more (``benchmarks/accuracy.md``).
+    """
+
+    GLOBAL = "global"
+    LOCAL = "local"
+
+
+class TermWeights(NamedTuple):
+    """How much each term of equation 13 counts. The paper's lambda is ``direction``: 0.1 for MVTec AD, else 0.01."""
+
+    squared: float = 1.0
+    direction: float = 0.1
+
+
+class MapForm(StrEnum):
+    """What an anomaly map shows.
+
+    ``gradient``: equation 5, the gradient of equation 13. ``distance``: the distances between the two networks at
+    each location, which need no gradient and so cost nothing. ``gradient-distance``: the gradient of their power mean,
+    filtered as in equation 5, and the distances themselves, as the geometric mean of the two.
+    """
+
+    GRADIENT = "gradient"
+    GRADIENT_DISTANCE = "gradient-distance"
+    DISTANCE = "distance"
+
+
+class SeenPolicy(StrEnum):
+    """What evaluation does with images that training or calibration has seen."""
+
+    REFUSE = "refuse"
+    SKIP = "skip"
+    INCLUDE = "include"

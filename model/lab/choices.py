@@ -1,0 +1,23 @@
+"""The names that the experiments know; each has its meaning where it is carried out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+DATASETS = ("mvtec-ad", "mnist", "fashion-mnist", "cifar-10", "svhn", "stl-10", "other")
+"""See `model.lab.reproduction.sets.SETS`."""
+
+DEFAULT = "eca-mkdad"
+VARIANTS = (
+    DEFAULT, "mkdad", "eca-all", "eca-after-relu", "se", "scse", "dy-relu", "no-attention", "full-width", "no-omega",
+    "lambda-on-squared", "learning-rate-0.1",
+)  # fmt: skip
+"""See `model.lab.variants.VARIANTS`."""
+
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "patchcore": {"class": "Patchcore"},
+    "stfpm": {"class": "Stfpm"},
+    "efficientad": {"class": "EfficientAd", "batch_size": 1},
+    "reverse-distillation": {"class": "ReverseDistillation"},
+    "ganomaly": {"class": "Ganomaly"},
+}
+"""By the name that the command line knows: the class in ``anomalib.models``, and the batch size that it insists on."""

@@ -1,0 +1,64 @@
+"""How to train a student: the values, without what carries them out."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model.choices import TermWeights
+from model.errors import ExpectedError
+
+if TYPE_CHECKING:
+    from model.preprocessing import Preprocessing
+
+FEATURE_MEMORY_BYTES = 4 << 30
+"""For the teacher's features of the training images; beyond it they go to a file."""
+
+
+class TrainingError(ExpectedError):
+    """Training cannot start or go on; the message says why."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a student. The paper's values are the defaults, but for the learning rate.
+
+    Attributes:
+        image_size: side of the input in pixels; the paper has 128 for MVTec AD.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        learning_rate: of Adam. The paper says 0.1; on real surfaces 0.001 (MKDAD's value) trains far better.
+        direction_weight: lambda of equation 13.
+        squared_weight: of the other term; 1 in the paper.
+        weigh_distillation_layers: multiply the student's maps by omega, as equation 13 has it.
+        seed: for the student's first weights and the order of the images.
+
+    Raises:
+        TrainingError: if a value is out of range.
+    """
+
+    image_size: int = 128
+    epochs: int = 500
+    batch_size: int = 32
+    learning_rate: float = 0.001
+    direction_weight: float = 0.1
+    squared_weight: float = 1.0
+    weigh_distillation_layers: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.epochs >= 1 and self.batch_size >= 1 and 0 < self.learning_rate < math.inf):
+            raise TrainingError("epochs, batch size and learning rate must be above 0")
+        if not (0 <= self.direction_weight < math.inf and 0 <= self.squared_weight < math.inf):
+            raise TrainingError("the weights of the score's terms must be at least 0")
+
+    @property
+    def preprocessing(self) -> "Preprocessing":
+        """What happens to each image before training, and later."""
+        from model.preprocessing import Preprocessing  # brings OpenCV
+
+        return Preprocessing(self.image_size)
+
+    @property
+    def term_weights(self) -> TermWeights:
+        """The weights of the score's two terms."""
+        return TermWeights(self.squared_weight, self.direction_weight)
