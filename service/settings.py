@@ -2,22 +2,38 @@
 
 import ipaddress
 import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.choices import MAX_PIXELS, PILLOW_MAX_PIXELS
+from model.errors import ExpectedError
 
 if TYPE_CHECKING:
     import torch
 
 
+PREFIX = "INSPECT_"
+TEST_PREFIX = "INSPECT_TEST_"
+"""Of variables that tests read."""
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+"""How the variables end that Kubernetes sets in every pod for a Service, besides the one for its address."""
+
+
+class SettingsError(ExpectedError):
+    """A setting is impossible, or a variable with the prefix is none; the message names each and says what to do."""
+
+
 class Settings(BaseSettings):
     """Settings of the service. Each field is the environment variable ``INSPECT_`` plus its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="INSPECT_", env_ignore_empty=True, allow_inf_nan=False)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, allow_inf_nan=False)
 
     weights: Path = Path("weights")
     """Folder with one sub-folder for each category."""
@@ -33,7 +49,8 @@ class Settings(BaseSettings):
     by some per cent."""
 
     student_memory_bytes: int = Field(default=1 << 30, ge=0)
-    """Memory for the categories' students, bytes; beyond it those not wanted lately are read again when wanted."""
+    """Memory for the categories' students, bytes; beyond it, those not used lately are dropped and read again
+    when needed."""
 
     host: str = "127.0.0.1"
     """Address to listen on. The default answers this machine only."""
@@ -130,19 +147,82 @@ class Settings(BaseSettings):
         return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[self.precision]
 
     @property
-    def asks_nobody_elsewhere(self) -> bool:
-        """Whether other machines can reach the server, and it does not ask who is calling."""
+    def is_open_to_others(self) -> bool:
+        """Whether other machines can reach the server, and it asks them for no key."""
         return self.keys_file is None and not _is_loopback(self.host)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.metrics_port == self.port:
-            raise ValueError("INSPECT_METRICS_PORT must be another than INSPECT_PORT")
+            raise ValueError("INSPECT_METRICS_PORT and INSPECT_PORT must differ")
         if self.max_image_bytes > self.upload_memory_bytes:
             raise ValueError("INSPECT_MAX_IMAGE_BYTES must not exceed INSPECT_UPLOAD_MEMORY_BYTES")
         if self.max_batch_images > self.queue_size:
             raise ValueError("INSPECT_MAX_BATCH_IMAGES must not exceed INSPECT_QUEUE_SIZE")
         return self
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings of the environment, with those given in place of them; None is not given.
+
+    Raises:
+        SettingsError: if one is impossible, or a variable with the prefix is no setting.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    messages = _unknown_variables(os.environ)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        messages += [_message(item, given) for item in error.errors()]
+    if messages:
+        raise SettingsError("; ".join(messages))
+    return settings
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """One message for each variable with the prefix that is set, and is neither a setting nor from Kubernetes."""
+    unknown = []
+    for variable, value in sorted(environment.items()):
+        name = variable.upper()
+        if not value or not name.startswith(PREFIX) or name.startswith(TEST_PREFIX):
+            continue
+        if name.removeprefix(PREFIX).lower() in Settings.model_fields or _is_service_link(name, value):
+            continue
+        unknown.append(_not_a_setting(variable))
+    return unknown
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(
+        re.fullmatch(rf"{PREFIX}(\w+_)?({_SERVICE_LINK.pattern})", name)
+        or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(value))
+    )
+
+
+def _not_a_setting(variable: str) -> str:
+    known = [PREFIX + field.upper() for field in Settings.model_fields]
+    bare = {name.removeprefix(PREFIX): name for name in known}
+    near = get_close_matches(variable.upper().removeprefix(PREFIX), bare, n=1)
+    advice = f"did you mean {bare[near[0]]}?" if near else "docs/deploying.md lists all settings"
+    return f"{variable} is not a setting; {advice}"
+
+
+def _message(item: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """What pydantic found wrong, for the person who set it."""
+    reason = str(item["msg"]).removeprefix("Value error, ")
+    if not item["loc"]:
+        return reason
+    field = str(item["loc"][0])
+    variable, value = PREFIX + field.upper(), item["input"]
+    if item["type"] == "extra_forbidden":
+        return _not_a_setting(field)
+    if field not in given and isinstance(value, str) and _SERVICE_ADDRESS.match(value):
+        service = variable.removesuffix("_PORT").lower().replace("_", "-")
+        return (
+            f"{variable} is {value!r}, which Kubernetes sets for a Service named {service!r}: write "
+            "`enableServiceLinks: false` into the pod's spec, or give the Service another name"
+        )
+    return f"{variable} is {str(value)!r}: {reason}"
 
 
 def _is_loopback(host: str) -> bool:

@@ -15,9 +15,9 @@ from service.cli.options import (
     SkipUnreadable,
     Teachers,
     Weights,
-    read_settings,
     torch_device,
 )
+from service.settings import read_settings
 
 
 def calibrate(

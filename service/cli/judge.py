@@ -19,9 +19,9 @@ from service.cli.options import (
     SkipUnreadable,
     Teachers,
     Weights,
-    read_settings,
     torch_device,
 )
+from service.settings import read_settings
 
 if TYPE_CHECKING:
     from model.lifecycle.evaluate import Evaluation

@@ -7,7 +7,8 @@ import typer
 
 from service.choices import Role
 from service.cli.errors import UsageError
-from service.cli.options import KeyFile, KeyName, read_settings
+from service.cli.options import KeyFile, KeyName
+from service.settings import read_settings
 
 
 def create(

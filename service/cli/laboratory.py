@@ -18,9 +18,9 @@ from service.cli.options import (
     SpillFolder,
     Teachers,
     Weights,
-    read_settings,
     torch_device,
 )
+from service.settings import read_settings
 
 
 def synthesize(

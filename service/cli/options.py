@@ -1,7 +1,7 @@
-"""The options that several commands share, and what becomes of them: settings, and the device."""
+"""The options that several commands share, and the device that one of them names."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,6 @@ from service.cli.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from service.settings import Settings
 
 GIB = 1 << 30
 
@@ -37,22 +36,6 @@ SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Go on w
 KeyFile = Annotated[Path | None, typer.Option("--file", help="File of keys; INSPECT_KEYS_FILE.")]
 KeyName = Annotated[str, typer.Argument(help="Name of the key, for people.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def read_settings(**given: Any) -> "Settings":
-    """The settings of the environment, with those given in place of them; None is not given."""
-    from pydantic import ValidationError
-
-    from service.settings import Settings
-
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        messages = []
-        for item in error.errors():
-            name = "INSPECT_" + "_".join(map(str, item["loc"])).upper() if item["loc"] else "settings"
-            messages.append(f"{name}: {item['msg']}")
-        raise UsageError("; ".join(messages)) from None
 
 
 def torch_device(name: str) -> "torch.device":

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.errors import UsageError, ray_or_the_extra
-from service.cli.options import read_settings, torch_device
+from service.cli.options import torch_device
+from service.settings import read_settings
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -36,7 +37,7 @@ def serve(
 
     settings = read_settings(host=host, port=port, weights=weights)
     torch_device(settings.device)
-    if settings.asks_nobody_elsewhere and not settings.allow_anonymous:
+    if settings.is_open_to_others and not settings.allow_anonymous:
         raise UsageError(
             f"other machines can reach {settings.host}, and anybody could call the server: name a file of keys in "
             "INSPECT_KEYS_FILE (eca-inspect key create makes one), or set INSPECT_ALLOW_ANONYMOUS=true"
@@ -46,7 +47,7 @@ def serve(
         _serve_on_ray(settings)
         return
     application = create_app(settings)
-    if settings.asks_nobody_elsewhere:
+    if settings.is_open_to_others:
         log.warning("other machines can reach %s, and the server does not ask who is calling", settings.host)
     # uvicorn sends SIGTERM to itself once more when it has shut down in order; that must not look like a failure.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -62,7 +63,7 @@ def _serve_on_ray(settings: "Settings") -> None:
         from service.on_ray.server import serve_on_ray
     if settings.port == 0:
         raise UsageError("with --ray say which port: INSPECT_PORT")
-    if settings.asks_nobody_elsewhere:
+    if settings.is_open_to_others:
         log.warning("other machines can reach %s, and the server does not ask who is calling", settings.host)
     try:
         serve_on_ray(settings)

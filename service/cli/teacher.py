@@ -9,7 +9,8 @@ import typer
 
 from model.choices import IMAGENET
 from service.cli.errors import UsageError
-from service.cli.options import Device, Teachers, Weights, read_settings, torch_device
+from service.cli.options import Device, Teachers, Weights, torch_device
+from service.settings import read_settings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,9 +22,9 @@ from service.cli.options import (
     SpillFolder,
     Teachers,
     Weights,
-    read_settings,
     torch_device,
 )
+from service.settings import read_settings
 
 if TYPE_CHECKING:
     from model.lifecycle.datasets import LoadedImages

@@ -18,7 +18,6 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
-from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
@@ -29,7 +28,7 @@ from service.app import create_app
 from service.http.errors import response_of
 from service.observe import logs
 from service.problems import Problem
-from service.settings import Settings
+from service.settings import Settings, read_settings
 
 NAME = "inspect"
 """Of the application and of its one deployment."""
@@ -58,10 +57,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     Raises:
         ValueError: if a setting is impossible, or does not go with Ray.
     """
-    try:
-        settings = Settings(**args)
-    except ValidationError as error:
-        raise ValueError(str(error)) from None
+    settings = read_settings(**args)
     if settings.metrics_port is not None:
         raise ValueError("INSPECT_METRICS_PORT does not go with Ray: /metrics has those of all replicas")
     if settings.keys_file is None and not settings.allow_anonymous:
@@ -112,7 +108,7 @@ class Replica:
     """One replica: the application, and what the other replicas may ask of it."""
 
     def __init__(self, given: dict[str, Any]) -> None:
-        self._settings = Settings(**given)
+        self._settings = read_settings(**given)
         logs.configure(self._settings.log_level, self._settings.log_format)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -345,7 +345,9 @@ def test_a_teacher_is_pretrained_with_its_provenance(factory: Factory, tmp_path:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("INSPECT_PORT", "many", "INSPECT_PORT"),
+        ("INSPECT_PORT", "many", "INSPECT_PORT is 'many'"),
+        ("INSPECT_PORT", "tcp://10.0.0.1:80", "enableServiceLinks: false"),
+        ("INSPECT_PROT", "8001", "INSPECT_PROT is not a setting; did you mean INSPECT_PORT?"),
         ("INSPECT_DEVICE", "abacus", "'abacus' cannot be used"),
         ("INSPECT_DEVICE", "meta", "'meta' cannot be used: it is not one of cpu, cuda"),
     ],

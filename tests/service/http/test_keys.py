@@ -162,13 +162,13 @@ def test_where_a_request_shows_its_key():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_this_machine_needs_no_keys(host: str):
-    assert not Settings(host=host).asks_nobody_elsewhere
+    assert not Settings(host=host).is_open_to_others
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "inspect.example", ""])
 def test_other_addresses_need_keys_or_a_word_in_clear(host: str, file: Path, monkeypatch: pytest.MonkeyPatch):
-    assert Settings(host=host).asks_nobody_elsewhere
-    assert not Settings(host=host, keys_file=file).asks_nobody_elsewhere
+    assert Settings(host=host).is_open_to_others
+    assert not Settings(host=host, keys_file=file).is_open_to_others
     monkeypatch.setenv("INSPECT_DEVICE", "cpu")
     refused = run("serve", "--host", host, status=1).stderr
     assert "INSPECT_KEYS_FILE" in refused

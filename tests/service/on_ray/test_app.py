@@ -164,7 +164,7 @@ def test_who_is_cancelled_is_told_as_one_whose_client_has_gone(ray_app: ModuleTy
     ("args", "message"),
     [
         ({"allow_anonymous": True, "wheights": "a"}, "wheights"),
-        ({"allow_anonymous": True, "port": "x"}, "port"),
+        ({"allow_anonymous": True, "port": "x"}, "INSPECT_PORT is 'x'"),
         ({"allow_anonymous": True, "metrics_port": 9000}, "INSPECT_METRICS_PORT"),
         ({}, "INSPECT_KEYS_FILE"),
     ],
