@@ -32,7 +32,7 @@ def fits(card: Card, detector: Detector, samples: list[Sample]) -> list[dict[str
     evidence = [each for one in found for each in one.evidence or []]
     records: list[dict[str, object]] = []
     for sample, score, what in zip(images.samples, scores, evidence, strict=True):
-        if sample.mask is None or score < card.calibration.threshold:
+        if sample.mask is None or not card.calibration.rejects(score):
             continue
         height, width = read_image(sample.path).shape[:2]
         truth = cv2.imread(str(sample.mask), cv2.IMREAD_GRAYSCALE) > 0

@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.builtin import CATEGORY, TEST_SEED, WEIGHTS
 from benchmarks.record import machine_and_commit
+from model.calibration import rejects
 from model.detector import maps_of, scores_of
 from model.lab.synthetic import write_dataset
 from model.lifecycle.datasets import load_images, mvtec_test
@@ -48,7 +49,7 @@ def main() -> None:
         "images": len(expected),
         "relative_score_error_median": float(np.median(error)),
         "relative_score_error_largest": float(error.max()),
-        "decisions_changed": int(((expected >= threshold) != (found >= threshold)).sum()),
+        "decisions_changed": int((rejects(expected, threshold) != rejects(found, threshold)).sum()),
         "smallest_relative_distance_to_the_threshold": float(np.abs(expected / threshold - 1).min()),
         "correlation_of_maps_median": float(np.median(alike)),
         "correlation_of_maps_smallest": min(alike),

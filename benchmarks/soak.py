@@ -43,6 +43,7 @@ from safetensors.numpy import load, save
 
 from benchmarks.pairs import copy_category
 from benchmarks.record import machine_and_commit
+from model.calibration import rejects
 from model.store.card import Card, SeenImages
 from model.store.pair import STUDENT, read_card, write_pair
 from service.choices import Role
@@ -325,7 +326,11 @@ class Site:
             return f"the score of {version} was {known} before and is {score}"
         if threshold != self.thresholds.get(version):
             return f"{version} has no threshold {threshold}"
-        return "" if found["decision"] == ("anomalous" if score >= threshold else "normal") else "the decision is wrong"
+        return (
+            ""
+            if found["decision"] == ("anomalous" if rejects(score, threshold) else "normal")
+            else "the decision is wrong"
+        )
 
 
 def _looked_at(response: httpx.Response, check: Callable[[httpx.Response], str]) -> str:

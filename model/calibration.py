@@ -1,17 +1,35 @@
-"""Where to put the threshold. An image is anomalous when its score is at or above it."""
+"""Where to put the threshold, and what it rejects: an image is anomalous when its score is at or above it."""
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
-from scipy.stats import norm
-from sklearn.metrics import roc_curve
 
 from model.errors import ExpectedError
-from model.measures import auroc
 
 
 class CalibrationError(ExpectedError):
     """These scores give no threshold; the message says why."""
+
+
+@overload
+def rejects(scores: float, threshold: float) -> bool: ...
+@overload
+def rejects(scores: np.ndarray, threshold: float) -> np.ndarray: ...
+def rejects(scores: float | np.ndarray, threshold: float) -> bool | np.ndarray:
+    """Which scores are at or above the threshold, so that their images are anomalous. Nothing else decides this.
+
+    Compared in float64, so that an array of float32 is decided as each of its scores alone.
+
+    Args:
+        scores: one score, or an array of any shape.
+        threshold: in score units.
+
+    Returns:
+        A bool for one score, else booleans of the array's shape.
+    """
+    rejected: np.ndarray = np.asarray(scores, dtype=np.float64) >= threshold
+    return rejected if isinstance(scores, np.ndarray) else bool(rejected)
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,8 @@ def youden(normal: np.ndarray, anomalous: np.ndarray) -> Youden:
         CalibrationError: if a group is empty, a score is not finite, or no threshold separates the groups at all
             (as when all scores are equal).
     """
+    from sklearn.metrics import auc, roc_curve  # takes a second; a server, and `rejects`, need none of it
+
     for name, scores in (("normal", normal), ("anomalous", anomalous)):
         _require_finite(name, scores)
     labels = np.r_[np.zeros(len(normal)), np.ones(len(anomalous))]
@@ -65,7 +85,7 @@ def youden(normal: np.ndarray, anomalous: np.ndarray) -> Youden:
     return Youden(
         threshold=float(threshold),
         index=float(tpr[best] - fpr[best]),
-        auroc=auroc(normal, anomalous),
+        auroc=float(auc(fpr, tpr)),
         false_alarm_rates=fpr,
         detection_rates=tpr,
         thresholds=thresholds,
@@ -88,6 +108,8 @@ def without_anomalous(normal: np.ndarray, pasted: np.ndarray, quantile: float) -
     Raises:
         CalibrationError: if there is no score, one is not finite, or the quantile is impossible.
     """
+    from scipy.stats import norm  # see `youden`
+
     _require_finite("normal", normal)
     _require_finite("pasted", pasted)
     check_quantile(quantile)

@@ -9,6 +9,8 @@ import numpy as np
 from scipy.stats import bootstrap, mannwhitneyu
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 
+from model.calibration import rejects
+
 AUPRO_FALSE_POSITIVE_LIMIT = 0.3
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -56,13 +58,13 @@ def auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
 
 
 def false_alarm_rate(normal: np.ndarray, threshold: float) -> float:
-    """Normal images rejected / normal images (FPR). Rejected: score >= threshold."""
-    return float(np.mean(np.float64(normal) >= threshold))  # as one image is decided, not rounded to float32
+    """Normal images rejected / normal images (FPR)."""
+    return float(np.mean(rejects(normal, threshold)))
 
 
 def miss_rate(anomalous: np.ndarray, threshold: float) -> float:
     """Anomalous images accepted / anomalous images (FNR)."""
-    return float(np.mean(np.float64(anomalous) < threshold))
+    return float(np.mean(~rejects(anomalous, threshold)))
 
 
 def g_mean(normal: np.ndarray, anomalous: np.ndarray, threshold: float) -> float:

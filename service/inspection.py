@@ -117,7 +117,7 @@ def answer(
         score=outcome.score,
         threshold=threshold,
         calibration=card.calibration.method,
-        decision="anomalous" if outcome.score >= threshold else "normal",
+        decision="anomalous" if card.calibration.rejects(outcome.score) else "normal",
         localization=localization,
         image=decoded.info,
         timing_ms=TimingMs(

@@ -39,7 +39,7 @@ def prepare(data: bytes, preprocessing: Preprocessing) -> np.ndarray:
 
 def answer(score: float, card: Card) -> dict[str, object]:
     """The body of the answer."""
-    return {"score": score, "anomalous": score >= card.calibration.threshold}
+    return {"score": score, "anomalous": card.calibration.rejects(score)}
 
 
 def announce(port: int, category: str) -> None:

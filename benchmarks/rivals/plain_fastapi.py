@@ -20,7 +20,7 @@ def main() -> None:
 
     def judge(data: bytes) -> dict[str, object]:
         score = float(detector(card.preprocessor.apply(decode_image(data))[None]).scores[0])
-        return {"score": score, "anomalous": score >= card.calibration.threshold}
+        return {"score": score, "anomalous": card.calibration.rejects(score)}
 
     @app.post("/v1/categories/{name}/inspect")
     async def inspect(name: str, request: Request) -> dict[str, object]:

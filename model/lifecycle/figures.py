@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
+from model.calibration import rejects
 from model.measures import RESAMPLES, Estimate, RocBand
 
 NORMAL, ANOMALOUS, INK = "#0072b2", "#d55e00", "#333333"
@@ -173,7 +174,7 @@ def histograms(groups: Mapping[str, np.ndarray], threshold: float) -> Figure:
             colour = NORMAL if index == 0 else ANOMALOUS
             axes.hist(np.float64(scores), edges.tolist(), color=colour)
             axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--")
-            rejected = int(np.sum(np.float64(scores) >= threshold))
+            rejected = int(np.sum(rejects(scores, threshold)))
             axes.set_ylabel(
                 f"{short(name)}\n{rejected} of {len(scores)} rejected", rotation=0, ha="right", va="center",
                 color=colour,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model import measures
+from model.calibration import rejects
 from model.detector import maps_of
 from model.lifecycle import datasets, figures
 from model.lifecycle.evaluate import Evaluation, Judged
@@ -145,7 +146,7 @@ def _cases(judged: Judged, picked: Picked) -> list[dict[str, Any]]:
             "path": str(images.samples[index].path),
             "defect": images.samples[index].defect,
             "score": float(scores[index]),
-            "verdict": words[float(scores[index]) >= judged.card.calibration.threshold],
+            "verdict": words[judged.card.calibration.rejects(float(scores[index]))],
         }
         for index in picked.indices
     ]
@@ -199,7 +200,7 @@ def _numbers(
 
 
 def _rejected(scores: np.ndarray, threshold: float) -> int:
-    return int(np.sum(scores.astype(np.float64) >= threshold))
+    return int(np.sum(rejects(scores, threshold)))
 
 
 def _page(

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model.calibration import rejects
 from model.choices import MapForm, Score
 from model.preprocessing import Colour, Normalization, Preprocessing, Resize
 
@@ -89,6 +90,10 @@ class Calibration(_Record):
     roc: RocCurve | None = None
     histogram: ScoreHistogram
     date: datetime
+
+    def rejects(self, score: float) -> bool:
+        """Whether an image of this score is anomalous."""
+        return rejects(score, self.threshold)
 
 
 class Card(_Record):

@@ -197,7 +197,7 @@ def features(
     score, threshold = float(detector(pixels[None]).scores[0]), card.calibration.threshold
     title = (
         f"{category} {card.model_version}, {image.name}: score {score:.3g}, threshold {threshold:.3g}, "
-        f"{'anomalous' if score >= threshold else 'normal'}"
+        f"{'anomalous' if card.calibration.rejects(score) else 'normal'}"
     )
     picture = figures.png(figures.features(pixels, features.layers_of(detector, pixels), title))
     place.parent.mkdir(parents=True, exist_ok=True)

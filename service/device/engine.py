@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from model.calibration import rejects
 from model.choices import MapForm
 from model.detector import Detector, detect
 from model.localization import Evidence
@@ -473,7 +474,7 @@ def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
     wanted = {
         job
         for job in jobs
-        if job.localize is Localize.ALWAYS or (job.localize is Localize.AUTO and scores[job] >= job.threshold)
+        if job.localize is Localize.ALWAYS or (job.localize is Localize.AUTO and rejects(scores[job], job.threshold))
     }
     if mapped := [job for job in jobs if job in wanted and job.form is not MapForm.DISTANCE]:
         run(mapped, [job.form for job in mapped])
