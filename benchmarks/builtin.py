@@ -1,7 +1,7 @@
 """Makes what is built in, from nothing but this repository's code, and measures it on images with unseen seeds.
 
 Run `make builtin`. It writes the category into weights/, sample images into samples/, the pages' pictures into
-docs/images/, the API documentation's examples into service/examples/, and the figures into benchmarks/results/.
+docs/images/, the API documentation's examples into service/http/examples/, and the figures into benchmarks/results/.
 """
 
 import asyncio
@@ -153,8 +153,8 @@ def record_problems(sample: Path, folder: Path) -> None:
             answers.append(client.post(f"/v1/categories/{CATEGORY}/reload", headers=shown))
     problems = {str(answer.status_code): answer.json() for answer in answers}
     assert len(problems) == len(answers), problems.keys()
-    for problem, path in ((dead.json(), " /livez"), (first, " /v1/categories/{category}/rollback"), (refused, "")):
-        problems[f"{problem['status']}{path}"] = problem
+    for problem, route in ((dead.json(), " livez"), (first, " rollback"), (refused, "")):
+        problems[f"{problem['status']}{route}"] = problem
     (folder / "problems.json").write_text(json.dumps(dict(sorted(problems.items())), indent=1) + "\n")
 
 
@@ -169,8 +169,8 @@ def main() -> None:
     print(json.dumps(results, indent=2))
     samples = make_samples(ROOT / "samples")
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
-        record_examples(client, samples, ROOT / "service" / "examples")
-    record_problems(samples[0], ROOT / "service" / "examples")
+        record_examples(client, samples, ROOT / "service" / "http" / "examples")
+    record_problems(samples[0], ROOT / "service" / "http" / "examples")
     make_pictures(build / "test", samples)
 
 

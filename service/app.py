@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -17,22 +17,23 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from model.detector import BEST_BATCH
 from model.errors import MissingExtraError
 from service import console
 from service.catalogue import Catalogue
 from service.device.engine import Engine
-from service.http import errors
+from service.http.access import RequireKey, document_keys, endpoint_behind, open_to_all, role_of
+from service.http.errors import AnswerErrors, answer_errors, drop_foreign_errors
 from service.http.examples import add_examples
 from service.http.headers import SecurityHeaders
-from service.http.keys import OPEN_PATHS, KeyRing, RequireKey, document_keys
+from service.http.keys import KeyRing
 from service.http.protocol import BoundedProtocol, protocol_with
-from service.http.routes import metrics_router, router
+from service.http.routes import metrics_router, no_metrics_router, router
 from service.http.uploads import BoundUploads, UploadMemory
 from service.inspection import Inspector, Limits
-from service.observe.observation import PROBES, Observation, endpoint_of
+from service.observe.observation import Observation, endpoint_of, is_probe
 from service.observe.telemetry import Telemetry
 from service.problems import Problem
 from service.settings import Settings
@@ -132,8 +133,8 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted, settings.queue_size)
         telemetry.watch_uploads(lambda: upload_memory.held)
         telemetry.watch_categories(catalogue.summaries)
-        for route in (*router.routes, *console.router.routes):
-            if isinstance(route, APIRoute) and route.path not in PROBES:
+        for route in app.routes:
+            if isinstance(route, APIRoute) and not is_probe(route):
                 telemetry.announce_endpoint(endpoint_of(route), {200, *map(int, route.responses)})
         with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
@@ -159,20 +160,21 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # the address to go to would be made from the client's own Host header
     )
-    app.include_router(router)
-    app.include_router(console.router)
-    if settings.metrics_port is None:
-        app.include_router(metrics_router)
-    errors.install(app)
+    for route in app.routes:  # until here those of the documentation alone
+        open_to_all(endpoint_behind(route))
+    for one in (router, console.router, metrics_router if settings.metrics_port is None else no_metrics_router):
+        app.router.routes.extend(one.routes)
+    for route in app.routes:
+        role_of(route)  # a route that does not say who may call it ends the start
+    answer_errors(app)
     # The last one added is the outermost.
     app.add_middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds)
     if ring is not None:
-        open_paths = OPEN_PATHS if settings.metrics_port is None else OPEN_PATHS | {"/metrics"}
-        app.add_middleware(RequireKey, ring=ring, open_paths=open_paths)
-    app.add_middleware(errors.AnswerErrors)
+        app.add_middleware(RequireKey, ring=ring, routes=app.routes)
+    app.add_middleware(AnswerErrors)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Observation)
-    _document(app, [add_examples] if ring is None else [document_keys, add_examples])
+    _document(app, [drop_foreign_errors, *([document_keys] if ring else []), add_examples])
     return app
 
 
@@ -194,15 +196,14 @@ def metrics_app(app: FastAPI) -> Starlette:
     return Starlette(routes=[Route("/metrics", metrics)], middleware=[Middleware(SecurityHeaders)])
 
 
-def _document(app: FastAPI, additions: Sequence[Callable[[dict[str, Any]], None]]) -> None:
+def _document(app: FastAPI, corrections: Sequence[Callable[[dict[str, Any], Iterable[BaseRoute]], None]]) -> None:
     """Corrects the OpenAPI document and adds to it, when it is first asked for."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            errors.drop_foreign_errors(generate())
-            for add in additions:
-                add(generate())
+            for correct in corrections:
+                correct(generate(), app.routes)
         return generate()
 
     app.openapi = openapi  # type: ignore[method-assign]

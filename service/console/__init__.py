@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from model.lab.synthetic import DEFECTS, sample_image
+from service.http.access import open_to_all
 
 router = APIRouter(include_in_schema=False)
 
@@ -27,12 +28,14 @@ async def _static(files: StaticFiles, name: str, request: Request) -> Response:
 
 
 @router.api_route("/", methods=["GET", "HEAD"], name="console")
+@open_to_all
 async def page(request: Request) -> Response:
     """The console's page; its links are relative, so that it works below a path of a reverse proxy."""
     return await _static(_pages, "index.html", request)
 
 
 @router.api_route("/console/samples/{name}.png", methods=["GET", "HEAD"], name="console")
+@open_to_all
 def sample(name: str) -> Response:
     """A built-in picture to try the built-in category with.
 
@@ -45,6 +48,7 @@ def sample(name: str) -> Response:
 
 
 @router.api_route("/console/{file:path}", methods=["GET", "HEAD"], name="console")
+@open_to_all
 async def file(file: str, request: Request) -> Response:
     """A script, a style sheet, or what they come with."""
     return await _static(_files, file, request)

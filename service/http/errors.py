@@ -1,13 +1,15 @@
 """Problems as HTTP: the answer, what raises one, and what the OpenAPI document says of them."""
 
-import logging
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.observe.logs import RECORD
@@ -19,7 +21,6 @@ PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}
 """In an OpenAPI document; it is defined there by `BatchAnswer`."""
 _RETRY = {"Retry-After": "1"}  # seconds
 _HEADERS = {429: _RETRY, 503: _RETRY, 401: {"WWW-Authenticate": "Bearer"}}
-log = logging.getLogger(__name__)
 
 
 def response_of(problem: Problem) -> JSONResponse:
@@ -49,15 +50,22 @@ def documented(*kinds: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def drop_foreign_errors(document: dict[str, Any]) -> None:
+def operations_of(document: dict[str, Any], routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, dict[str, Any]]]:
+    """The operations of an OpenAPI document, each with the route that it describes."""
+    for route in routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                yield route, document["paths"][route.path_format][method.lower()]
+
+
+def drop_foreign_errors(document: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
     """Takes out of an OpenAPI document the 422 that FastAPI adds to every operation with a parameter.
 
     Where a parameter can be wrong the answer is a problem, and the operation documents it itself.
     """
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                del operation["responses"]["422"]
+    for _, operation in operations_of(document, routes):
+        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+            del operation["responses"]["422"]
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
 
@@ -73,7 +81,7 @@ def _problem_of_framework(error: HTTPException, method: str) -> Problem:
     return problem_of(error)
 
 
-def install(app: FastAPI) -> None:
+def answer_errors(app: FastAPI) -> None:
     """Makes every error of the application a problem, those of its middleware too if they are added before."""
 
     async def answer(_: Request, error: Exception) -> JSONResponse:

@@ -1,23 +1,17 @@
-"""Who may call: API keys with roles, kept as hashes in a file that is read again when it changes."""
+"""API keys with roles, kept as hashes in a file that is read again when it changes."""
 
 import hmac
 import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
-
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model.errors import ExpectedError
 from service.choices import Role
-from service.http.errors import documented
-from service.problems import Problem
 
 log = logging.getLogger(__name__)
 
@@ -178,72 +172,3 @@ class KeyRing:
             log.error("the last good keys stay in force: %s", error)
         else:
             log.info("%d keys in %s, read again", len(self._keys), self._path)
-
-
-OPEN_PATHS = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/livez", "/readyz"})
-OPEN_FOLDERS = ("/console/", "/static-offline-docs/")
-READING = ("GET", "HEAD", "OPTIONS")
-INSPECTIONS = ("/inspect", "/inspect-batch")
-"""Ends of the paths that the role ``inspect`` may send something to; whatever else is no reading needs ``admin``."""
-
-
-def needed_role(method: str, path: str, open_paths: Iterable[str] = OPEN_PATHS) -> Role | None:
-    """The role that a call needs, or None if it is open to all."""
-    if path in open_paths or path.startswith(OPEN_FOLDERS):
-        return None
-    if method in READING or (method == "POST" and path.endswith(INSPECTIONS)):
-        return Role.INSPECT
-    return Role.ADMIN
-
-
-def shown_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The key of a request: ``Authorization: Bearer KEY``, else ``X-API-Key: KEY``."""
-    found = {name: value.decode("latin-1").strip() for name, value in reversed(list(headers))}
-    scheme, _, token = found.get(b"authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    return found.get(b"x-api-key")
-
-
-class RequireKey:
-    """ASGI middleware that lets only calls with a key of the needed role through.
-
-    Raises:
-        Problem: 401 without a known key, 403 if its role is too low.
-    """
-
-    def __init__(self, app: ASGIApp, ring: KeyRing, open_paths: frozenset[str] = OPEN_PATHS) -> None:
-        self._app = app
-        self._ring = ring
-        self._open_paths = open_paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            needed = needed_role(scope["method"], scope["path"], self._open_paths)
-            if needed is not None:
-                self._check(shown_key(scope["headers"]), needed)
-        await self._app(scope, receive, send)
-
-    def _check(self, token: str | None, needed: Role) -> None:
-        key = None if token is None else self._ring.find(token)
-        if key is None:
-            reason = "this call needs a key" if token is None else "the key is not known here"
-            raise Problem("unauthenticated", reason=reason)
-        if not key.role.covers(needed):
-            raise Problem("forbidden", name=key.name, role=key.role, needed=needed)
-
-
-def document_keys(document: dict[str, Any]) -> None:
-    """Adds to an OpenAPI document how a key is sent, and what is answered without one."""
-    document["components"]["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
-        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    }
-    refusals = {Role.INSPECT: ["unauthenticated"], Role.ADMIN: ["unauthenticated", "forbidden"]}
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            if (role := needed_role(method.upper(), path)) is None:
-                continue
-            operation["security"] = [{"bearer": []}, {"header": []}]
-            for status, answer in documented(*refusals[role]).items():
-                operation["responses"][str(status)] = answer

@@ -12,12 +12,14 @@ from starlette.requests import ClientDisconnect
 
 from model.choices import MapForm
 from service.catalogue import Ready, Refused, summary_of
-from service.choices import Localize
+from service.choices import Localize, Role
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
+from service.http.access import needs, open_to_all
 from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.http.errors import documented
 from service.inspection import Wanted
 from service.observe.logs import RECORD, server_timing
+from service.observe.observation import PROBES
 from service.observe.telemetry import UNKNOWN_CATEGORY
 from service.problems import Problem, problem_of
 from service.schemas import BatchAnswer, CategoryDetail, CategoryList, CategorySummary, Health, Inspection, RolledBack
@@ -25,6 +27,9 @@ from service.state import State, state_of
 
 router = APIRouter()
 metrics_router = APIRouter()
+"""Of the metrics, where they have no port of their own."""
+no_metrics_router = APIRouter(include_in_schema=False)
+"""In its place, where they have."""
 T = TypeVar("T")
 
 PROBE_SECONDS = 2.0
@@ -157,6 +162,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         }
     },
 )
+@needs(Role.INSPECT)
 async def inspect(
     request: Request,
     category: CategoryName,
@@ -209,6 +215,7 @@ async def inspect(
         }
     },
 )
+@needs(Role.INSPECT)
 async def inspect_batch(
     request: Request,
     category: CategoryName,
@@ -233,6 +240,7 @@ async def inspect_batch(
     summary="List the categories",
     tags=["categories"],
 )
+@needs(Role.INSPECT)
 async def categories(state: StateOf) -> CategoryList:
     """Every category of the weights folder, with the reason where one is refused."""
     return CategoryList(categories=state.catalogue.summaries())
@@ -244,6 +252,7 @@ async def categories(state: StateOf) -> CategoryList:
     tags=["categories"],
     responses=documented("unknown-category"),
 )
+@needs(Role.INSPECT)
 async def category_detail(category: CategoryName, state: StateOf) -> CategoryDetail:
     """A category with the record of its training and calibration."""
     entry: Ready | Refused = state.catalogue.find(category)
@@ -267,6 +276,7 @@ async def _works(engine: Engine) -> bool:
     tags=["categories"],
     responses=documented("unknown-category", "reload-refused", "device-lost", "shutting-down"),
 )
+@needs(Role.ADMIN)
 async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
     """Reads what is on the disk beside the version that serves, tries it, and swaps the two in one step."""
     work = partial(state.catalogue.reload, category)
@@ -279,6 +289,7 @@ async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
     tags=["categories"],
     responses=documented("unknown-category", "no-previous-version", "reload-refused", "device-lost", "shutting-down"),
 )
+@needs(Role.ADMIN)
 async def rollback(category: CategoryName, state: StateOf) -> RolledBack:
     """Swaps the version that serves with the one before it, on the disk too if that can be written."""
     work = partial(state.catalogue.roll_back, category)
@@ -286,7 +297,8 @@ async def rollback(category: CategoryName, state: StateOf) -> RolledBack:
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 
 
-@router.get("/livez", summary="Is the process able to work?", tags=["probes"], responses=documented("not-alive"))
+@router.get("/livez", summary="Is the process able to work?", tags=[PROBES], responses=documented("not-alive"))
+@open_to_all
 async def livez(state: StateOf) -> Health:
     """200 unless the device is lost for good, or hangs longer than it may; then restart the process."""
     works = await _works(state.engine)  # has a dead device found even where no image comes
@@ -298,9 +310,10 @@ async def livez(state: StateOf) -> Health:
 @router.get(
     "/readyz",
     summary="Would an image be answered?",
-    tags=["probes"],
+    tags=[PROBES],
     responses=documented("shutting-down", "device-lost", "no-category", "device-busy"),
 )
+@open_to_all
 async def readyz(state: StateOf) -> Health:
     """200 while at least one category is ready and the device works."""
     if state.engine.draining:
@@ -314,7 +327,15 @@ async def readyz(state: StateOf) -> Health:
     return Health(status="ready")
 
 
-@metrics_router.get("/metrics", summary="Metrics for Prometheus", tags=["probes"], response_class=Response)
+@metrics_router.get("/metrics", summary="Metrics for Prometheus", tags=[PROBES], response_class=Response)
+@needs(Role.INSPECT)
 async def metrics(state: StateOf) -> Response:
     """Prometheus' text format."""
     return Response(state.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+@no_metrics_router.get("/metrics", tags=[PROBES])
+@open_to_all
+async def no_metrics() -> None:
+    """As a path that is not there, but without asking for a key: the metrics have a port of their own."""
+    raise Problem("not-found")

@@ -10,11 +10,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.observe.logs import RECORD, Record, request_id_of
 from service.state import State
 
-PROBES = ("/livez", "/readyz", "/metrics")
-"""Asked every few seconds by machines; logged at debug only and not counted."""
+PROBES = "probes"
+"""Tag of routes that machines ask every few seconds: logged at debug only, and not counted."""
 NO_ENDPOINT = "-"
 """Label of requests for paths that are not there."""
 log = logging.getLogger(__name__)
+
+
+def is_probe(route: object) -> bool:
+    """Whether a route is one that machines ask every few seconds."""
+    return isinstance(route, APIRoute) and PROBES in route.tags
 
 
 def endpoint_of(route: APIRoute) -> str:
@@ -67,7 +72,7 @@ def _path_of(scope: Scope) -> str | None:
 def _conclude(state: State, scope: Scope, record: Record, status: int) -> None:
     seconds = perf_counter() - record.started
     route, path = scope.get("route"), _path_of(scope)
-    probe = scope["path"] in PROBES
+    probe = is_probe(route)
     if not probe:
         endpoint = endpoint_of(route) if isinstance(route, APIRoute) else NO_ENDPOINT
         state.telemetry.count_request(endpoint, status, seconds)

@@ -8,7 +8,6 @@ import asyncio
 import json
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,7 +24,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.app import create_app
+from service.http.access import find_route
 from service.http.errors import response_of
+from service.http.routes import metrics, reload, rollback
 from service.observe import logs
 from service.problems import Problem
 from service.settings import Settings, read_settings
@@ -37,7 +38,9 @@ EXTRA_SECONDS = 5.0
 SPREAD_SECONDS = 60.0
 """For all other replicas to do what one has done."""
 
-_CHANGE = re.compile(r"/v1/categories/([^/]+)/(reload|rollback)")
+_METRICS = metrics.__name__
+_CHANGES = (reload.__name__, rollback.__name__)
+"""Names of the routes that concern all replicas."""
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +120,7 @@ class Replica:
         self._identity = {"node": ray.get_runtime_context().get_node_id(), "replica": context.replica_id.unique_id}
         self._application = create_app(self._settings)
         peers = serve.get_deployment_handle(context.deployment, context.app_name)
-        return ClientGone(Everywhere(self._application, peers, self._identity["replica"]))
+        return DisconnectOnCancel(OnAllReplicas(self._application, peers, self._identity["replica"]))
 
     def check_health(self) -> None:
         """Called by Ray Serve every few seconds; a replica that raises is replaced."""
@@ -152,8 +155,8 @@ class Replica:
         return None
 
 
-class ClientGone:
-    """ASGI middleware: Ray Serve cancels the request of a client that has gone, and the application is told as ever."""
+class DisconnectOnCancel:
+    """ASGI middleware that tells the application of a disconnected client, whose request Ray Serve cancels instead."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -190,7 +193,7 @@ class ClientGone:
             raise asyncio.CancelledError
 
 
-class Everywhere:
+class OnAllReplicas:
     """ASGI middleware that has all replicas do what concerns all of them, and answers for them together.
 
     Args:
@@ -205,16 +208,17 @@ class Everywhere:
         self._replica = replica
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope.get("path", ""), scope.get("method")
-        if path == "/metrics" and method == "GET":
+        route, parameters = (scope["type"] == "http" and find_route(self._app.routes, scope)) or (None, {})
+        name = getattr(route, "name", None)
+        if name == _METRICS:
             status, headers, body = await self._answer(scope, receive)
             if status == 200:
                 body = await asyncio.to_thread(merge, await self._all("exposition"))
             await _send(send, status, headers, body)
-        elif method == "POST" and (match := _CHANGE.fullmatch(path)):
+        elif name in _CHANGES:
             status, headers, body = await self._answer(scope, receive)
             if status == 200:
-                status, headers, body = await self._spread(match[1], match[2], headers, body)
+                status, headers, body = await self._spread(parameters["category"], name, headers, body)
             await _send(send, status, headers, body)
         else:
             await self._app(scope, receive, send)

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 def middlewares() -> list[Middleware]:
     """For Ray Serve's proxy."""
-    return [Middleware(InOurWords)]
+    return [Middleware(AnswerForServe)]
 
 
 def problem_for(status: int) -> Problem:
@@ -48,8 +48,8 @@ def problem_for(status: int) -> Problem:
     return Problem("no-replica")
 
 
-class InOurWords:
-    """ASGI middleware around Ray Serve's proxy.
+class AnswerForServe:
+    """ASGI middleware around Ray Serve's proxy that makes its own answers problems.
 
     An answer that the application made carries its security headers. What does not is Ray Serve's own.
     """

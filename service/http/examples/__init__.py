@@ -1,32 +1,36 @@
 """Examples for the API's documentation: real answers, recorded from the built-in category."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from starlette.routing import BaseRoute
+
+from service.http.errors import MEDIA_TYPE, operations_of
+
 _ANSWERS = {
-    "/v1/categories/{category}/inspect": "inspection",
-    "/v1/categories/{category}/inspect-batch": "batch",
-    "/v1/categories": "categories",
-    "/v1/categories/{category}": "category",
+    "inspect": "inspection",
+    "inspect_batch": "batch",
+    "categories": "categories",
+    "category_detail": "category",
 }
+"""Files of recorded answers by the name of the route."""
 
 
-def add_examples(document: dict[str, Any]) -> None:
+def add_examples(document: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
     """Adds an ``example`` to the answers of an OpenAPI document for which one is recorded.
 
     Done on the finished document, because FastAPI drops what is null from examples it is given before.
     """
     problems = _read("problems")
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            for status, response in operation["responses"].items():
-                content = response.get("content", {})
-                if "application/problem+json" in content:
-                    example = problems.get(f"{status} {path}", problems[status])
-                    content["application/problem+json"]["example"] = example
-                elif status == "200" and path in _ANSWERS:
-                    content["application/json"]["example"] = _read(_ANSWERS[path])
+    for route, operation in operations_of(document, routes):
+        for status, response in operation["responses"].items():
+            content = response.get("content", {})
+            if MEDIA_TYPE in content:
+                content[MEDIA_TYPE]["example"] = problems.get(f"{status} {route.name}", problems[status])
+            elif status == "200" and route.name in _ANSWERS:
+                content["application/json"]["example"] = _read(_ANSWERS[route.name])
 
 
 def _read(name: str) -> dict[str, Any]:

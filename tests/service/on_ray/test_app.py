@@ -8,10 +8,14 @@ from types import ModuleType
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.headers import SecurityHeaders
+from service.http.routes import router
 from service.observe.telemetry import Telemetry
 from service.on_ray import proxy as ray_proxy
 
@@ -128,7 +132,7 @@ def test_one_whom_the_proxy_has_forgotten_has_gone(ray_app: ModuleType):
     async def send(message: Message) -> None:
         seen.append(message["type"])
 
-    asyncio.run(ray_app.ClientGone(app)({"type": "http"}, forgotten, send))
+    asyncio.run(ray_app.DisconnectOnCancel(app)({"type": "http"}, forgotten, send))
     assert seen == ["http.disconnect"]
 
 
@@ -147,7 +151,7 @@ def test_who_is_cancelled_is_told_as_one_whose_client_has_gone(ray_app: ModuleTy
         seen.append(message["type"])
 
     async def ask() -> None:
-        task = asyncio.create_task(ray_app.ClientGone(app)({"type": "http"}, never, send))
+        task = asyncio.create_task(ray_app.DisconnectOnCancel(app)({"type": "http"}, never, send))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for _ in range(2):
@@ -197,6 +201,16 @@ class Peers:
         return self.answers
 
 
+def answering(response: Response) -> Starlette:
+    """An application with the routes of ours, which all give this answer."""
+
+    async def endpoint(_: Request) -> Response:
+        return response
+
+    routes = [route for route in router.routes if isinstance(route, Route)]
+    return Starlette(routes=[Route(route.path, endpoint, methods=route.methods, name=route.name) for route in routes])
+
+
 @pytest.mark.parametrize(
     ("change", "answer", "told"),
     [
@@ -210,7 +224,7 @@ def test_what_one_replica_has_done_the_others_do(ray_app: ModuleType, change: st
 
     async def ask(answers: list[object]) -> httpx.Response:
         peers.answers = answers
-        app = ray_app.Everywhere(JSONResponse(answer, headers={"x-request-id": "17"}), peers, "first")
+        app = ray_app.OnAllReplicas(answering(JSONResponse(answer, headers={"x-request-id": "17"})), peers, "first")
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
             return await client.post(f"/v1/categories/tile/{change}")
 
@@ -230,7 +244,7 @@ def test_a_refused_change_goes_no_further(ray_app: ModuleType):
     peers = Peers([None])
 
     async def ask() -> httpx.Response:
-        app = ray_app.Everywhere(JSONResponse({"status": 403}, 403), peers, "first")
+        app = ray_app.OnAllReplicas(answering(JSONResponse({"status": 403}, 403)), peers, "first")
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
             return await client.post("/v1/categories/tile/reload")
 
