@@ -27,6 +27,7 @@ from model.lifecycle.evaluate import evaluate_category
 from service.app import create_app
 from service.choices import Role
 from service.device.engine import MAX_RESTARTS, Engine
+from service.device.torch_backend import TorchBackend
 from service.http.keys import create_key
 from service.settings import Settings
 
@@ -122,12 +123,12 @@ def record_problems(sample: Path, folder: Path) -> None:
         engine: Engine = app.state.parts.engine
         with engine.admit(app.state.parts.settings.queue_size):
             answers.append(client.post(inspect, content=image, headers=png))
-        with patch("service.device.engine.detect", side_effect=RuntimeError("a failure for the documentation")):
+        with patch.object(TorchBackend, "run", side_effect=RuntimeError("a failure for the documentation")):
             answers.append(client.post(inspect, content=image, headers=png))
         engine.close()
         answers.append(client.post(inspect, content=image, headers=png))
     with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
-        with patch("service.device.engine.detect", side_effect=SystemExit):
+        with patch.object(TorchBackend, "run", side_effect=SystemExit):
             for _ in range(MAX_RESTARTS + 1):
                 client.post(inspect, content=image, headers=png)
         dead = client.get("/livez")

@@ -37,7 +37,9 @@ from model.networks.vgg import Student, Teacher, fold_batch_norm
 from model.preprocessing import Preprocessing
 from service.choices import Localize
 from service.device import engine as engine_module
-from service.device.engine import Engine, Job
+from service.device.engine import Engine
+from service.device.jobs import Job
+from service.device.torch_backend import TorchBackend
 from service.http.bodies import FIELD, read_image_body
 
 LAYOUT = torch.channels_last
@@ -159,7 +161,7 @@ def gathering(seconds: float) -> dict[str, dict[str, float]]:
 
 
 def _gathering(seconds: float) -> dict[str, dict[str, float]]:
-    engine = Engine(max_admitted=64, max_batch=BEST_BATCH["cpu"])
+    engine = Engine(TorchBackend(torch.device("cpu"), BEST_BATCH["cpu"]), max_admitted=64)
     detector = engine.call(lambda: Detector(seeded_teacher(), Student())).result()
     photograph = jpeg(512)
     share = engine_module.GATHERING_SHARE
@@ -175,7 +177,14 @@ def _gathering(seconds: float) -> dict[str, dict[str, float]]:
                 while time.perf_counter() < until:
                     pixels = Preprocessing(128).apply(decode_image(photograph))
                     engine.submit(
-                        Job(pixels, detector.teacher, lambda: detector, 0.0, Localize.NEVER, MapForm.GRADIENT)
+                        Job(
+                            pixels,
+                            detector.teacher,
+                            lambda: detector,
+                            lambda score: False,
+                            Localize.NEVER,
+                            MapForm.GRADIENT,
+                        )
                     ).result()
                     answered[index] += 1
 

@@ -23,7 +23,10 @@ from model.detector import BEST_BATCH
 from model.errors import MissingExtraError
 from service import console
 from service.catalogue import Catalogue
+from service.device.backend import Backend
 from service.device.engine import Engine
+from service.device.jobs import Job, Outcome
+from service.device.torch_backend import TorchBackend
 from service.http.access import RequireKey, document_keys, endpoint_behind, open_to_all, role_of
 from service.http.errors import AnswerErrors, answer_errors, drop_foreign_errors
 from service.http.examples import add_examples
@@ -90,7 +93,7 @@ def _tracing(endpoint: str) -> "Tracing":
     return Tracing(endpoint)
 
 
-async def _reload_what_changes(catalogue: Catalogue, engine: Engine, seconds: float) -> None:
+async def _reload_what_changes(catalogue: Catalogue, engine: Engine[Job, Outcome], seconds: float) -> None:
     """Looks for new versions in the weights folder for ever."""
     while True:
         await asyncio.sleep(seconds)
@@ -102,8 +105,14 @@ async def _reload_what_changes(catalogue: Catalogue, engine: Engine, seconds: fl
             log.exception("looking for new versions failed")
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(
+    settings: Settings, backend: Callable[[torch.device, int], Backend[Job, Outcome]] = TorchBackend
+) -> FastAPI:
     """An application with these settings. Its categories are loaded when it starts.
+
+    Args:
+        settings: of the application.
+        backend: makes what inspects images on a device, most of them at once.
 
     Raises:
         KeyFileError: the file of keys is damaged or missing.
@@ -119,10 +128,9 @@ def create_app(settings: Settings) -> FastAPI:
         device = choose_device(settings.device)
         max_batch = settings.device_batch or BEST_BATCH[device.type]
         engine = Engine(
+            backend(device, max_batch),
             settings.queue_size,
-            max_batch,
             lambda size: telemetry.batch_size.observe(size),
-            device=device,
             timeout_seconds=settings.device_timeout_seconds,
             on_restart=telemetry.device_restarts.inc,
         )

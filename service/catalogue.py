@@ -31,6 +31,7 @@ from model.store.pair import (
     roll_back,
 )
 from model.store.teachers import TeacherError, load_teacher
+from service.device.torch_backend import translated
 from service.hints import with_hint
 from service.problems import Problem
 from service.schemas import CategorySummary
@@ -162,12 +163,12 @@ class Catalogue:
             if folder.parent == self._weights:
                 self._stamps[folder.name] = stamp
             try:
-                return self._check(folder)
+                return translated(partial(self._check, folder))
             except (StoreError, TeacherError, OSError):
                 sleep(SETTLE_SECONDS)
                 if _stamp_of(folder) == stamp:
                     raise
-        return self._check(folder)
+        return translated(partial(self._check, folder))
 
     def _check(self, folder: Path) -> _Version:
         check_category_name(folder.name)
@@ -266,7 +267,7 @@ class Catalogue:
             self.find(category)
         try:
             version = self._read(folder)
-            self._try(version)
+            translated(partial(self._try, version))
         except (StoreError, TeacherError, OSError) as error:
             if isinstance(self._entries.get(category), Ready) and folder.is_dir():
                 log.error("a new version of category %s is refused, and the one before serves on: %s", category, error)
@@ -325,7 +326,7 @@ class Catalogue:
         try:
             if version is None:
                 version = self._read(folder)
-                self._try(version)
+                translated(partial(self._try, version))
             # For good: its place on the disk has another, so that it could not be read again.
             version.kept = version.kept or self._forget(version) or self._build(version)
         except (StoreError, TeacherError, OSError) as error:

@@ -18,7 +18,9 @@ from model.preprocessing import Preprocessing
 from model.store.card import Card
 from service.catalogue import Ready
 from service.choices import Localize
-from service.device.engine import Engine, Job, Outcome, inspect_jobs
+from service.device.engine import Engine
+from service.device.jobs import Job, Outcome
+from service.device.torch_backend import inspect_jobs
 from service.observe.logs import RECORD
 from service.observe.telemetry import Telemetry
 from service.problems import Problem, problem_of
@@ -110,12 +112,11 @@ def answer(
     total_seconds: float,
 ) -> Inspection:
     """Puts the answer together."""
-    threshold = card.calibration.threshold
     return Inspection(
         category=card.category,
         model_version=card.model_version,
         score=outcome.score,
-        threshold=threshold,
+        threshold=card.calibration.threshold,
         calibration=card.calibration.method,
         decision="anomalous" if card.calibration.rejects(outcome.score) else "normal",
         localization=localization,
@@ -161,7 +162,7 @@ def inspect_offline(
 def _job(ready: Ready, decoded: Decoded, wanted: Wanted) -> Job:
     card = ready.card
     form = wanted.form or card.map_form
-    return Job(decoded.pixels, ready.teacher, ready.detector, card.calibration.threshold, wanted.localize, form)
+    return Job(decoded.pixels, ready.teacher, ready.detector, card.calibration.rejects, wanted.localize, form)
 
 
 class Inspector:
@@ -176,7 +177,12 @@ class Inspector:
     """
 
     def __init__(
-        self, engine: Engine, pool: ThreadPoolExecutor, limits: Limits, deadline_seconds: float, telemetry: Telemetry
+        self,
+        engine: Engine[Job, Outcome],
+        pool: ThreadPoolExecutor,
+        limits: Limits,
+        deadline_seconds: float,
+        telemetry: Telemetry,
     ) -> None:
         self._engine = engine
         self._pool = pool

@@ -13,7 +13,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 
 from model.images import ImageError, ImageTooLargeError
-from service.device.engine import DeviceLostError, DeviceMemoryError, EngineClosedError, QueueFullError
+from service.device.backend import DeviceMemoryError
+from service.device.engine import DeviceLostError, EngineClosedError, QueueFullError
 from service.schemas import ProblemBody
 
 log = logging.getLogger(__name__)

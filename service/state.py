@@ -7,6 +7,7 @@ from fastapi import Request
 
 from service.catalogue import Catalogue
 from service.device.engine import Engine
+from service.device.jobs import Job, Outcome
 from service.inspection import Inspector
 from service.observe.telemetry import Telemetry
 from service.settings import Settings
@@ -21,7 +22,7 @@ class State:
 
     settings: Settings
     catalogue: Catalogue
-    engine: Engine
+    engine: Engine[Job, Outcome]
     inspector: Inspector
     telemetry: Telemetry
     tracing: "Tracing | None"

@@ -6,22 +6,24 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from model.detector import detect
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import Sample
 from model.lifecycle.recipe import Recipe
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher, vgg16_plan
 from model.store.teachers import save_teacher
+from service.device.backend import Backend
 
 ROOT = Path(__file__).parent.parent
 RAY_REQUIRED = "INSPECT_TEST_RAY_REQUIRED"
@@ -92,16 +94,31 @@ def factory(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher) -> Facto
 
 
 class Gate:
-    """Stands before the real `detect`: lets batches through only when told, so that a test decides what is waiting."""
+    """A backend that lets batches through to the real one only when told, so that a test decides what is waiting.
+
+    Attributes:
+        reached: released by each batch that arrives.
+        open: lets batches through while it is set.
+        failure: raised in place of running a batch, if a test puts one here.
+    """
 
     def __init__(self) -> None:
         self.reached = threading.Semaphore(0)
         self.open = threading.Event()
+        self.failure: BaseException | None = None
 
-    def __call__(self, *arguments: object, **options: object) -> object:
+    def before(self, backend: Backend[Any, Any]) -> "Gate":
+        """Stands before this backend from now on."""
+        self.probe, self.group, self._run = backend.probe, backend.group, backend.run
+        return self
+
+    def run(self, jobs: Sequence[Any]) -> Sequence[Any]:
+        """Runs a batch when the gate is open."""
         self.reached.release()
         assert self.open.wait(60)
-        return detect(*arguments, **options)
+        if self.failure is not None:
+            raise self.failure
+        return self._run(jobs)
 
 
 @pytest.fixture(scope="session")

@@ -12,23 +12,15 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-import torch
-
-from model.calibration import rejects
-from model.choices import MapForm
-from model.detector import Detector, detect
-from model.localization import Evidence
-from model.networks.vgg import Teacher
-from service.choices import Localize
+from service.device.backend import Backend, DeviceFailedError, DeviceMemoryError, Group
 
 MAX_RESTARTS = 3
 RESTART_WINDOW_SECONDS = 60.0
@@ -45,6 +37,8 @@ meanwhile would take turns in two small batches for ever."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+JobT = TypeVar("JobT")
+OutcomeT = TypeVar("OutcomeT")
 
 
 class QueueFullError(Exception):
@@ -59,55 +53,13 @@ class DeviceLostError(Exception):
     """The device failed or hung while it had this work, or it has been given up."""
 
 
-class DeviceMemoryError(Exception):
-    """The device has too little memory even for this image alone."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the device found in one image.
-
-    Attributes:
-        score: at least 0, larger is stranger.
-        evidence: of the anomaly map, or None if no map was wanted.
-        queue_seconds: wait for the device.
-        inference_seconds: the score, of the whole batch the image was in; 0 where one pass gave score and gradient.
-        localization_seconds: that pass, of the whole batch; 0 without a gradient.
-    """
-
-    score: float
-    evidence: Evidence | None
-    queue_seconds: float
-    inference_seconds: float
-    localization_seconds: float
-
-
 @dataclass(eq=False)
-class Job:
-    """One image waiting for the device.
+class _Waiting(Generic[JobT]):
+    """A job that waits for the device, and its group."""
 
-    Attributes:
-        pixels: prepared, uint8 RGB ``[H, W, 3]``.
-        teacher: of the image's category.
-        detector: gives the category's pair; called on the device thread, may have to load it.
-        threshold: of the category.
-        localize: whether a map is wanted.
-        form: of that map.
-    """
-
-    pixels: np.ndarray
-    teacher: Teacher
-    detector: Callable[[], Detector]
-    threshold: float
-    localize: Localize
-    form: MapForm
-    future: Future[Outcome] = field(default_factory=Future)
-    submitted: float = field(default_factory=perf_counter)
-
-    @property
-    def group(self) -> tuple[int, tuple[int, ...]]:
-        """Jobs of one group share a batch: they have the same teacher and image size."""
-        return id(self.teacher), self.pixels.shape
+    job: JobT
+    group: Group
+    future: Future[Any] = field(default_factory=Future)
 
 
 @dataclass
@@ -132,36 +84,33 @@ class _Shift:
     until: float = math.inf
 
 
-class Engine:
-    """Bounded admission, a queue, and the one thread that owns the device.
+class Engine(Generic[JobT, OutcomeT]):
+    """Bounded admission, a queue, and the one thread that owns the device. Each job is one image.
 
     Args:
+        backend: runs batches on the device.
         max_admitted: most images admitted at once, waiting or being worked on.
-        max_batch: most images the device takes at once.
         on_batch: called on the device thread with the size of each batch.
-        device: the one that it owns.
         timeout_seconds: a batch or call that takes longer is given up, and its thread replaced.
         on_restart: called after the device thread was replaced.
     """
 
     def __init__(
         self,
+        backend: Backend[JobT, OutcomeT],
         max_admitted: int,
-        max_batch: int,
         on_batch: Callable[[int], None] = lambda size: None,
         *,
-        device: torch.device = torch.device("cpu"),
         timeout_seconds: float = 60.0,
         on_restart: Callable[[], None] = lambda: None,
     ) -> None:
+        self._backend = backend
         self._max_admitted = max_admitted
-        self._max_batch = max_batch
         self._on_batch = on_batch
-        self._device = device
         self._timeout_seconds = timeout_seconds
         self._on_restart = on_restart
         self._admitted = 0
-        self._queue: deque[Job] = deque()
+        self._queue: deque[_Waiting[JobT]] = deque()
         self._calls: deque[_Call] = deque()
         self._changed = threading.Condition()
         self._draining = self._closed = self._lost = self._stuck = False
@@ -239,17 +188,18 @@ class Engine:
             with self._changed:
                 self._admitted -= images
 
-    def submit(self, job: Job) -> Future[Outcome]:
+    def submit(self, job: JobT) -> Future[OutcomeT]:
         """Queues an image. Cancelling the future before the device takes it drops the image.
 
         Raises:
             EngineClosedError, DeviceLostError: as `admit`. The future may have the latter, and `DeviceMemoryError`.
         """
+        waiting = _Waiting(job, self._backend.group(job))
         with self._changed:
             self._check_open()
-            self._queue.append(job)
+            self._queue.append(waiting)
             self._changed.notify()
-        return job.future
+        return waiting.future
 
     def call(self, work: Callable[[], T], timeout_seconds: float | None = None) -> Future[T]:
         """Does other work on the device thread, before the images that wait.
@@ -279,10 +229,7 @@ class Engine:
             done: Future[None] = Future()
             done.set_result(None)
             return done
-        return self.call(self._compute_a_little)
-
-    def _compute_a_little(self) -> None:
-        torch.ones(8, device=self._device).sum().item()
+        return self.call(self._backend.probe)
 
     def close(self, timeout_seconds: float | None = None) -> None:
         """Takes no more images, finishes those that were queued, and returns when that is done, or time is up."""
@@ -311,7 +258,7 @@ class Engine:
                     started = perf_counter()
                     self._work(shift, taken)
                     ended = perf_counter()
-                    self._expected = min(len(self._queue) + len(taken), self._max_batch)
+                    self._expected = len(self._queue) + len(taken)
                     self._gathering_until = ended + min(GATHERING_SHARE * (ended - started), GATHERING_SECONDS)
         except BaseException as error:  # whatever it is, nobody waits for ever
             log.critical("the device thread has died", exc_info=error)
@@ -358,7 +305,7 @@ class Engine:
         if not self._lost:
             self._on_restart()
 
-    def _take(self, shift: _Shift) -> list[Job] | _Call | None:
+    def _take(self, shift: _Shift) -> list[_Waiting[JobT]] | _Call | None:
         """The next call, or the image that waits longest and all that can share its batch, up to the limit.
 
         Waits for one. None when closed and done, or when another thread has taken over.
@@ -373,7 +320,8 @@ class Engine:
                         return call
                 elif self._queue:
                     left = self._gathering_until - perf_counter()
-                    if left > 0 and len(self._queue) < self._expected and not self._closed:
+                    expected = min(self._expected, self._queue[0].group.limit)
+                    if left > 0 and len(self._queue) < expected and not self._closed:
                         self._changed.wait(left)
                     elif batch := [job for job in self._next_batch() if job.future.set_running_or_notify_cancel()]:
                         shift.futures = [job.future for job in batch]
@@ -384,14 +332,14 @@ class Engine:
                     self._changed.wait()
             return None
 
-    def _next_batch(self) -> list[Job]:
+    def _next_batch(self) -> list[_Waiting[JobT]]:
         group = self._queue[0].group
-        batch = list(islice((job for job in self._queue if job.group == group), self._max_batch))
+        batch = list(islice((job for job in self._queue if job.group == group), group.limit))
         taken = set(batch)
         self._queue = deque(job for job in self._queue if job not in taken)
         return batch
 
-    def _work(self, shift: _Shift, jobs: list[Job]) -> None:
+    def _work(self, shift: _Shift, batch: list[_Waiting[JobT]]) -> None:
         """Answers every job. If memory runs out the batch is halved, until it is one image that fails.
 
         If it fails in another way its images are tried one by one, so that one fails alone. An error of the device
@@ -402,36 +350,31 @@ class Engine:
         shift.until = perf_counter() + self._timeout_seconds
         failure: Exception
         try:
-            outcomes = inspect_jobs(jobs)
-        except torch.AcceleratorError:
+            outcomes = self._backend.run([waiting.job for waiting in batch])
+        except DeviceFailedError:
             raise
-        except torch.OutOfMemoryError:
-            failure, part = DeviceMemoryError(), (len(jobs) + 1) // 2
+        except DeviceMemoryError as error:
+            failure, part = error, (len(batch) + 1) // 2
         except Exception as error:
             failure, part = error, 1
         else:
             self._finished(shift)
-            for job, outcome in zip(jobs, outcomes, strict=True):
+            for waiting, outcome in zip(batch, outcomes, strict=True):
                 with suppress(InvalidStateError):  # the thread was given up, and the job answered, just now
-                    job.future.set_result(outcome)
+                    waiting.future.set_result(outcome)
             return
-        # Out here torch's own error is gone, and with it the tensors that it kept.
-        if isinstance(failure, DeviceMemoryError) and self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(jobs) == 1:
-            _fail(jobs[0].future, failure)
+        if len(batch) == 1:
+            _fail(batch[0].future, failure)
             return
-        log.error("a batch of %d images failed; trying %d at a time", len(jobs), part, exc_info=failure)
-        for start in range(0, len(jobs), part):
-            self._work(shift, jobs[start : start + part])
+        log.error("a batch of %d images failed; trying %d at a time", len(batch), part, exc_info=failure)
+        for start in range(0, len(batch), part):
+            self._work(shift, batch[start : start + part])
 
     def _fulfil(self, shift: _Shift, call: _Call) -> None:
         try:
             result = call.work()
-        except torch.AcceleratorError:
+        except DeviceFailedError:
             raise
-        except torch.OutOfMemoryError:
-            _fail(call.future, DeviceMemoryError())
         except Exception as error:
             _fail(call.future, error)
         else:
@@ -448,46 +391,3 @@ class Engine:
 def _fail(future: Future[Any], error: Exception) -> None:
     with suppress(InvalidStateError):
         future.set_exception(error)
-
-
-def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
-    """Scores first; then once more, with a gradient, the images whose map is wanted and needs one.
-
-    That is the cheaper way unless more than half of the images turn out anomalous (`benchmarks.choices`).
-    """
-    started = perf_counter()
-    detectors = {job: job.detector() for job in jobs}
-    scores: dict[Job, float] = {}
-    evidence: dict[Job, Evidence] = {}
-
-    def run(some: Sequence[Job], forms: Sequence[MapForm]) -> None:
-        found = detect(np.stack([job.pixels for job in some]), [detectors[job] for job in some], maps=forms)
-        assert found.evidence is not None
-        for job, score, what in zip(some, found.scores.tolist(), found.evidence, strict=True):
-            scores.setdefault(job, score)
-            evidence[job] = what
-
-    at_once = [job for job in jobs if job.localize is Localize.ALWAYS and job.form is not MapForm.DISTANCE]
-    if first := [job for job in jobs if job not in at_once]:
-        run(first, [MapForm.DISTANCE] * len(first))
-    scored_at = perf_counter()
-    wanted = {
-        job
-        for job in jobs
-        if job.localize is Localize.ALWAYS or (job.localize is Localize.AUTO and rejects(scores[job], job.threshold))
-    }
-    if mapped := [job for job in jobs if job in wanted and job.form is not MapForm.DISTANCE]:
-        run(mapped, [job.form for job in mapped])
-    ended = perf_counter()
-    if not all(math.isfinite(score) for score in scores.values()):
-        raise FloatingPointError("the networks gave a score that is not finite")
-    return [
-        Outcome(
-            score=scores[job],
-            evidence=evidence[job] if job in wanted else None,
-            queue_seconds=started - job.submitted,
-            inference_seconds=0.0 if job in at_once else scored_at - started,
-            localization_seconds=ended - scored_at if job in mapped else 0.0,
-        )
-        for job in jobs
-    ]

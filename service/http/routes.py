@@ -14,6 +14,7 @@ from model.choices import MapForm
 from service.catalogue import Ready, Refused, summary_of
 from service.choices import Localize, Role
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
+from service.device.jobs import Job, Outcome
 from service.http.access import needs, open_to_all
 from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.http.errors import documented
@@ -260,7 +261,7 @@ async def category_detail(category: CategoryName, state: StateOf) -> CategoryDet
     return CategoryDetail(**summary_of(entry).model_dump(), card=card)
 
 
-async def _works(engine: Engine) -> bool:
+async def _works(engine: Engine[Job, Outcome]) -> bool:
     """Whether the device has worked lately, or does so when asked, in a time that a probe can wait."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):

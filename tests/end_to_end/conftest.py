@@ -23,7 +23,7 @@ from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from service.app import create_app, http_protocol
-from service.device import engine as engine_module
+from service.device.torch_backend import TorchBackend
 from service.settings import Settings
 from tests.conftest import ROOT, Factory, Gate, surface
 from tests.end_to_end.browsing import HOW_TO_GET_IT, MISSING, PICTURES, REQUIRED, Visits, find_chromium, start_chromium
@@ -164,11 +164,11 @@ class GatedServer:
 
 
 @pytest.fixture
-def gated(factory: Factory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[GatedServer]:
+def gated(factory: Factory, request: pytest.FixtureRequest) -> Iterator[GatedServer]:
     """Parametrize indirectly with a dictionary of settings."""
     settings = Settings(weights=factory.weights, **getattr(request, "param", {}))
     gate = Gate()
-    app = create_app(settings)
+    app = create_app(settings, lambda device, max_batch: gate.before(TorchBackend(device, max_batch)))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", http=http_protocol(app, settings)))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -177,7 +177,6 @@ def gated(factory: Factory, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.02)
         assert server.started
-        monkeypatch.setattr(engine_module, "detect", gate)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield GatedServer(f"http://127.0.0.1:{port}", gate, app)
     finally:

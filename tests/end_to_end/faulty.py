@@ -11,17 +11,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from model.detector import detect
-from service.cli import main
-from service.device import engine
+from service import app
+from service.device.backend import DeviceMemoryError
+from service.device.jobs import Job, Outcome
+from service.device.torch_backend import TorchBackend
 
 orders = Path(sys.argv.pop(1))
 tempfile.tempdir = str(orders.with_name("nowhere"))
-compute_a_little = engine.Engine._compute_a_little
 
 
 def obey(images: int) -> None:
@@ -42,21 +42,24 @@ def obey(images: int) -> None:
         while orders.read_text() == order:
             time.sleep(0.01)
     if word.startswith("memory-") and images > int(word.removeprefix("memory-")):
-        raise torch.OutOfMemoryError("the orders say so")
+        raise DeviceMemoryError("the orders say so")
 
 
-def obedient_detect(images: object, *arguments: object, **options: object) -> object:
-    """In place of `model.detector.detect` in the engine."""
-    obey(len(images))
-    return detect(images, *arguments, **options)
+class ObedientBackend(TorchBackend):
+    """Does what the file says, and then its work."""
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Runs a batch."""
+        obey(len(jobs))
+        return super().run(jobs)
+
+    def probe(self) -> None:
+        """Shows that the device works."""
+        obey(0)
+        super().probe()
 
 
-def obedient_check(self: engine.Engine) -> None:
-    """In place of the engine's own little piece of work."""
-    obey(0)
-    compute_a_little(self)
+app.create_app = partial(app.create_app, backend=ObedientBackend)
+from service.cli import main  # noqa: E402 - it takes `create_app` as it is now
 
-
-engine.detect = obedient_detect
-engine.Engine._compute_a_little = obedient_check
 main()

@@ -233,12 +233,10 @@ def test_a_request_id_that_will_not_do_is_replaced(client: httpx.Client, given: 
 
 
 def test_whatever_is_logged_during_a_request_bears_its_id(
-    gated: GatedServer, png: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    gated: GatedServer, png: bytes, caplog: pytest.LogCaptureFixture
 ):
-    def fail(*arguments: object, **options: object) -> object:
-        raise RuntimeError("the device is on fire")
-
-    monkeypatch.setattr("service.device.engine.detect", fail)
+    gated.gate.failure = RuntimeError("the device is on fire")
+    gated.gate.open.set()
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     handler.setFormatter(JsonFormatter())

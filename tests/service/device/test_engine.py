@@ -1,8 +1,10 @@
 """The engine: batches of what is there, one image's failure its own, nothing accepted is lost."""
 
 import asyncio
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import httpx
 import numpy as np
@@ -10,23 +12,20 @@ import pytest
 import torch
 
 from model.choices import MapForm
-from model.detector import Detector, detect
+from model.detector import Detector
 from model.networks.vgg import Teacher
 from model.store.pair import load_detector
 from service.app import create_app
 from service.choices import Localize
 from service.device import engine as engine_module
-from service.device.engine import (
-    DeviceLostError,
-    DeviceMemoryError,
-    Engine,
-    EngineClosedError,
-    Job,
-    QueueFullError,
-    inspect_jobs,
-)
+from service.device.backend import DeviceFailedError, DeviceMemoryError, Group
+from service.device.engine import DeviceLostError, Engine, EngineClosedError, QueueFullError
+from service.device.jobs import Job, Outcome
+from service.device.torch_backend import TorchBackend
 from service.settings import Settings
 from tests.conftest import Factory, Gate
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +46,38 @@ def sizes() -> list[int]:
 
 @pytest.fixture
 def engine(sizes: list[int]) -> Iterator[Engine]:
-    running = Engine(max_admitted=64, max_batch=8, on_batch=sizes.append)
+    running = Engine(TorchBackend(CPU, max_batch=8), max_admitted=64, on_batch=sizes.append)
     yield running
     running.close()
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+def gate() -> Iterator[Gate]:
     made = Gate()
-    monkeypatch.setattr(engine_module, "detect", made)
     yield made
     made.open.set()
+
+
+@pytest.fixture
+def gated(sizes: list[int], gate: Gate) -> Iterator[Engine]:
+    """An engine whose device waits for the gate to open."""
+    running = Engine(gate.before(TorchBackend(CPU, max_batch=8)), max_admitted=64, on_batch=sizes.append)
+    yield running
+    gate.open.set()
+    running.close()
+
+
+class Echo:
+    """A backend that gives numbers back at once: what it does takes no time that a test would have to count with."""
+
+    def group(self, job: int) -> Group:
+        return Group("numbers", 1)
+
+    def run(self, jobs: Sequence[int]) -> list[int]:
+        return list(jobs)
+
+    def probe(self) -> None:
+        pass
 
 
 def image(seed: int, size: int = 64) -> np.ndarray:
@@ -70,10 +90,10 @@ def job(
     *,
     size: int = 64,
     localize: Localize = Localize.NEVER,
-    threshold: float = 0.0,
+    rejected: bool = True,
     form: MapForm = MapForm.GRADIENT,
 ) -> Job:
-    return Job(image(seed, size), detector.teacher, lambda: detector, threshold, localize, form)
+    return Job(image(seed, size), detector.teacher, lambda: detector, lambda score: rejected, localize, form)
 
 
 def test_an_idle_engine_answers_a_lone_image_at_once(engine: Engine, striped: Detector, sizes: list[int]):
@@ -84,12 +104,12 @@ def test_an_idle_engine_answers_a_lone_image_at_once(engine: Engine, striped: De
 
 
 def test_what_gathers_while_the_device_is_busy_becomes_one_batch(
-    engine: Engine, striped: Detector, sizes: list[int], gate: Gate
+    gated: Engine, striped: Detector, sizes: list[int], gate: Gate
 ):
-    futures = [engine.submit(job(striped, 0))]
+    futures = [gated.submit(job(striped, 0))]
     assert gate.reached.acquire(timeout=30)
-    futures += [engine.submit(job(striped, seed)) for seed in range(1, 12)]
-    assert engine.depth == 11
+    futures += [gated.submit(job(striped, seed)) for seed in range(1, 12)]
+    assert gated.depth == 11
     gate.open.set()
     scores = [future.result(30).score for future in futures]
     assert sizes == [1, 8, 3]  # eight is the limit
@@ -98,53 +118,53 @@ def test_what_gathers_while_the_device_is_busy_becomes_one_batch(
 
 
 def test_the_clients_just_answered_are_waited_for_so_that_all_share_the_next_batch(
-    engine: Engine, striped: Detector, sizes: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+    gated: Engine, striped: Detector, sizes: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(engine_module, "GATHERING_SHARE", 1e9)
     monkeypatch.setattr(engine_module, "GATHERING_SECONDS", 60.0)
-    first = engine.submit(job(striped, 0))
+    first = gated.submit(job(striped, 0))
     assert gate.reached.acquire(timeout=30)
-    waiting = engine.submit(job(striped, 1))
+    waiting = gated.submit(job(striped, 1))
     gate.open.set()
     first.result(30)
-    again = engine.submit(job(striped, 2))
+    again = gated.submit(job(striped, 2))
     waiting.result(30)
     again.result(30)
     assert sizes == [1, 2]
-    engine.submit(job(striped, 3))  # of two expected clients one stays away
-    engine.close(30)  # and the end does not wait for it
+    gated.submit(job(striped, 3))  # of two expected clients one stays away
+    gated.close(30)  # and the end does not wait for it
     assert sizes == [1, 2, 1]
 
 
 def test_clients_that_stay_away_are_not_waited_for_long(
-    engine: Engine, striped: Detector, sizes: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+    gated: Engine, striped: Detector, sizes: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(engine_module, "GATHERING_SHARE", 1e9)
-    futures = [engine.submit(job(striped, 0))]
+    futures = [gated.submit(job(striped, 0))]
     assert gate.reached.acquire(timeout=30)
-    futures.append(engine.submit(job(striped, 1)))
+    futures.append(gated.submit(job(striped, 1)))
     gate.open.set()
     assert all(future.result(30).score > 0 for future in futures)
     assert sizes == [1, 1]
 
 
 def test_mixed_categories_and_sizes_are_answered_each_with_its_own(
-    engine: Engine, striped: Detector, fresh: Detector, gate: Gate
+    gated: Engine, striped: Detector, fresh: Detector, gate: Gate
 ):
     plan = [(striped, 64), (fresh, 96)] * 5
-    futures = [engine.submit(job(detector, seed, size=size)) for seed, (detector, size) in enumerate(plan)]
+    futures = [gated.submit(job(detector, seed, size=size)) for seed, (detector, size) in enumerate(plan)]
     gate.open.set()
     for seed, ((detector, size), future) in enumerate(zip(plan, futures, strict=True)):
         assert future.result(30).score == pytest.approx(detector(image(seed, size)[None]).scores[0], rel=1e-6)
 
 
 def test_what_cannot_share_a_batch_does_not_make_it_smaller(
-    engine: Engine, striped: Detector, fresh: Detector, sizes: list[int], gate: Gate
+    gated: Engine, striped: Detector, fresh: Detector, sizes: list[int], gate: Gate
 ):
-    futures = [engine.submit(job(striped, 0))]
+    futures = [gated.submit(job(striped, 0))]
     assert gate.reached.acquire(timeout=30)
     plan = [(striped, 64), (fresh, 96)] * 10
-    futures += [engine.submit(job(detector, seed, size=size)) for seed, (detector, size) in enumerate(plan)]
+    futures += [gated.submit(job(detector, seed, size=size)) for seed, (detector, size) in enumerate(plan)]
     gate.open.set()
     assert all(future.result(30).score > 0 for future in futures)
     assert sizes == [1, 8, 8, 2, 2]  # eight is the limit; who waits longest is next
@@ -152,23 +172,23 @@ def test_what_cannot_share_a_batch_does_not_make_it_smaller(
 
 @pytest.mark.parametrize("form", MapForm)
 @pytest.mark.parametrize(
-    ("localize", "threshold", "has_map"),
+    ("localize", "rejected", "has_map"),
     [
-        (Localize.NEVER, 0.0, False),
-        (Localize.ALWAYS, np.inf, True),
-        (Localize.AUTO, 0.0, True),
-        (Localize.AUTO, np.inf, False),
+        (Localize.NEVER, True, False),
+        (Localize.ALWAYS, False, True),
+        (Localize.AUTO, True, True),
+        (Localize.AUTO, False, False),
     ],
 )
 def test_maps_are_made_only_where_wanted(
     engine: Engine,
     striped: Detector,
     localize: Localize,
-    threshold: float,
+    rejected: bool,
     has_map: bool,
     form: MapForm,
 ):
-    outcome = engine.submit(job(striped, 5, localize=localize, threshold=threshold, form=form)).result(30)
+    outcome = engine.submit(job(striped, 5, localize=localize, rejected=rejected, form=form)).result(30)
     assert (outcome.evidence is not None) == has_map
     assert (outcome.localization_seconds > 0) == (has_map and form is not MapForm.DISTANCE)
     if has_map:
@@ -180,7 +200,7 @@ def test_maps_are_made_only_where_wanted(
 
 def test_forms_of_maps_mix_in_one_batch(striped: Detector):
     jobs = [job(striped, seed, localize=Localize.ALWAYS, form=form) for seed, form in enumerate((*MapForm, *MapForm))]
-    for seed, (one, outcome) in enumerate(zip(jobs, inspect_jobs(jobs), strict=True)):
+    for seed, (one, outcome) in enumerate(zip(jobs, TorchBackend(CPU, 8).run(jobs), strict=True)):
         alone = striped(image(seed)[None], maps=one.form)
         assert outcome.score == pytest.approx(float(alone.scores[0]), rel=1e-5)
         np.testing.assert_allclose(
@@ -188,51 +208,40 @@ def test_forms_of_maps_mix_in_one_batch(striped: Detector):
         )
 
 
-def test_an_image_that_fails_fails_alone(
-    engine: Engine, striped: Detector, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
-):
-    poison = image(99)
-    started, go_on = threading.Event(), threading.Event()
+def test_an_image_that_fails_fails_alone(striped: Detector, gate: Gate):
+    class Poisoned(TorchBackend):
+        def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+            if any(np.array_equal(one.pixels, image(99)) for one in jobs):
+                raise RuntimeError("poisoned")
+            return super().run(jobs)
 
-    def detect_unless_poisoned(images: np.ndarray, *arguments: object, **options: object) -> object:
-        started.set()
-        assert go_on.wait(30)
-        if any(np.array_equal(one, poison) for one in images):
-            raise RuntimeError("poisoned")
-        return detect(images, *arguments, **options)
-
-    monkeypatch.setattr(engine_module, "detect", detect_unless_poisoned)
+    engine = Engine(gate.before(Poisoned(CPU, 8)), 64)
     first = engine.submit(job(striped, 0))
-    assert started.wait(30)
+    assert gate.reached.acquire(timeout=30)
     futures = [engine.submit(job(striped, seed)) for seed in (1, 2, 99, 3)]
-    go_on.set()
+    gate.open.set()
     assert first.result(30).score > 0
     assert [future.exception(30) is None for future in futures] == [True, True, False, True]
     with pytest.raises(RuntimeError, match="poisoned"):
         futures[2].result()
     assert engine.running
     assert engine.submit(job(striped, 7)).result(30).score > 0
+    engine.close()
 
 
-def test_a_score_that_is_not_finite_is_an_error_not_a_verdict(
-    engine: Engine, striped: Detector, monkeypatch: pytest.MonkeyPatch
-):
-    def not_a_number(*arguments: object, **options: object) -> object:
-        found = detect(*arguments, **options)
-        found.scores[:] = np.nan
-        return found
-
-    monkeypatch.setattr(engine_module, "detect", not_a_number)
+def test_a_score_that_is_not_finite_is_an_error_not_a_verdict(engine: Engine, factory: Factory):
+    broken = load_detector(factory.weights, factory.teachers, "striped")[1]
+    next(broken.student.parameters()).data[0] = torch.nan
     with pytest.raises(FloatingPointError, match="not finite"):
-        engine.submit(job(striped, 1)).result(30)
+        engine.submit(job(broken, 1)).result(30)
 
 
 def test_an_image_nobody_waits_for_never_reaches_the_device(
-    engine: Engine, striped: Detector, sizes: list[int], gate: Gate
+    gated: Engine, striped: Detector, sizes: list[int], gate: Gate
 ):
-    first = engine.submit(job(striped, 0))
+    first = gated.submit(job(striped, 0))
     assert gate.reached.acquire(timeout=30)
-    gone, stays = engine.submit(job(striped, 1)), engine.submit(job(striped, 2))
+    gone, stays = gated.submit(job(striped, 1)), gated.submit(job(striped, 2))
     assert gone.cancel()
     gate.open.set()
     assert stays.result(30).score > 0
@@ -241,7 +250,7 @@ def test_an_image_nobody_waits_for_never_reaches_the_device(
 
 
 def test_admission_is_bounded_and_places_come_back():
-    engine = Engine(max_admitted=3, max_batch=8)
+    engine = Engine(Echo(), max_admitted=3)
     with engine.admit(2):
         assert engine.admitted == 2
         with pytest.raises(QueueFullError), engine.admit(2):
@@ -255,7 +264,7 @@ def test_admission_is_bounded_and_places_come_back():
 
 
 def test_closing_finishes_what_was_accepted_and_takes_no_more(striped: Detector, gate: Gate):
-    engine = Engine(max_admitted=64, max_batch=2)
+    engine = Engine(gate.before(TorchBackend(CPU, 2)), 64)
     futures = [engine.submit(job(striped, seed)) for seed in range(5)]
     closing = threading.Thread(target=engine.close)
     closing.start()
@@ -312,7 +321,9 @@ def test_a_thread_that_dies_is_replaced_and_what_waits_is_answered(striped: Dete
 
     sizes: list[int] = []
     restarts: list[None] = []
-    engine = Engine(64, 1, die_in_the_second_batch, on_restart=lambda: restarts.append(None))
+    engine = Engine(
+        gate.before(TorchBackend(CPU, 1)), 64, die_in_the_second_batch, on_restart=lambda: restarts.append(None)
+    )
     first, second, third = (engine.submit(job(striped, seed)) for seed in range(3))
     gate.open.set()
     assert first.result(30).score > 0
@@ -324,13 +335,13 @@ def test_a_thread_that_dies_is_replaced_and_what_waits_is_answered(striped: Dete
     engine.close()
 
 
-def test_a_device_that_keeps_dying_is_given_up_and_nobody_waits_for_ever(striped: Detector, gate: Gate):
+def test_a_device_that_keeps_dying_is_given_up_and_nobody_waits_for_ever(gate: Gate):
     def die(size: int) -> None:
         raise SystemExit
 
-    engine = Engine(64, 1, die)
+    engine = Engine(Echo(), 64, die)
     blocker = engine.call(lambda: gate.open.wait(30))
-    futures = [engine.submit(job(striped, seed)) for seed in range(8)]
+    futures = [engine.submit(number) for number in range(8)]
     gate.open.set()
     assert blocker.result(30)
     for future in futures:
@@ -338,31 +349,29 @@ def test_a_device_that_keeps_dying_is_given_up_and_nobody_waits_for_ever(striped
             future.result(30)
     assert engine.lost
     assert not engine.running
-    for work in (lambda: engine.submit(job(striped, 9)), lambda: engine.call(int), engine.check):
+    for work in (lambda: engine.submit(9), lambda: engine.call(int), engine.check):
         with pytest.raises(DeviceLostError):
             work()
     engine.close()
 
 
-def test_an_error_of_the_device_itself_costs_the_thread(striped: Detector, monkeypatch: pytest.MonkeyPatch):
-    def fail(*arguments: object, **options: object) -> object:
-        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-
+def test_an_error_of_the_device_itself_costs_the_thread(striped: Detector, gate: Gate):
     restarts: list[None] = []
-    engine = Engine(64, 8, on_restart=lambda: restarts.append(None))
-    with monkeypatch.context() as patch:
-        patch.setattr(engine_module, "detect", fail)
-        with pytest.raises(DeviceLostError):
-            engine.submit(job(striped, 1)).result(30)
+    engine = Engine(gate.before(TorchBackend(CPU, 8)), 64, on_restart=lambda: restarts.append(None))
+    gate.open.set()
+    gate.failure = DeviceFailedError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(DeviceLostError):
+        engine.submit(job(striped, 1)).result(30)
+    gate.failure = None
     assert engine.submit(job(striped, 1)).result(30).score > 0
     assert len(restarts) == 1
     engine.close()
 
 
-def test_work_that_hangs_is_given_up_and_its_late_result_ignored(striped: Detector, sizes: list[int], gate: Gate):
+def test_work_that_hangs_is_given_up_and_its_late_result_ignored(sizes: list[int], gate: Gate):
     before = set(threading.enumerate())
-    engine = Engine(64, 1, sizes.append, timeout_seconds=0.5)
-    hung = engine.submit(job(striped, 0))
+    engine = Engine(gate.before(Echo()), 64, sizes.append, timeout_seconds=0.5)
+    hung = engine.submit(0)
     assert gate.reached.acquire(timeout=30)
     (stuck,) = (one for one in set(threading.enumerate()) - before if one.name == "device")
     with pytest.raises(DeviceLostError):
@@ -371,7 +380,7 @@ def test_work_that_hangs_is_given_up_and_its_late_result_ignored(striped: Detect
     assert engine.call(lambda: threading.current_thread().name).result(30) == "device"
     assert not engine.stuck
     gate.open.set()
-    assert engine.submit(job(striped, 1)).result(30).score > 0
+    assert engine.submit(1).result(30) == 1
     stuck.join(30)
     assert not stuck.is_alive()
     with pytest.raises(DeviceLostError):
@@ -381,14 +390,14 @@ def test_work_that_hangs_is_given_up_and_its_late_result_ignored(striped: Detect
 
 
 def test_a_call_may_be_given_more_time_than_a_batch():
-    engine = Engine(64, 1, timeout_seconds=0.05)
+    engine = Engine(Echo(), 64, timeout_seconds=0.05)
     assert not engine.call(lambda: threading.Event().wait(0.5), timeout_seconds=np.inf).result(30)
     assert engine.running
     engine.close()
 
 
 def test_a_device_that_hangs_does_not_keep_the_engine_from_closing():
-    engine = Engine(64, 1)
+    engine = Engine(Echo(), 64)
     never = threading.Event()
     engine.call(never.wait)
     engine.close(timeout_seconds=0.1)
@@ -399,32 +408,28 @@ def test_a_device_that_hangs_does_not_keep_the_engine_from_closing():
 @pytest.mark.parametrize(
     ("fits", "tried"), [(3, [1, 8, 4, 2, 2, 4, 2, 2]), (0, [1, 8, 4, 2, 1, 1, 2, 1, 1, 4, 2, 1, 1, 2, 1, 1])]
 )
-def test_a_batch_that_does_not_fit_into_memory_is_halved(
-    engine: Engine, striped: Detector, monkeypatch: pytest.MonkeyPatch, fits: int, tried: list[int]
-):
-    sizes, go_on, reached = [], threading.Event(), threading.Event()
+def test_a_batch_that_does_not_fit_into_memory_is_halved(striped: Detector, gate: Gate, fits: int, tried: list[int]):
+    class Small(TorchBackend):
+        def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+            sizes.append(len(jobs))
+            if len(jobs) > fits and len(sizes) > 1:
+                raise DeviceMemoryError
+            return super().run(jobs)
 
-    def detect_what_fits(images: np.ndarray, *arguments: object, **options: object) -> object:
-        reached.set()
-        assert go_on.wait(30)
-        sizes.append(len(images))
-        if len(images) > fits and len(sizes) > 1:
-            raise torch.OutOfMemoryError
-        return detect(images, *arguments, **options)
-
-    monkeypatch.setattr(engine_module, "detect", detect_what_fits)
+    sizes: list[int] = []
+    engine = Engine(gate.before(Small(CPU, 8)), 64)
     first = engine.submit(job(striped, 0))
-    assert reached.wait(30)
+    assert gate.reached.acquire(timeout=30)
     futures = [engine.submit(job(striped, seed)) for seed in range(8)]
-    go_on.set()
+    gate.open.set()
     assert first.result(30).score > 0
     if fits:
         assert futures[0].result(30).score == pytest.approx(first.result().score, rel=1e-6)
     failed = [isinstance(future.exception(30), DeviceMemoryError) for future in futures]
     assert failed == [not fits] * 8
     assert sizes == tried
-    monkeypatch.undo()
-    assert engine.submit(job(striped, 7)).result(30).score > 0
+    assert engine.running
+    engine.close()
 
 
 def test_a_device_shows_that_it_works_only_where_it_has_not_lately(engine: Engine, monkeypatch: pytest.MonkeyPatch):
@@ -434,3 +439,39 @@ def test_a_device_shows_that_it_works_only_where_it_has_not_lately(engine: Engin
     monkeypatch.setattr(engine_module, "RECENT_SECONDS", 0)
     with pytest.raises(TypeError):
         engine.check()
+
+
+def test_it_runs_whatever_a_backend_does():
+    """Here with words, of which those with the same first letter share a batch, two vowels at most."""
+
+    class Words:
+        def group(self, job: str) -> Group:
+            return Group(job[0], 2 if job[0] in "aeiou" else 3)
+
+        def run(self, jobs: Sequence[str]) -> list[str]:
+            assert go_on.wait(30)
+            batches.append(list(jobs))
+            return [job.upper() for job in jobs]
+
+        def probe(self) -> None:
+            probed.set()
+
+    go_on, probed = threading.Event(), threading.Event()
+    batches: list[list[str]] = []
+    engine: Engine[str, str] = Engine(Words(), max_admitted=64)
+    engine.check().result(30)
+    assert probed.is_set()
+    blocker = engine.call(lambda: go_on.wait(30))
+    words = ["apple", "beech", "ash", "aspen", "birch", "alder", "box", "broom", "apricot"]
+    futures = [engine.submit(word) for word in words]
+    go_on.set()
+    assert blocker.result(30)
+    assert [future.result(30) for future in futures] == [word.upper() for word in words]
+    assert batches == [["apple", "ash"], ["beech", "birch", "box"], ["aspen", "alder"], ["broom"], ["apricot"]]
+    engine.close()
+
+
+def test_it_knows_neither_torch_nor_networks_nor_the_api():
+    script = "import sys, service.device.engine; print(sorted({'torch', 'model', 'pydantic'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
