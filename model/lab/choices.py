@@ -21,3 +21,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "ganomaly": {"class": "Ganomaly"},
 }
 """By the name that the command line knows: the class in ``anomalib.models``, and the batch size that it insists on."""
+
+DEFAULT_KIND = "plates"
+KINDS = (DEFAULT_KIND, "bolts")
+"""Generated categories, see `model.lab.synthetic.KINDS`: an even surface, and an object in any pose on a ground."""

@@ -1,4 +1,4 @@
-"""The built-in demonstration category: a ground steel plate under a fixed camera, drawn by a small optical model.
+"""Generated categories, and the built-in one: a ground steel plate under a fixed camera, drawn by an optical model.
 
 A plate is the lay that grinding left (streaks along the rows), seen under slanted light from the upper left through a
 slightly soft lens. A fault changes its relief, destroys the lay, or colours it; the same light and lens then show it.
@@ -7,19 +7,18 @@ slightly soft lens. A fault changes its relief, destroys the lay, or colours it;
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-SIDE = 256
-"""Images are SIDE x SIDE pixels."""
+from model.lab import bolts
+from model.lab.choices import DEFAULT_KIND
+from model.lab.optics import SIDE, VISIBLE_CHANGE, axes, blob, expose, smooth_noise, step
 
 MINIMUM_FAULT_AREA = 0.003
 MAXIMUM_FAULT_AREA = 0.04
 """Share of the image that a fault's mask covers; a fault outside these limits is drawn anew."""
-
-VISIBLE_CHANGE = 7.0
-"""Grey levels by which a fault must change a pixel's brightest-changing colour to count as faulty there."""
 
 SAMPLE_SEED = 3
 """Of the photographs to try the built-in category with."""
@@ -45,7 +44,7 @@ class _Fault:
 
 def normal_image(rng: np.random.Generator) -> np.ndarray:
     """Photographs a faultless plate: uint8 RGB ``[256, 256, 3]``."""
-    return _expose(_photograph(rng, None), rng)
+    return expose(_photograph(rng, None), rng)
 
 
 def defective_image(rng: np.random.Generator, defect: str) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +71,7 @@ def defective_image(rng: np.random.Generator, defect: str) -> tuple[np.ndarray, 
         ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
         mask = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, ellipse).astype(bool)
         if MINIMUM_FAULT_AREA <= mask.mean() <= MAXIMUM_FAULT_AREA:
-            return _expose(faulty, rng), mask
+            return expose(faulty, rng), mask
 
 
 def sample_image(name: str) -> np.ndarray:
@@ -81,11 +80,22 @@ def sample_image(name: str) -> np.ndarray:
     return normal_image(rng) if name == "good" else defective_image(rng, name)[0]
 
 
-def write_dataset(root: Path, *, train: int, test_good: int, test_each: int, seed: int) -> None:
+class Kind(NamedTuple):
+    """A generated category: how a good part and one with a named defect are drawn, and the defects' names."""
+
+    normal_image: Callable[[np.random.Generator], np.ndarray]
+    defective_image: Callable[[np.random.Generator, str], tuple[np.ndarray, np.ndarray]]
+    defects: tuple[str, ...]
+
+
+def write_dataset(
+    root: Path, *, train: int, test_good: int, test_each: int, seed: int, kind: str = DEFAULT_KIND
+) -> None:
     """Writes a category in the MVTec AD layout; the same arguments give the same bytes.
 
     Args:
         root: folder to fill; made if it does not exist.
+        kind: one of `KINDS`.
         train: images in ``train/good``.
         test_good: images in ``test/good``.
         test_each: images in each ``test/<defect>``, with masks in ``ground_truth/<defect>``.
@@ -93,19 +103,22 @@ def write_dataset(root: Path, *, train: int, test_good: int, test_each: int, see
 
     Raises:
         FileExistsError: if ``root`` is a file, or a folder that is not empty.
-        ValueError: if a number of images is negative.
+        ValueError: if a number of images is negative, or there is no such kind.
     """
     if min(train, test_good, test_each) < 0:
         raise ValueError(f"numbers of images cannot be negative, got {train}, {test_good} and {test_each}")
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; there are {', '.join(KINDS)}")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"{root} exists and is not an empty folder")
-    for_train, for_good, *for_defects = np.random.SeedSequence(seed).spawn(2 + len(DEFECTS))
+    normal, defective, defects = KINDS[kind]
+    for_train, for_good, *for_defects = np.random.SeedSequence(seed).spawn(2 + len(defects))
     for folder, sequence, count in (("train", for_train, train), ("test", for_good, test_good)):
         for index, image_seed in enumerate(sequence.spawn(count)):
-            _write(root / folder / "good" / f"{index:03}.png", normal_image(np.random.default_rng(image_seed)))
-    for defect, sequence in zip(DEFECTS, for_defects, strict=True):
+            _write(root / folder / "good" / f"{index:03}.png", normal(np.random.default_rng(image_seed)))
+    for defect, sequence in zip(defects, for_defects, strict=True):
         for index, image_seed in enumerate(sequence.spawn(test_each)):
-            image, mask = defective_image(np.random.default_rng(image_seed), defect)
+            image, mask = defective(np.random.default_rng(image_seed), defect)
             _write(root / "test" / defect / f"{index:03}.png", image)
             _write(root / "ground_truth" / defect / f"{index:03}_mask.png", mask.astype(np.uint8) * 255)
 
@@ -136,31 +149,22 @@ def _photograph(rng: np.random.Generator, fault: _Fault | None) -> np.ndarray:
     return cv2.GaussianBlur(seen, (0, 0), blur)
 
 
-def _expose(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The sensor: shot noise, which all three colours of a pixel partly share, and 8 bits."""
-    noise = rng.normal(0, 1.3, light.shape) + rng.normal(0, 1.0, light.shape[:2])[:, :, None]
-    return np.clip(np.rint(light + noise * np.sqrt(light.clip(0) / 150)), 0, 255).astype(np.uint8)
-
-
 def _lay(rng: np.random.Generator) -> np.ndarray:
     """Relative brightness of the streaks, around 0: fine and broad ones, a little turned from part to part."""
     wide = SIDE + 32
-    streaks = 0.04 * _noise(rng, 60, 0.6, wide) + 0.03 * _noise(rng, 100, 1.6, wide) + 0.02 * _noise(rng, 18, 0.6, wide)
+    streaks = (
+        0.04 * smooth_noise(rng, 60, 0.6, wide)
+        + 0.03 * smooth_noise(rng, 100, 1.6, wide)
+        + 0.02 * smooth_noise(rng, 18, 0.6, wide)
+    )
     turn = cv2.getRotationMatrix2D((wide / 2, wide / 2), rng.normal(0, 1), 1)
     turned = cv2.warpAffine(streaks, turn, (wide, wide), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     return turned[16:-16, 16:-16]
 
 
-def _noise(rng: np.random.Generator, along: float, across: float, side: int = SIDE) -> np.ndarray:
-    """Smooth noise of mean 0 and deviation 1, with these lengths in pixels along x and y."""
-    noise = cv2.GaussianBlur(rng.normal(size=(side, side)), (0, 0), sigmaX=along, sigmaY=across)
-    normalised: np.ndarray = (noise - noise.mean()) / noise.std()
-    return normalised
-
-
 def _scratch(rng: np.random.Generator) -> _Fault:
     """A slightly bent groove across the lay with ploughed-up edges, fading out at both ends."""
-    along, across = _axes(*_place(rng, 50), np.deg2rad(rng.uniform(20, 160)))
+    along, across = axes(*_place(rng, 50), np.deg2rad(rng.uniform(20, 160)))
     length = rng.uniform(70, 190)
     t = along / length  # -0.5 to 0.5 from end to end
     wander = np.cumsum(rng.normal(0, 0.15, 64))
@@ -180,21 +184,22 @@ def _pit(rng: np.random.Generator) -> _Fault:
     height = np.zeros((SIDE, SIDE))
     for radius in radii:
         spread = 3.0 * np.sqrt(len(radii)) if len(radii) > 1 else 0
-        level = _blob(rng, x0 + rng.normal(0, spread), y0 + rng.normal(0, spread), radius, 0.12)
-        hole = _step(level, 0.5 / radius)
+        level = blob(rng, x0 + rng.normal(0, spread), y0 + rng.normal(0, spread), radius, 0.12)
+        hole = step(level, 0.5 / radius)
         inside = np.maximum(inside, hole)
         height = np.minimum(height, -hole * (3 + 9 * np.sqrt(level.clip(0, 1))))
     dirt = 1 - inside[:, :, None] * np.array([0.0, 0.03, 0.07])
-    return _Fault(height + 0.5 * inside * _noise(rng, 1.2, 1.2), inside, dirt)
+    return _Fault(height + 0.5 * inside * smooth_noise(rng, 1.2, 1.2), inside, dirt)
 
 
 def _stain(rng: np.random.Generator) -> _Fault:
     """Dried coolant or beginning rust: brownish, blotchy, often darker along its rim."""
     x0, y0 = _place(rng, 30)
-    level = _blob(rng, x0, y0, rng.uniform(12, 25), 0.35) + 0.12 * _noise(rng, 3, 2)
-    cover = _step(level, rng.uniform(0.05, 0.14))
+    level = blob(rng, x0, y0, rng.uniform(12, 25), 0.35) + 0.12 * smooth_noise(rng, 3, 2)
+    cover = step(level, rng.uniform(0.05, 0.14))
     rim = np.exp(-((level - 0.15) ** 2) / 0.03) * rng.uniform(0, 0.5)
-    density = (cover * (1 + 0.25 * _noise(rng, 6, 4) + 0.12 * _noise(rng, 2, 1)) + rim).clip(0) * rng.uniform(0.6, 1.3)
+    blotches = 1 + 0.25 * smooth_noise(rng, 6, 4) + 0.12 * smooth_noise(rng, 2, 1)
+    density = (cover * blotches + rim).clip(0) * rng.uniform(0.6, 1.3)
     absorbs = np.array([0.18, 0.3, 0.45]) if rng.random() < 0.6 else np.array([0.27, 0.29, 0.33])
     return _Fault(np.zeros((SIDE, SIDE)), 0.4 * cover, np.exp(-density[:, :, None] * absorbs))
 
@@ -202,7 +207,7 @@ def _stain(rng: np.random.Generator) -> _Fault:
 def _dent(rng: np.random.Generator) -> _Fault:
     """The mark of a blow: a smooth hollow with a raised brim, lit on one side and shaded on the other."""
     x0, y0 = _place(rng, 30)
-    r = 1 - _blob(rng, x0, y0, rng.uniform(12, 20), 0.08)
+    r = 1 - blob(rng, x0, y0, rng.uniform(12, 20), 0.08)
     hollow = np.exp(-(np.abs(r / 0.8) ** 3)) - 0.12 * np.exp(-((r - 1.15) ** 2) / 0.03)
     return _Fault(-rng.uniform(2.8, 6.0) * hollow, 0.5 * hollow.clip(0), np.ones(3))
 
@@ -210,35 +215,15 @@ def _dent(rng: np.random.Generator) -> _Fault:
 def _gouge(rng: np.random.Generator) -> _Fault:
     """Metal torn out by a chip that was caught under the wheel: rough ground, sharp edges."""
     x0, y0 = _place(rng, 30)
-    level = _blob(rng, x0, y0, rng.uniform(9, 17), 0.3)
-    torn = _step(level, 0.05)
-    rough = 1.1 * _noise(rng, 1.4, 1.4) + 0.8 * _noise(rng, 3, 3)
+    level = blob(rng, x0, y0, rng.uniform(9, 17), 0.3)
+    torn = step(level, 0.05)
+    rough = 1.1 * smooth_noise(rng, 1.4, 1.4) + 0.8 * smooth_noise(rng, 3, 3)
     return _Fault(torn * (rough - 2.2) + 0.7 * np.exp(-((level + 0.08) ** 2) / 0.01), torn, np.ones(3))
 
 
 def _place(rng: np.random.Generator, margin: int) -> tuple[float, float]:
     x, y = rng.uniform(margin, SIDE - margin, 2)
     return float(x), float(y)
-
-
-def _axes(x0: float, y0: float, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every pixel's coordinates in a frame turned by this angle around a point."""
-    y, x = np.mgrid[:SIDE, :SIDE]
-    cos, sin = np.cos(angle), np.sin(angle)
-    return (x - x0) * cos + (y - y0) * sin, (y - y0) * cos - (x - x0) * sin
-
-
-def _blob(rng: np.random.Generator, x0: float, y0: float, radius: float, rough: float) -> np.ndarray:
-    """An irregular oval of this mean radius: 1 at its middle, 0 on its outline, negative outside."""
-    u, v = _axes(x0, y0, rng.uniform(0, np.pi))
-    stretch = np.sqrt(rng.uniform(1, 1.8))
-    level: np.ndarray = 1 - np.hypot(u / stretch, v * stretch) / radius
-    return level + rough * _noise(rng, radius / 2.5, radius / 2.5)
-
-
-def _step(level: np.ndarray, softness: float) -> np.ndarray:
-    """From 0 where the level is negative to 1 where it is positive."""
-    return 0.5 + 0.5 * np.tanh(level / (2 * softness))
 
 
 _DRAW: dict[str, Callable[[np.random.Generator], _Fault]] = {
@@ -251,3 +236,9 @@ _DRAW: dict[str, Callable[[np.random.Generator], _Fault]] = {
 
 DEFECTS: tuple[str, ...] = tuple(_DRAW)
 """Names of the defects that `defective_image` can draw."""
+
+KINDS: dict[str, Kind] = {
+    DEFAULT_KIND: Kind(normal_image, defective_image, DEFECTS),
+    "bolts": Kind(bolts.normal_image, bolts.defective_image, bolts.DEFECTS),
+}
+"""The categories that `write_dataset` can draw, by the name in `model.lab.choices.KINDS`."""

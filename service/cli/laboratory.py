@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from model.choices import COMPACT, IMAGENET
-from model.lab.choices import DATASETS, DEFAULT, METHODS, VARIANTS
+from model.lab.choices import DATASETS, DEFAULT, DEFAULT_KIND, KINDS, METHODS, VARIANTS
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe
 from service.cli.errors import EXIT_INTERRUPTED, UsageError
 from service.cli.options import (
@@ -29,11 +29,16 @@ def synthesize(
     test_good: Annotated[int, typer.Option(min=1)] = 100,
     test_each: Annotated[int, typer.Option(min=1, help="Images of each kind of defect.")] = 25,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    kind: Annotated[
+        str, typer.Option(help=f"{', '.join(KINDS)}: ground steel plates, or bolts in any pose on a ground.")
+    ] = DEFAULT_KIND,
 ) -> None:
-    """Generate pictures of the built-in category, with defects and their masks."""
+    """Generate pictures of the built-in category or another one, with defects and their masks."""
     from model.lab.synthetic import write_dataset
 
-    write_dataset(root, train=train_images, test_good=test_good, test_each=test_each, seed=seed)
+    if kind not in KINDS:
+        raise UsageError(f"--kind {kind!r} is not one of {', '.join(KINDS)}")
+    write_dataset(root, train=train_images, test_good=test_good, test_each=test_each, seed=seed, kind=kind)
     typer.echo(str(root))
 
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from model.lab.synthetic import DEFECTS, defective_image, normal_image, write_dataset
+from model.lab import choices
+from model.lab.synthetic import DEFECTS, KINDS, defective_image, normal_image, write_dataset
 from model.lifecycle.datasets import mvtec_test, mvtec_training
 
 
@@ -55,3 +56,18 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path):
     with pytest.raises(FileExistsError, match="not an empty folder"):
         write_dataset(tmp_path, train=1, test_good=1, test_each=1, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_every_kind_is_drawn_with_its_own_defects_and_masks(tmp_path: Path):
+    assert tuple(KINDS) == choices.KINDS
+    for name, kind in KINDS.items():
+        write_dataset(tmp_path / name, train=1, test_good=1, test_each=1, seed=0, kind=name)
+        test = mvtec_test(tmp_path / name)
+        assert sorted(str(sample.defect) for sample in test) == sorted([*kind.defects, "None"])
+        assert all(sample.mask is not None for sample in test if sample.defect is not None)
+
+
+def test_a_kind_that_is_not_known_leaves_nothing_behind(tmp_path: Path):
+    with pytest.raises(ValueError, match="unknown kind 'nuts'; there are plates, bolts"):
+        write_dataset(tmp_path / "new", train=1, test_good=1, test_each=1, seed=0, kind="nuts")
+    assert not (tmp_path / "new").exists()

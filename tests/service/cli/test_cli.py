@@ -156,6 +156,7 @@ def test_the_mvtec_layout_goes_all_the_way(weights: Path, tmp_path: Path):
         (("teacher", "pretrain", "new", "--data", "{data}/good"), "sub-folder"),
         (("teacher", "pretrain", "narrow", "--data", "{data}"), "exists"),
         (("synthesize", "{data}"), "not an empty folder"),
+        (("synthesize", "{data}/new", "--kind", "nuts"), "not one of plates, bolts"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(
