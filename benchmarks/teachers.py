@@ -25,8 +25,9 @@ from model import measures
 from model.choices import MapForm, TermWeights
 from model.detector import Detector, maps_of, scores_of
 from model.images import read_image
-from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training, read_mask
+from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training
 from model.lifecycle.distillation import train
+from model.lifecycle.masks import read_mask
 from model.lifecycle.recipe import Recipe
 from model.networks.vgg import Teacher, vgg16_plan
 from model.preprocessing import Preprocessing

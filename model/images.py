@@ -13,7 +13,10 @@ from model.choices import MAX_PIXELS
 from model.errors import ExpectedError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp")
+)
+"""In lower case, as Pillow has them for these formats, and as other programs call them."""
 MAX_SIDE = 1_000_000
 """Pixels; libpng, which writes the heat map, knows no longer side."""
 MAX_SCANS = 100

@@ -23,8 +23,9 @@ from safetensors.torch import load_file
 
 from benchmarks.magnetic_tile import read_splits
 from model.lab.synthetic import write_dataset
-from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training, read_mask
+from model.lifecycle.datasets import Sample, load_images, mvtec_test, mvtec_training
 from model.lifecycle.distillation import train
+from model.lifecycle.masks import read_mask
 from model.lifecycle.recipe import Recipe
 from model.networks.vgg import Student, Teacher, student_plan
 from model.preprocessing import Preprocessing

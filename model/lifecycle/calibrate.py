@@ -13,6 +13,7 @@ from model.detector import Detector, batches_of, maps_of, scores_of
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.pasting import paste_defect
+from model.lifecycle.remarks import Remarks, readable
 from model.store.card import SCHEMA_VERSION, Calibration, Card, RocCurve, ScoreHistogram, SeenImages
 from model.store.pair import load_detector, read_encoded_student, read_seen, read_traces, write_pair
 
@@ -33,7 +34,7 @@ def calibrate_category(
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
     skip_unreadable: bool = False,
-) -> tuple[Card, list[str]]:
+) -> tuple[Card, Remarks]:
     """Sets the threshold from images that training has not seen, and writes it into the card of a new version.
 
     The same student has both scores: with ``score`` the category changes to that one, without training anew, and the
@@ -43,7 +44,7 @@ def calibrate_category(
     training may serve again.
 
     Returns:
-        The new card, and one message for each file that was left out because it could not be read.
+        The new card, and what was left out of the images.
 
     Raises:
         StoreError, TeacherError: see `load_detector`.
@@ -58,23 +59,23 @@ def calibrate_category(
         detector.score = score
         card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
         card = with_map_scales(card, detector, good.pixels)
-    used = list(good.digests)
-    unreadable = list(good.unreadable)
+    used = [digest for index in range(len(good.samples)) for digest in good.seen_as(index)]
+    remarks = good.remarks
     if anomalous:
         bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
         _refuse_trained(bad, seen)
         datasets.refuse_two_labels(good, bad)
-        unreadable += bad.unreadable
+        remarks += bad.remarks
         normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
         calibration = _youden_calibration(youden(normal_scores, anomalous_scores), normal_scores, anomalous_scores)
-        used += bad.digests
+        used += [digest for index in range(len(bad.samples)) for digest in bad.seen_as(index)]
     else:
         calibration = calibration_without_anomalous(detector, good.pixels, quantile)
     encoded = read_encoded_student(weights / category, card)
     card = card.model_copy(update={"calibration": calibration})
     seen = seen.model_copy(update={"calibration": tuple(used)})
     write_pair(weights, card, encoded, seen, read_traces(weights / category), replace=True)
-    return card, unreadable
+    return card, remarks
 
 
 def with_map_scales(card: Card, detector: Detector, normal: np.ndarray) -> Card:
@@ -133,9 +134,9 @@ def _histogram(normal: np.ndarray, anomalous: np.ndarray) -> ScoreHistogram:
 
 def _refuse_trained(images: LoadedImages, seen: SeenImages) -> None:
     trained = set(seen.training)
-    known = [one.path for one, digest in zip(images.samples, images.digests, strict=True) if digest in trained]
+    known = [one.path for index, one in enumerate(images.samples) if trained.intersection(images.seen_as(index))]
     if known:
         raise DatasetError(
             f"{len(known)} of the {len(images.digests)} images were trained on, which makes their scores too low "
-            f"(first: {known[0]}); calibrate on others"
+            f"(first: {readable(known[0])}); calibrate on others"
         )

@@ -1,22 +1,25 @@
 """Folders of images: the MVTec AD layout, and plain folders named one by one."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import overload
 
-import cv2
 import numpy as np
 
 from model.choices import ANY_NAME
-from model.errors import ExpectedError
 from model.images import SUFFIXES, ImageError, decode_image
+from model.lifecycle.folders import DatasetError as DatasetError
+from model.lifecycle.folders import files_below, sub_folders
+from model.lifecycle.masks import MASK_NAMES, MaskFolder, name_key, seem_image_and_mask
+from model.lifecycle.remarks import NONE, Kind, Remarks, readable, remark
 from model.preprocessing import Preprocessing
 
-
-class DatasetError(ExpectedError):
-    """A folder does not hold what was asked of it; the message says what is missing."""
+GOOD = "good"
+GROUND_TRUTH = "ground_truth"
 
 
 class MasksAmongImagesError(DatasetError):
@@ -33,6 +36,27 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Listing(Sequence[Sample]):
+    """The images that were found, in a fixed order, and what was left out."""
+
+    samples: tuple[Sample, ...] = ()
+    remarks: Remarks = NONE
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Sample, ...]: ...
+    def __getitem__(self, index: int | slice) -> Sample | tuple[Sample, ...]:
+        return self.samples[index]
+
+    def __add__(self, other: "Listing") -> "Listing":
+        return Listing(self.samples + other.samples, self.remarks + other.remarks)
+
+
+@dataclass(frozen=True)
 class LoadedImages:
     """Images ready for a detector, in the order of ``samples``; what could not be read is not among them.
 
@@ -40,116 +64,165 @@ class LoadedImages:
         samples: where each came from.
         pixels: uint8 RGB ``[N, size, size, 3]``.
         digests: SHA-256 of each file, hexadecimal.
-        unreadable: one message for each file left out.
+        shapes: height and width of each image before it was prepared, upright.
+        remarks: what was left out.
+        copies: digests of other files that have the pixels of each, where `unique` dropped them.
     """
 
     samples: list[Sample]
     pixels: np.ndarray
     digests: list[str]
-    unreadable: list[str]
+    shapes: list[tuple[int, int]]
+    remarks: Remarks
+    copies: list[tuple[str, ...]]
+
+    def seen_as(self, index: int) -> tuple[str, ...]:
+        """The digests of all files that show the image at this position."""
+        return self.digests[index], *self.copies[index]
 
 
-def list_images(folder: Path, pattern: str = ANY_NAME) -> list[Path]:
-    """The image files in a folder and below it, sorted by path; hidden files are passed over.
+def list_images(folder: Path, pattern: str = ANY_NAME) -> tuple[list[Path], Remarks]:
+    """The image files in a folder and below it, sorted by path, and what was left out.
+
+    Links are followed; hidden and system files and folders are left out, and so are files that are no images by their
+    suffix.
 
     Args:
         folder: where to look.
-        pattern: what the name of a file must match, such as ``*.jpg``.
+        pattern: what the name of a file must match, such as ``*.jpg``; small and capital letters are the same.
 
     Raises:
         DatasetError: if the folder does not exist or holds no such image, or masks seem to lie beside the images.
+        OSError: if a folder cannot be read.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not path.name.startswith(".")
-        and fnmatchcase(path.name, pattern)
-        and path.is_file()
+        raise DatasetError(f"{readable(folder)} is not a folder")
+    found = files_below(folder)
+    images = [path for path in found.files if path.suffix.lower() in SUFFIXES]
+    remarks = found.remarks + remark(
+        Kind.OTHER_TYPE, *(path for path in found.files if path.suffix.lower() not in SUFFIXES)
     )
+    paths = [path for path in images if _matches(path.name, pattern)]
+    remarks += remark(Kind.OTHER_NAME, *(path for path in images if not _matches(path.name, pattern)))
     if not paths:
         matching = "" if pattern == ANY_NAME else f" whose name matches {pattern!r}"
-        raise DatasetError(f"{folder} holds no image{matching} ({', '.join(sorted(SUFFIXES))})")
+        instead = "; ".join(remarks.lines())
+        raise DatasetError(
+            f"{readable(folder)} holds no image{matching} ({', '.join(sorted(SUFFIXES))})"
+            + (f"; {instead}" if instead else "")
+        )
     _refuse_masks(paths)
-    return paths
+    return paths, remarks
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(*(unicodedata.normalize("NFC", one).lower() for one in (name, pattern)))
 
 
 def _refuse_masks(paths: Sequence[Path]) -> None:
-    """A mask is told by its name, ``NAME_mask.*`` or ``NAME.*`` of another kind, beside an image ``NAME.*``."""
+    """Raises `MasksAmongImagesError` if two images of a folder have the names of an image and its mask."""
     by_name: dict[tuple[Path, str], Path] = {}
     for path in paths:
-        other = by_name.setdefault((path.parent, path.stem.removesuffix("_mask")), path)
-        if other is not path:
+        name, _ = name_key(path.stem)
+        other = by_name.setdefault((path.parent, name), path)
+        if other is not path and seem_image_and_mask(other, path):
             raise MasksAmongImagesError(
-                f"{other} and {path.name} seem to be an image and its mask, and masks would be taken for images; keep "
-                "masks in a folder of their own"
+                f"{readable(other)} and {readable(path.name)} seem to be an image and its mask, and masks would be "
+                "taken for images; keep masks in a folder of their own"
             )
 
 
-def normal_samples(folder: Path, pattern: str = ANY_NAME) -> list[Sample]:
+def normal_samples(folder: Path, pattern: str = ANY_NAME) -> Listing:
     """Every image of a folder as a normal part; see `list_images`."""
-    return [Sample(path) for path in list_images(folder, pattern)]
+    paths, remarks = list_images(folder, pattern)
+    return Listing(tuple(map(Sample, paths)), remarks)
 
 
-def anomalous_samples(folder: Path, masks: Path | None = None, pattern: str = ANY_NAME) -> list[Sample]:
+def anomalous_samples(folder: Path, masks: Path | None = None, pattern: str = ANY_NAME) -> Listing:
     """Every image of a folder as a defective part; its defect is the name of the sub-folder it lies in, if any.
 
     Args:
         folder: the images.
-        masks: a folder with the same sub-folders and one ``NAME_mask.png`` or ``NAME.png`` for each ``NAME.*``; it may
-            be the folder of the images.
+        masks: a folder with the same sub-folders and one mask for each image, see `model.lifecycle.masks.MASK_NAMES`;
+            it may be the folder of the images.
         pattern: see `list_images`.
 
     Raises:
         DatasetError: see `list_images`; or if there is no mask for any of the images in a folder of masks.
+        OSError: if a folder cannot be read.
     """
-    samples = []
-    for path in list_images(folder, pattern):
+    paths, remarks = list_images(folder, pattern)
+
+    def defect(path: Path) -> str:
         inside = path.relative_to(folder)
-        defect = inside.parts[0] if len(inside.parts) > 1 else folder.name
-        samples.append(Sample(path, defect, _mask_of(path, folder, masks) if masks else None))
-    if masks and not any(sample.mask for sample in samples):
-        raise DatasetError(
-            f"{masks} holds no mask for any image of {folder}; for {samples[0].path.name} it should be "
-            f"{(masks / samples[0].path.relative_to(folder)).with_name(samples[0].path.stem + '_mask.png')}"
-        )
-    return samples
+        return readable(inside.parts[0] if len(inside.parts) > 1 else folder.name)
+
+    if masks is None:
+        return Listing(tuple(Sample(path, defect(path)) for path in paths), remarks)
+    of_images = MaskFolder(masks)
+    mask_of = {path: of_images.mask_of(path, path.relative_to(folder)) for path in paths}
+    if not any(mask_of.values()):
+        raise _no_mask(of_images, folder, paths[0])
+    remarks = remarks.without(Kind.OTHER_NAME, mask_of.values()) + of_images.unused(paths)
+    return Listing(tuple(Sample(path, defect(path), mask_of[path]) for path in paths), remarks)
 
 
-def _mask_of(image: Path, folder: Path, masks: Path) -> Path | None:
-    place = masks / image.parent.relative_to(folder)
-    for mask in (place / f"{image.stem}_mask.png", place / f"{image.stem}.png"):
-        if mask.is_file() and not mask.samefile(image):
-            return mask
-    return None
+def _no_mask(masks: MaskFolder, folder: Path, image: Path) -> DatasetError:
+    inside = image.relative_to(folder)
+    return DatasetError(
+        f"{readable(masks.folder)} holds no mask for any image of {readable(folder)}; that of {readable(inside.name)} "
+        f"should be {readable(masks.folder / inside.parent)}/{readable(inside.stem)}_mask.png. {MASK_NAMES}"
+    )
 
 
-def mvtec_training(root: Path) -> list[Sample]:
+def mvtec_training(root: Path) -> Listing:
     """``root/train/good`` of a category in the MVTec AD layout."""
     return normal_samples(root / "train" / "good")
 
 
-def mvtec_test(root: Path) -> list[Sample]:
+def mvtec_test(root: Path, *, with_masks: bool = True) -> Listing:
     """``root/test/good`` and ``root/test/<defect>``, with the masks of ``root/ground_truth`` where there are any.
 
+    Args:
+        root: the category.
+        with_masks: look for masks; who needs none is not refused because of them.
+
     Raises:
-        DatasetError: if there is no test folder, or nothing in it.
+        DatasetError: if there is no test folder, or nothing in it; or if a folder of masks holds none for any image of
+            its defect.
+        OSError: if a folder cannot be read.
     """
     test = root / "test"
     if not test.is_dir():
-        raise DatasetError(f"{root} is not in the MVTec AD layout: it has no folder 'test'")
-    samples: list[Sample] = []
-    for folder in sorted(path for path in test.iterdir() if path.is_dir()):
-        if folder.name == "good":
-            samples += normal_samples(folder)
-        else:
-            masks = root / "ground_truth" / folder.name
-            samples += [Sample(path, folder.name, _mask_of(path, folder, masks)) for path in list_images(folder)]
-    if not samples:
-        raise DatasetError(f"{test} holds no folder of images")
-    return samples
+        raise DatasetError(f"{readable(root)} is not in the MVTec AD layout: it has no folder 'test'")
+    folders, remarks = sub_folders(test)
+    listing = Listing((), remarks)
+    masks = _ground_truth(root) if with_masks else None
+    for folder in folders:
+        if folder.name == GOOD:
+            listing += normal_samples(folder)
+            continue
+        paths, remarks = list_images(folder)
+        mask_of = {path: masks.mask_of(path, path.relative_to(test)) if masks else None for path in paths}
+        if masks and not any(mask_of.values()) and masks.has_folder(folder.name):
+            raise _no_mask(masks, test, paths[0])
+        listing += Listing(tuple(Sample(path, readable(folder.name), mask_of[path]) for path in paths), remarks)
+    if not listing:
+        raise DatasetError(f"{readable(test)} holds no folder of images")
+    if not masks:
+        return listing
+    images = [sample.path for sample in listing if sample.defect is not None]
+    remarks = masks.unused(images)
+    if images and remarks.of(Kind.UNUSED_MASK) and not any(sample.mask for sample in listing):
+        raise _no_mask(masks, test, images[0])
+    return listing + Listing((), remarks)
+
+
+def _ground_truth(root: Path) -> MaskFolder | None:
+    """The masks of a category, without those of good parts, which mark nothing."""
+    for folder in sorted(path for path in root.iterdir() if path.name.lower() == GROUND_TRUTH and path.is_dir()):
+        return MaskFolder(folder, without=GOOD)
+    return None
 
 
 def load_images(
@@ -168,40 +241,28 @@ def load_images(
     kept: list[Sample] = []
     pixels: list[np.ndarray] = []
     digests: list[str] = []
+    shapes: list[tuple[int, int]] = []
     unreadable: list[str] = []
     for sample in samples:
         try:
             data = sample.path.read_bytes()
-            pixels.append(preprocessing.apply(decode_image(data)))
+            if not data:
+                raise ImageError("the file is empty")
+            image = decode_image(data)
         except (ImageError, OSError) as error:
-            unreadable.append(f"{sample.path}: {error.strerror if isinstance(error, OSError) else error}")
+            reason = error.strerror if isinstance(error, OSError) else error
+            unreadable.append(f"{readable(sample.path)}: {reason}")
             continue
+        pixels.append(preprocessing.apply(image))
+        shapes.append((image.shape[0], image.shape[1]))
         digests.append(hashlib.sha256(data).hexdigest())
         kept.append(sample)
     if unreadable and not skip_unreadable:
         raise DatasetError("cannot read " + "; ".join(unreadable))
     if not kept:
         raise DatasetError("none of the images can be read: " + "; ".join(unreadable))
-    return LoadedImages(kept, np.stack(pixels), digests, unreadable)
-
-
-def read_mask(path: Path, size: int) -> np.ndarray:
-    """A ground-truth mask as boolean ``[size, size]``: any value above half of its own maximum is faulty.
-
-    A fault too thin for the size keeps the pixels that it touches.
-
-    Raises:
-        DatasetError: if the file cannot be read.
-    """
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise DatasetError(f"cannot read the mask {path}")
-    faulty = (mask > mask.max() / 2).astype(np.float32)
-    small = cv2.resize(faulty, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-    if not small.any():
-        small = cv2.resize(faulty, (size, size), interpolation=cv2.INTER_AREA)
-    found: np.ndarray = small > 0
-    return found
+    remarks = remark(Kind.UNREADABLE, *unreadable)
+    return LoadedImages(kept, np.stack(pixels), digests, shapes, remarks, [()] * len(kept))
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -229,9 +290,29 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 
 
 def unique(images: LoadedImages) -> LoadedImages:
-    """Drops images whose file content came before."""
-    first = sorted({digest: index for index, digest in reversed(list(enumerate(images.digests)))}.values())
-    return pick(images, first)
+    """Drops images whose file, or whose prepared pixels, came before, and remarks on them.
+
+    A picture that was saved again in another format, or by another program, has the same pixels in another file.
+    """
+    copies: dict[int, list[str]] = {}
+    dropped: dict[Kind, list[str]] = {Kind.SAME_CONTENT: [], Kind.SAME_PIXELS: []}
+    by_digest: dict[str, int] = {}
+    by_pixels: dict[bytes, int] = {}
+    for index, digest in enumerate(images.digests):
+        of_pixels = _pixel_hash(images, index)
+        known = digest in by_digest
+        first = by_digest.setdefault(digest, by_pixels.setdefault(of_pixels, index))
+        if first == index:
+            copies[index] = []
+            continue
+        if not known:
+            copies[first].append(digest)
+        dropped[Kind.SAME_CONTENT if known else Kind.SAME_PIXELS].append(
+            f"{readable(images.samples[index].path)} = {readable(images.samples[first].path)}"
+        )
+    once = pick(images, copies)
+    remarks = sum((remark(kind, *files) for kind, files in dropped.items()), images.remarks)
+    return replace(once, copies=[tuple(of_one) for of_one in copies.values()], remarks=remarks)
 
 
 def pick(images: LoadedImages, indices: Iterable[int]) -> LoadedImages:
@@ -241,13 +322,24 @@ def pick(images: LoadedImages, indices: Iterable[int]) -> LoadedImages:
         [images.samples[index] for index in chosen],
         images.pixels[chosen],
         [images.digests[index] for index in chosen],
-        images.unreadable,
+        [images.shapes[index] for index in chosen],
+        images.remarks,
+        [images.copies[index] for index in chosen],
     )
 
 
 def refuse_two_labels(good: LoadedImages, bad: LoadedImages) -> None:
-    """Raises `DatasetError` if an image is given both as normal and as anomalous."""
-    both = set(good.digests) & set(bad.digests)
+    """Raises `DatasetError` if an image, by its prepared pixels, is given both as normal and as anomalous."""
+    anomalous = {_pixel_hash(bad, index): sample for index, sample in enumerate(bad.samples)}
+    both = [
+        (sample, anomalous[of_pixels])
+        for index, sample in enumerate(good.samples)
+        if (of_pixels := _pixel_hash(good, index)) in anomalous
+    ]
     if both:
-        paths = [str(sample.path) for sample, digest in zip(good.samples, good.digests, strict=True) if digest in both]
-        raise DatasetError(f"{len(both)} images are given both as normal and as anomalous (first: {paths[0]})")
+        first = " and ".join(readable(sample.path) for sample in both[0])
+        raise DatasetError(f"{len(both)} images are given both as normal and as anomalous (first: {first})")
+
+
+def _pixel_hash(images: LoadedImages, index: int) -> bytes:
+    return hashlib.sha256(images.pixels[index]).digest()

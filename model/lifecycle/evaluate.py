@@ -12,8 +12,9 @@ import torch
 from model import measures
 from model.choices import SeenPolicy
 from model.detector import Detector, maps_of, scores_of
-from model.lifecycle import datasets
+from model.lifecycle import datasets, masks
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
+from model.lifecycle.remarks import NONE, Kind, Remarks, remark
 from model.store.card import Card
 from model.store.pair import load_detector, read_seen
 
@@ -35,11 +36,10 @@ class Evaluation:
         threshold: in score units.
         normal_images: how many normal images were judged.
         anomalous_images: how many anomalous ones.
-        left_out_seen: images left out because training or calibration had seen them.
-        unreadable: one message for each file that could not be read.
+        remarks: what was left out.
         image: measures of the decision.
         auroc_by_defect: AUROC of each kind of defect against all normal images.
-        pixel_images: anomalous images with a mask; with the normal ones they make the pixel measures.
+        pixel_images: anomalous images with a mask that is used; with the normal ones they make the pixel measures.
         pixel_auroc: 0 to 1, or None without masks.
         aupro: 0 to 1, or None without masks.
     """
@@ -50,18 +50,28 @@ class Evaluation:
     threshold: float
     normal_images: int
     anomalous_images: int
-    left_out_seen: int
-    unreadable: list[str]
+    remarks: Remarks
     image: measures.Measures
     auroc_by_defect: dict[str, float]
     pixel_images: int
     pixel_auroc: float | None
     aupro: float | None
 
+    @property
+    def left_out_seen(self) -> int:
+        """Images left out because training or calibration had seen them."""
+        return len(self.remarks.of(Kind.SEEN))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a measure of the decision is its value and the ends of its interval, by name."""
         image = {name: measures.Estimate(*values)._asdict() for name, values in asdict(self.image).items()}
-        return {**asdict(self), "image": image}
+        return {
+            **asdict(self),
+            "image": image,
+            "left_out_seen": self.left_out_seen,
+            "unreadable": list(self.remarks.of(Kind.UNREADABLE)),
+            "remarks": self.remarks.as_list(),
+        }
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,8 @@ class Judged:
         bad: the anomalous ones.
         normal_scores: float32 ``[N]``, in the order of ``good``.
         anomalous_scores: float32 ``[M]``, in the order of ``bad``.
-        left_out_seen: images left out because training or calibration had seen them.
+        masks: of the anomalous images that have one, by their position in ``bad``: bool ``[256, 256]``.
+        remarks: what was left out.
     """
 
     card: Card
@@ -84,7 +95,8 @@ class Judged:
     bad: LoadedImages
     normal_scores: np.ndarray
     anomalous_scores: np.ndarray
-    left_out_seen: int
+    masks: dict[int, np.ndarray]
+    remarks: Remarks
 
     def of_defect(self) -> dict[str, np.ndarray]:
         """The scores of each kind of defect, by its name in alphabetical order."""
@@ -103,6 +115,7 @@ def evaluate_category(
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
     skip_unreadable: bool = False,
+    remarks: Remarks = NONE,
 ) -> Evaluation:
     """Judges a category on images it has not seen. Pixel measures are taken on a 256x256 grid.
 
@@ -120,6 +133,7 @@ def evaluate_category(
             device=device,
             precision=precision,
             skip_unreadable=skip_unreadable,
+            remarks=remarks,
         )
     )
 
@@ -135,58 +149,101 @@ def judge_category(
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
     skip_unreadable: bool = False,
+    remarks: Remarks = NONE,
 ) -> Judged:
     """Scores images that a category has not seen.
+
+    Args:
+        weights: the folder of categories.
+        teachers: the folder of teachers.
+        category: its name.
+        normal: images of normal parts.
+        anomalous: images of defective parts, some perhaps with masks.
+        seen_policy: what to do with images that training or calibration has seen.
+        device: where to score.
+        precision: of the networks.
+        skip_unreadable: go on without files that cannot be read.
+        remarks: what was left out before; it becomes part of the result.
 
     Raises:
         StoreError, TeacherError: see `load_detector`.
         DatasetError: if files cannot be read, one is both normal and anomalous, a group has fewer than two images, or
-            SeenImagesError: if the pair has seen some and the policy is to refuse.
+            a mask cannot be that of its image.
+        SeenImagesError: if the pair has seen some and the policy is to refuse.
     """
     card, detector = load_detector(weights, teachers, category, device, precision)
     good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
     bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
     datasets.refuse_two_labels(good, bad)
-    left_out = 0
+    remarks += good.remarks + bad.remarks
     if seen_policy is not SeenPolicy.INCLUDE:
         seen = read_seen(weights / category)
         known = {*seen.training, *seen.held_out, *seen.calibration}
-        fresh_good = [index for index, digest in enumerate(good.digests) if digest not in known]
-        fresh_bad = [index for index, digest in enumerate(bad.digests) if digest not in known]
-        left_out = len(good.digests) + len(bad.digests) - len(fresh_good) - len(fresh_bad)
-        if left_out and seen_policy is SeenPolicy.REFUSE:
+        good, seen_good = _apart(good, known)
+        bad, seen_bad = _apart(bad, known)
+        if (left_out := len(seen_good + seen_bad)) and seen_policy is SeenPolicy.REFUSE:
             raise SeenImagesError(
                 f"training or calibration has seen {left_out} of these images, so they cannot judge the result"
             )
-        good, bad = datasets.pick(good, fresh_good), datasets.pick(bad, fresh_bad)
+        remarks += remark(Kind.SEEN, *seen_good, *seen_bad)
     if min(len(good.digests), len(bad.digests)) < 2:
+        without = len(remarks.of(Kind.SEEN))
         raise DatasetError(
             f"evaluation needs two different normal and two anomalous images at least, got {len(good.digests)} and "
-            f"{len(bad.digests)}" + (f" besides the {left_out} that were seen" if left_out else "")
+            f"{len(bad.digests)}" + (f" besides the {without} that were seen" if without else "")
         )
+    masks, about_masks = read_masks(bad, PIXEL_GRID)
     normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
-    return Judged(card, detector, good, bad, normal_scores, anomalous_scores, left_out)
+    return Judged(card, detector, good, bad, normal_scores, anomalous_scores, masks, remarks + about_masks)
+
+
+def _apart(images: LoadedImages, known: set[str]) -> tuple[LoadedImages, list[Path]]:
+    """The images that are not known, and the paths of those that are."""
+    is_known = [bool(known.intersection(images.seen_as(index))) for index in range(len(images.samples))]
+    paths = [sample.path for sample, left_out in zip(images.samples, is_known, strict=True) if left_out]
+    return datasets.pick(images, np.flatnonzero(~np.array(is_known))), paths
+
+
+def read_masks(bad: LoadedImages, size: int) -> tuple[dict[int, np.ndarray], Remarks]:
+    """The masks of anomalous images that have one, as bool ``[size, size]`` by position, and why others have none.
+
+    Raises:
+        DatasetError: see `model.lifecycle.masks.decode_mask` and `check_mask`; or if none of the masks marks a pixel.
+    """
+    found: dict[int, np.ndarray] = {}
+    files: dict[Kind, list[Path]] = {kind: [] for kind in (Kind.EMPTY_MASK, Kind.TURNED, Kind.SHADED_MASK)}
+    for index, (sample, shape) in enumerate(zip(bad.samples, bad.shapes, strict=True)):
+        if sample.mask is None:
+            continue
+        mask = masks.decode_mask(sample.mask)
+        masks.check_mask(sample.mask, mask, sample.path, shape)
+        if not mask.marked.any():
+            files[Kind.EMPTY_MASK].append(sample.path)
+        elif masks.is_ambiguous(mask, sample.path, shape):
+            files[Kind.TURNED].append(sample.path)
+        else:
+            found[index] = masks.on_grid(mask.marked, size)
+            if mask.shaded:
+                files[Kind.SHADED_MASK].append(sample.mask)
+    given = [sample.path for sample in bad.samples if sample.mask is not None]
+    if given and len(files[Kind.EMPTY_MASK]) == len(given):
+        raise DatasetError("none of the masks marks a pixel")
+    missing = [sample.path for sample in bad.samples if sample.mask is None] if given else []
+    remarks = remark(Kind.NO_MASK, *missing)
+    return found, sum((remark(kind, *paths) for kind, paths in files.items()), remarks)
 
 
 def measure_judged(judged: Judged) -> Evaluation:
-    """All measures of a test set's scores, and of its maps where there are masks.
-
-    Raises:
-        DatasetError: if a mask cannot be read, or none marks a pixel.
-    """
+    """All measures of a test set's scores, and of its maps where there are masks."""
     card, good, bad, threshold = judged.card, judged.good, judged.bad, judged.card.calibration.threshold
-    masked = [index for index, sample in enumerate(bad.samples) if sample.mask is not None]
     pixel_auroc = aupro = None
-    if masked:
-        maps = _on_grid(maps_of(judged.detector, np.concatenate((good.pixels, bad.pixels[masked])), card.map_form))
-        masks = np.zeros(maps.shape, dtype=bool)
-        for row, index in enumerate(masked, start=len(good.samples)):
-            mask = bad.samples[index].mask
-            assert mask is not None
-            masks[row] = datasets.read_mask(mask, PIXEL_GRID)
-        if not masks.any():
-            raise DatasetError("none of the masks marks a pixel")
-        pixel_auroc, aupro = measures.pixel_auroc(maps, masks), measures.aupro(maps, masks)
+    if judged.masks:
+        maps = _on_grid(
+            maps_of(judged.detector, np.concatenate((good.pixels, bad.pixels[[*judged.masks]])), card.map_form)
+        )
+        truth = np.zeros(maps.shape, dtype=bool)
+        truth[len(good.samples) :] = list(judged.masks.values())
+        pixel_auroc, aupro = measures.pixel_auroc(maps, truth), measures.aupro(maps, truth)
     return Evaluation(
         category=card.category,
         model_version=card.model_version,
@@ -194,13 +251,12 @@ def measure_judged(judged: Judged) -> Evaluation:
         threshold=threshold,
         normal_images=len(judged.normal_scores),
         anomalous_images=len(judged.anomalous_scores),
-        left_out_seen=judged.left_out_seen,
-        unreadable=good.unreadable + bad.unreadable,
+        remarks=judged.remarks,
         image=measures.measure(judged.normal_scores, judged.anomalous_scores, threshold),
         auroc_by_defect={
             defect: measures.auroc(judged.normal_scores, scores) for defect, scores in judged.of_defect().items()
         },
-        pixel_images=len(masked),
+        pixel_images=len(judged.masks),
         pixel_auroc=pixel_auroc,
         aupro=aupro,
     )

@@ -12,7 +12,9 @@ from model.lifecycle import datasets
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import DatasetError
 from model.lifecycle.distillation import TrainingInterrupted
+from model.lifecycle.folders import sub_folders
 from model.lifecycle.recipe import Recipe, TrainingError
+from model.lifecycle.remarks import NONE, Kind, Remarks, readable, remark
 from model.lifecycle.train import checkpoint_path, train_category
 from model.store.pair import CARD, StoreError, read_card
 from model.store.teachers import TeacherError, load_teacher
@@ -60,6 +62,7 @@ class Made:
         seconds: it took.
         model_version, threshold, auroc: of the category; the AUROC of its calibration, if it had anomalous images.
         reason: why it failed.
+        remarks: what was left out of its images.
     """
 
     category: str
@@ -69,20 +72,22 @@ class Made:
     threshold: float | None = None
     auroc: float | None = None
     reason: str | None = None
+    remarks: Remarks = NONE
 
 
-def categories_of(root: Path) -> list[Path]:
-    """The folders of a root that are categories in the MVTec AD layout, by name.
+def categories_of(root: Path) -> tuple[list[Path], Remarks]:
+    """The folders of a root that are categories in the MVTec AD layout, by name, and what else is there.
 
     Raises:
         DatasetError: if there is none.
     """
     if not root.is_dir():
-        raise DatasetError(f"{root} is not a folder")
-    found = sorted(path.parents[1] for path in root.glob("*/train/good") if path.is_dir())
+        raise DatasetError(f"{readable(root)} is not a folder")
+    folders, remarks = sub_folders(root)
+    found = [folder for folder in folders if (folder / "train" / "good").is_dir()]
     if not found:
-        raise DatasetError(f"{root} holds no category in the MVTec AD layout: no folder NAME/train/good")
-    return found
+        raise DatasetError(f"{readable(root)} holds no category in the MVTec AD layout: no folder NAME/train/good")
+    return found, remarks + remark(Kind.NO_TRAINING, *(folder for folder in folders if folder not in found))
 
 
 def make(order: Order) -> Made:
@@ -94,7 +99,7 @@ def make(order: Order) -> Made:
     started = monotonic()
     for attempt in range(order.retries + 1):
         try:
-            outcome = _make_once(order)
+            outcome, remarks = _make_once(order)
         except HOPELESS as error:
             return Made(order.category, "failed", monotonic() - started, reason=str(error))
         except TrainingInterrupted:
@@ -106,7 +111,13 @@ def make(order: Order) -> Made:
             card = read_card(order.weights / order.category)
             found = card.calibration
             return Made(
-                order.category, outcome, monotonic() - started, card.model_version, found.threshold, found.auroc
+                order.category,
+                outcome,
+                monotonic() - started,
+                card.model_version,
+                found.threshold,
+                found.auroc,
+                remarks=remarks,
             )
     return Made(order.category, "failed", monotonic() - started, reason=reason)
 
@@ -116,30 +127,39 @@ def make_in_turn(orders: Iterable[Order]) -> Iterator[Made]:
     return map(make, orders)
 
 
-def _make_once(order: Order) -> str:
+def _make_once(order: Order) -> tuple[str, Remarks]:
+    remarks = NONE
     folder = order.weights / order.category
     outcome = "there already"
     if not (folder / CARD).exists():
         teacher = load_teacher(order.teachers, *order.teacher)
+        listing = datasets.mvtec_training(order.data)
+        loaded: list[Remarks] = []
         train_category(
             order.category,
-            datasets.mvtec_training(order.data),
+            listing,
             order.weights,
             order.teacher[0],
             teacher,
             order.recipe,
             device=order.device,
             resume=checkpoint_path(order.weights, order.category).exists(),
+            on_start=lambda images, held_out: loaded.append(images.remarks),
         )
+        remarks = sum(loaded, listing.remarks)
         outcome = "trained"
     if read_card(folder).calibration.method != "youden" and (order.data / "test").is_dir():
-        share, _ = datasets.split(datasets.mvtec_test(order.data), CALIBRATION_SHARE, order.recipe.seed)
+        listing = datasets.mvtec_test(order.data, with_masks=False)
+        share, _ = datasets.split(listing, CALIBRATION_SHARE, order.recipe.seed)
         good = [one for one in share if one.defect is None]
         bad = [one for one in share if one.defect is not None]
         if bad:
-            calibrate_category(order.weights, order.teachers, order.category, good, bad, device=order.device)
+            _, about_images = calibrate_category(
+                order.weights, order.teachers, order.category, good, bad, device=order.device
+            )
+            remarks += listing.remarks + about_images
             outcome = "trained"
-    return outcome
+    return outcome, remarks
 
 
 def table(made: Iterable[Made]) -> str:

@@ -14,8 +14,10 @@ import numpy as np
 from model import measures
 from model.calibration import rejects
 from model.detector import maps_of
-from model.lifecycle import datasets, figures
+from model.lifecycle import figures
 from model.lifecycle.evaluate import Evaluation, Judged
+from model.lifecycle.masks import read_mask
+from model.lifecycle.remarks import readable
 
 PAGE = "report.html"
 NUMBERS = "report.json"
@@ -132,7 +134,7 @@ def _montage(judged: Judged, picked: Picked) -> list[figures.Case]:
     cases = []
     for number, (case, index, heat) in enumerate(zip(_cases(judged, picked), picked.indices, maps, strict=True), 1):
         sample = images.samples[index]
-        truth = None if sample.mask is None else datasets.read_mask(sample.mask, side)
+        truth = read_mask(sample.mask, side) if sample.mask and index in judged.masks else None
         title = f"{number}: {figures.short(case['defect'] or 'normal', 16)}\n{case['score']:.3g}, {case['verdict']}"
         cases.append(figures.Case(title, images.pixels[index], heat, truth))
     return cases
@@ -143,7 +145,7 @@ def _cases(judged: Judged, picked: Picked) -> list[dict[str, Any]]:
     words = ("missed", "detected") if picked.anomalous else ("passed", "false alarm")
     return [
         {
-            "path": str(images.samples[index].path),
+            "path": readable(images.samples[index].path),
             "defect": images.samples[index].defect,
             "score": float(scores[index]),
             "verdict": words[judged.card.calibration.rejects(float(scores[index]))],
@@ -192,7 +194,7 @@ def _numbers(
         },
         "cases": {picked.name: _cases(judged, picked) for picked in ends},
         "scores": [
-            {"path": str(sample.path), "defect": sample.defect, "score": float(score)}
+            {"path": readable(sample.path), "defect": sample.defect, "score": float(score)}
             for images, scores in ((judged.good, judged.normal_scores), (judged.bad, judged.anomalous_scores))
             for sample, score in zip(images.samples, scores, strict=True)
         ],
@@ -260,8 +262,6 @@ def _page(
 
 def _facts(judged: Judged, found: Evaluation, numbers: dict[str, Any]) -> list[list[object]]:
     card = judged.card
-    left_out = f"; {found.left_out_seen} that training or calibration had seen left out" if found.left_out_seen else ""
-    unreadable = f"; {len(found.unreadable)} unreadable files left out" if found.unreadable else ""
     return [
         ["category", f"{found.category}, version {found.model_version}"],
         ["teacher", f"{card.teacher.name}, SHA-256 of its weights {card.teacher.sha256[:16]}…"],
@@ -278,8 +278,9 @@ def _facts(judged: Judged, found: Evaluation, numbers: dict[str, Any]) -> list[l
         [
             "judged on",
             f"{found.normal_images} normal and {found.anomalous_images} anomalous images, {found.pixel_images} of them "
-            f"with a mask{left_out}{unreadable}",
+            f"with a mask",
         ],
+        *(line.split(": ", 1) for line in found.remarks.lines()),
         ["date", numbers["date"]],
     ]
 

@@ -112,7 +112,14 @@ def train_category(
     checkpoint = checkpoint_path(weights, category)
     images = datasets.unique(load_images(samples, recipe.preprocessing, skip_unreadable=skip_unreadable))
     if len(images.pixels) < MINIMUM_IMAGES:
-        raise TrainingError(f"{len(images.pixels)} different images are too few to train on; {MINIMUM_IMAGES} at least")
+        raise TrainingError(
+            "; ".join(
+                (
+                    f"{len(images.pixels)} different images are too few to train on, {MINIMUM_IMAGES} at least",
+                    *images.remarks.lines(),
+                )
+            )
+        )
     order = np.random.default_rng(recipe.seed).permutation(len(images.pixels))
     held_out, training = np.split(order, [max(2, round(HELD_OUT_SHARE * len(order)))])
     on_start(images, len(held_out))
@@ -164,8 +171,8 @@ def train_category(
     )
     card = with_map_scales(card, detector, images.pixels[held_out])
     seen = SeenImages(
-        training=tuple(images.digests[index] for index in sorted(training)),
-        held_out=tuple(images.digests[index] for index in sorted(held_out)),
+        training=tuple(digest for index in sorted(training) for digest in images.seen_as(index)),
+        held_out=tuple(digest for index in sorted(held_out) for digest in images.seen_as(index)),
     )
     write_pair(weights, card, encoded, seen, _loss_traces(card, losses), replace=replace)
     checkpoint.unlink(missing_ok=True)

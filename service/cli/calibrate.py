@@ -40,14 +40,14 @@ def calibrate(
     """Set the threshold: Youden's where there are anomalous images, else from defects pasted on normal ones."""
     from model.lifecycle import datasets
     from model.lifecycle.calibrate import calibrate_category
-    from service.cli.samples import by_label, judged_samples, report_unreadable
+    from service.cli.samples import by_label, judged_samples, report
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
-    samples = judged_samples(data, normal, anomalous, None, pattern)
-    if data is not None and share < 1:
-        samples, _ = datasets.split(samples, share, seed)
+    listing = judged_samples(data, normal, anomalous, None, pattern, with_masks=False)
+    report(listing.remarks)
+    samples = datasets.split(listing, share, seed)[0] if data is not None and share < 1 else listing
     good, bad = by_label(samples)
-    card, unreadable = calibrate_category(
+    card, about_images = calibrate_category(
         settings.weights,
         settings.teachers_folder,
         category,
@@ -59,7 +59,7 @@ def calibrate(
         precision=settings.dtype,
         skip_unreadable=skip_unreadable,
     )
-    report_unreadable(unreadable)
+    report(about_images)
     found = card.calibration
     typer.echo(f"{category}: {card.score.value} score, threshold {found.threshold:.6g}, method {found.method}")
     typer.echo(f"{found.normal_images} normal and {found.anomalous_images} anomalous images")

@@ -34,7 +34,7 @@ def evaluate(
     normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts.")] = None,
     anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Folder of NAME_mask.png or NAME.png for the anomalous images.")
+        Path | None, typer.Option(help="Folder of masks of the anomalous images: NAME_mask.png, NAME.png and the like.")
     ] = None,
     pattern: Pattern = ANY_NAME,
     seen: Annotated[
@@ -51,10 +51,12 @@ def evaluate(
 ) -> None:
     """Judge a category on images it has not seen; measures with 95 % bootstrap intervals."""
     from model.lifecycle.evaluate import judge_category, measure_judged
-    from service.cli.samples import by_label, judged_samples, report_unreadable
+    from service.cli.samples import by_label, judged_samples
+    from service.cli.samples import report as report_remarks
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
-    good, bad = by_label(judged_samples(data, normal, anomalous, masks, pattern))
+    listing = judged_samples(data, normal, anomalous, masks, pattern)
+    good, bad = by_label(listing)
     if not good or not bad:
         raise UsageError("evaluation needs normal and anomalous images")
     if report is not None:
@@ -74,11 +76,12 @@ def evaluate(
         device=torch_device(settings.device),
         precision=settings.dtype,
         skip_unreadable=skip_unreadable,
+        remarks=listing.remarks,
     )
     found = measure_judged(judged)
     if report is not None:
         typer.echo(f"report: {write_report(report, judged, found)}", err=True)
-    report_unreadable(found.unreadable)
+    report_remarks(found.remarks)
     typer.echo(json.dumps(found.as_dict(), indent=2) if json_output else _evaluation_table(found))
 
 
@@ -87,8 +90,6 @@ def _evaluation_table(found: "Evaluation") -> str:
         f"{found.category} {found.model_version}: {found.normal_images} normal and {found.anomalous_images} anomalous "
         f"images, threshold {found.threshold:.6g} ({found.calibration})"
     ]
-    if found.left_out_seen:
-        lines.append(f"{found.left_out_seen} images left out: training or calibration has seen them")
     for name, estimate in (
         ("AUROC", found.image.auroc),
         ("false-alarm rate (FPR)", found.image.false_alarm_rate),

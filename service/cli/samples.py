@@ -1,16 +1,18 @@
 """Which images the options name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from model.choices import ANY_NAME
 from model.lifecycle import datasets
-from model.lifecycle.datasets import Sample
+from model.lifecycle.datasets import Listing, Sample
+from model.lifecycle.remarks import Remarks
 from service.cli.errors import UsageError
 
 
-def training_samples(data: Path | None, normal: Path | None, pattern: str) -> list[Sample]:
+def training_samples(data: Path | None, normal: Path | None, pattern: str) -> Listing:
     match data, normal:
         case Path(), None:
             _refuse_pattern(pattern)
@@ -21,19 +23,25 @@ def training_samples(data: Path | None, normal: Path | None, pattern: str) -> li
 
 
 def judged_samples(
-    data: Path | None, normal: Path | None, anomalous: Path | None, masks: Path | None, pattern: str
-) -> list[Sample]:
+    data: Path | None,
+    normal: Path | None,
+    anomalous: Path | None,
+    masks: Path | None,
+    pattern: str,
+    *,
+    with_masks: bool = True,
+) -> Listing:
     match data, normal:
         case Path(), None if anomalous is None and masks is None:
             _refuse_pattern(pattern)
-            return datasets.mvtec_test(data)
+            return datasets.mvtec_test(data, with_masks=with_masks)
         case None, Path():
-            bad = datasets.anomalous_samples(anomalous, masks, pattern) if anomalous is not None else []
+            bad = datasets.anomalous_samples(anomalous, masks, pattern) if anomalous is not None else Listing()
             return datasets.normal_samples(normal, pattern) + bad
     raise UsageError("say either --data alone, or --normal (and --anomalous)")
 
 
-def by_label(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+def by_label(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     return [one for one in samples if one.defect is None], [one for one in samples if one.defect is not None]
 
 
@@ -42,6 +50,6 @@ def _refuse_pattern(pattern: str) -> None:
         raise UsageError("--pattern is for plain folders, it does not go with --data")
 
 
-def report_unreadable(messages: list[str]) -> None:
-    for message in messages:
-        typer.echo(f"left out: {message}", err=True)
+def report(remarks: Remarks) -> None:
+    for line in remarks.lines():
+        typer.echo(line, err=True)

@@ -119,13 +119,17 @@ def _class_folders(root: Path, image_size: int) -> tuple["Tensor", "Tensor", int
 
     from model.lifecycle import datasets
     from model.lifecycle.datasets import DatasetError
+    from model.lifecycle.folders import sub_folders
     from model.preprocessing import Preprocessing
+    from service.cli.samples import report
 
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
-    classes = sorted(path for path in root.iterdir() if path.is_dir())
+    classes, remarks = sub_folders(root)
     if len(classes) < 2:
         raise DatasetError(f"{root} needs a sub-folder of images for each of two classes at least")
-    samples = [(sample, label) for label, folder in enumerate(classes) for sample in datasets.normal_samples(folder)]
+    listings = [datasets.normal_samples(folder) for folder in classes]
+    report(sum((listing.remarks for listing in listings), remarks))
+    samples = [(sample, label) for label, listing in enumerate(listings) for sample in listing]
     images = datasets.load_images([sample for sample, _ in samples], Preprocessing(image_size))
     return torch.from_numpy(images.pixels), torch.tensor([label for _, label in samples]), len(classes)

@@ -66,7 +66,7 @@ def train(
     from model.lifecycle.train import check_trainable, train_category
     from model.store.teachers import resolve_teacher
     from service.cli.progress import EpochBar
-    from service.cli.samples import training_samples
+    from service.cli.samples import report, training_samples
 
     recipe = Recipe(
         image_size=image_size,
@@ -80,6 +80,7 @@ def train(
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     used_device = torch_device(settings.device)
     samples = training_samples(data, normal, pattern)
+    report(samples.remarks)
     # Before the teacher, which may have to be downloaded.
     check_trainable(settings.weights, category, resume=resume, replace=replace, quantile=quantile)
     name, network = resolve_teacher(settings.teachers_folder, teacher)
@@ -114,9 +115,9 @@ def train(
 
 
 def _report_start(images: "LoadedImages", held_out: int) -> None:
-    from service.cli.samples import report_unreadable
+    from service.cli.samples import report
 
-    report_unreadable(images.unreadable)
+    report(images.remarks)
     typer.echo(f"{len(images.digests) - held_out} images to train on, {held_out} held out", err=True)
 
 
@@ -143,10 +144,12 @@ def train_many(
     from model.lifecycle import many
     from model.lifecycle.distillation import TrainingInterrupted
     from model.store.teachers import fingerprint, resolve_teacher
+    from service.cli.samples import report
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     used_device = settings.device if on_ray else str(torch_device(settings.device))
-    folders = many.categories_of(root.absolute())
+    folders, remarks = many.categories_of(root.absolute())
+    report(remarks)
     name, network = resolve_teacher(settings.teachers_folder, teacher)
     recipe = Recipe(image_size=image_size, epochs=epochs, batch_size=batch_size, seed=seed)
     orders = [
@@ -167,6 +170,7 @@ def train_many(
         for one in _make_on_ray(orders, settings.ray_address, cpus, gpus) if on_ray else many.make_in_turn(orders):
             made.append(one)
             typer.echo(f"{one.category}: {one.reason or one.outcome} ({len(made)} of {len(orders)})", err=True)
+            report(one.remarks)
     except (TrainingInterrupted, KeyboardInterrupt):
         typer.echo("stopped; the same command goes on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -15,6 +15,7 @@ import numpy as np
 from torchvision import datasets as torchvision_sets
 
 from model.lifecycle.datasets import DatasetError, Sample, load_images, mvtec_test, mvtec_training, normal_samples
+from model.lifecycle.folders import sub_folders
 from model.preprocessing import Preprocessing
 
 DIGITS = tuple("0123456789")
@@ -161,7 +162,7 @@ class Categories(Source):
 def _folders(root: Path) -> tuple[str, ...]:
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
-    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    return tuple(path.name for path in sub_folders(root)[0])
 
 
 def _grey(reader: Callable[..., Any]) -> Callable[[Path, str, bool], tuple[np.ndarray, np.ndarray]]:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.lifecycle import datasets
+from model.lifecycle import datasets, masks
 from model.lifecycle.datasets import DatasetError, Sample
+from model.lifecycle.remarks import Kind
 from model.preprocessing import Preprocessing
 from service.hints import with_hint
 from tests.conftest import surface, write_images
@@ -36,13 +37,13 @@ def test_the_mvtec_layout_is_read(mvtec: Path):
 
 
 def test_masks_are_read_at_the_size_asked_for(mvtec: Path):
-    mask = datasets.read_mask(mvtec / "ground_truth" / "spot" / "001_mask.png", 32)
+    mask = masks.read_mask(mvtec / "ground_truth" / "spot" / "001_mask.png", 32)
     assert mask.shape == (32, 32)
     assert mask.dtype == bool
     assert mask[16:].all()
     assert not mask[:16].any()
     with pytest.raises(DatasetError, match="cannot read the mask"):
-        datasets.read_mask(mvtec / "nothing.png", 32)
+        masks.read_mask(mvtec / "nothing.png", 32)
 
 
 def test_anomalous_folders_name_the_defect_and_find_masks(mvtec: Path):
@@ -59,9 +60,9 @@ def test_masks_of_any_scale_and_of_thin_faults_are_read(tmp_path: Path):
     thin[7, :] = 255
     for name, mask in (("ones", ones), ("thin", thin), ("blank", blank)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), mask)
-    assert datasets.read_mask(tmp_path / "ones.png", 100).sum() == 25 * 25
-    assert datasets.read_mask(tmp_path / "thin.png", 50)[0].all()
-    assert not datasets.read_mask(tmp_path / "blank.png", 50).any()
+    assert masks.read_mask(tmp_path / "ones.png", 100).sum() == 25 * 25
+    assert masks.read_mask(tmp_path / "thin.png", 50)[0].all()
+    assert not masks.read_mask(tmp_path / "blank.png", 50).any()
 
 
 @pytest.mark.parametrize("mask", ["001.png", "001_mask.png", "001_mask.jpg"])
@@ -116,7 +117,9 @@ def test_hidden_files_and_other_files_are_passed_over(mvtec: Path):
     good = mvtec / "train" / "good"
     (good / ".hidden.png").write_bytes(b"")
     (good / "Thumbs.db").write_bytes(b"")
-    assert len(datasets.list_images(good)) == 3
+    paths, remarks = datasets.list_images(good)
+    assert len(paths) == 3
+    assert len(remarks.of(Kind.SYSTEM_FILE)) == 2
 
 
 def test_unreadable_files_are_named_and_skipped_only_when_told(mvtec: Path):
@@ -128,7 +131,7 @@ def test_unreadable_files_are_named_and_skipped_only_when_told(mvtec: Path):
     loaded = datasets.load_images(samples, Preprocessing(32), skip_unreadable=True)
     assert loaded.pixels.shape == (2, 32, 32, 3)
     assert [sample.path.name for sample in loaded.samples] == ["000.png", "002.png"]
-    assert "001.png" in loaded.unreadable[0]
+    assert "001.png" in loaded.remarks.of(Kind.UNREADABLE)[0]
     with pytest.raises(DatasetError, match=r"gone\.png: No such file or directory$"):
         datasets.load_images([Sample(mvtec / "gone.png")], Preprocessing(32))
     with pytest.raises(DatasetError, match="none of the images"):
@@ -165,4 +168,4 @@ def test_a_real_mvtec_category_is_read_as_it_lies():
     assert sum(sample.mask is not None for sample in test) == 11  # nine of the twenty defects have none
     loaded = datasets.load_images(test, Preprocessing(128))
     assert loaded.pixels.shape == (24, 128, 128, 3)
-    assert all(datasets.read_mask(sample.mask, 256).any() for sample in test if sample.mask is not None)
+    assert all(masks.read_mask(sample.mask, 256).any() for sample in test if sample.mask is not None)

@@ -224,7 +224,7 @@ def test_evaluation_refuses_images_it_has_seen_unless_asked_by_name(factory: Fac
         for sample in write_images(tmp_path / "bad", [surface(seed, fault=True) for seed in range(400, 405)])
     ]
     fresh = evaluate_category(
-        factory.weights, factory.teachers, "striped", good + new_good, bad + new_bad, seen_policy=SeenPolicy.SKIP
+        factory.weights, factory.teachers, "striped", [*good, *new_good], [*bad, *new_bad], seen_policy=SeenPolicy.SKIP
     )
     assert (fresh.normal_images, fresh.anomalous_images, fresh.left_out_seen) == (6, 5, 24)
 
