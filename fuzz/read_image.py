@@ -12,7 +12,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["PIL", "model.images", "model.preprocessing"]):
+with atheris.instrument_imports(include=["PIL", "model.formats", "model.images", "model.preprocessing"]):
     from PIL import BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
     from model.images import ImageError, decode_image

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from model.images import ImageError, ImageTooLargeError, decode_image, read_image
 from tests.conftest import surface
@@ -62,16 +62,47 @@ def test_cmyk_becomes_rgb(photo: Image.Image):
     assert np.abs(found.astype(int) - np.asarray(photo)).max() <= 2
 
 
+@pytest.mark.parametrize(("alpha", "shown"), [(0, 255), (255, 10), (51, 206)])
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_is_laid_on_white(mode: str):
-    image = Image.new(mode, (8, 8), (0,) * (len(mode) - 1) + (0,))
-    assert (decode_image(encoded(image, "PNG")) == 255).all()
+def test_transparency_is_laid_on_white(mode: str, alpha: int, shown: int):
+    image = Image.new(mode, (8, 8), (10,) * (len(mode) - 1) + (alpha,))
+    image.putpixel((0, 0), (200,) * (len(mode) - 1) + (255,))
+    image.putpixel((1, 0), (200,) * (len(mode) - 1) + (0,))
+    found = decode_image(encoded(image, "PNG"))
+    assert found[0, 0].tolist() == [200] * 3
+    assert found[0, 1].tolist() == [255] * 3
+    assert (found[1:] == shown).all()
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 100, 255])
+@pytest.mark.parametrize(("file_format", "mode"), [("PNG", "RGBA"), ("PNG", "LA"), ("TIFF", "RGBA"), ("WEBP", "RGBA")])
+def test_an_alpha_channel_that_is_the_same_everywhere_is_ignored(
+    photo: Image.Image, file_format: str, mode: str, alpha: int
+):
+    image = photo.convert(mode)
+    image.putalpha(alpha)
+    options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+    wanted = np.asarray(photo if mode == "RGBA" else photo.convert("L").convert("RGB"))
+    np.testing.assert_array_equal(decode_image(encoded(image, file_format, **options)), wanted)
+
+
+@pytest.mark.parametrize("largest", [1, 100, 127])
+def test_an_alpha_channel_that_hides_the_image_is_refused(photo: Image.Image, largest: int):
+    image = photo.convert("RGBA")
+    alpha = np.zeros((40, 60), np.uint8)
+    alpha[10:30, 10:30] = largest
+    image.putalpha(Image.fromarray(alpha))
+    with pytest.raises(ImageError, match=f"hides the image .its largest value is {largest} of 255.; send it without"):
+        decode_image(encoded(image, "PNG"))
 
 
 def test_transparent_palette_colour_is_laid_on_white():
     image = Image.new("P", (8, 8), 0)
-    image.putpalette([10, 20, 30] * 256)
-    assert (decode_image(encoded(image, "PNG", transparency=0)) == 255).all()
+    image.putpixel((0, 0), 1)
+    image.putpalette([10, 20, 30, 40, 50, 60] * 128)
+    found = decode_image(encoded(image, "PNG", transparency=0))
+    assert found[0, 0].tolist() == [40, 50, 60]
+    assert (found[1:] == 255).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -85,10 +116,25 @@ def test_of_sixteen_bits_the_upper_eight_count(suffix: str, channels: int):
     np.testing.assert_array_equal(found, np.repeat((values >> 8)[:, :, None], 3, axis=2))
 
 
-def test_transparent_sixteen_bit_grey_is_laid_on_white():
-    values = np.array([[0x1234, 0x1235, 0]], dtype=np.uint16)
-    found = decode_image(encoded(Image.fromarray(values), "PNG", transparency=0x1234))
-    np.testing.assert_array_equal(found[0, :, 0], [255, 0x12, 0])
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("largest", [0, 1, 1023, 4095])
+def test_ten_and_twelve_bits_in_sixteen_are_refused_with_what_to_do(suffix: str, channels: int, largest: int):
+    values = np.zeros((20, 30, channels), np.uint16)
+    values[5, 5] = largest
+    data = cv2.imencode(suffix, values)[1].tobytes()
+    with pytest.raises(
+        ImageError, match=rf"largest value of this 16-bit image is {largest}, .* scale .* or send 8 bits"
+    ):
+        decode_image(data)
+    values[5, 6] = 4096
+    assert decode_image(cv2.imencode(suffix, values)[1].tobytes()).max() == 16
+
+
+def test_twelve_bits_of_a_camera_scaled_to_sixteen_are_right(photo: Image.Image):
+    twelve = np.asarray(photo).astype(np.uint16) * 16 + 7
+    data = cv2.imencode(".png", (twelve << 4)[:, :, ::-1])[1].tobytes()
+    np.testing.assert_array_equal(decode_image(data), np.asarray(photo))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -130,7 +176,7 @@ def test_sides_that_no_png_can_have_are_refused():
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pixels_without_a_white_level_are_refused(mode: str):
-    with pytest.raises(ImageError, match="32-bit pixels"):
+    with pytest.raises(ImageError, match=r"32-bit values .* their white is not known; save it with 8 or 16 bits"):
         decode_image(encoded(Image.new(mode, (8, 8)), "TIFF"))
 
 
@@ -147,7 +193,7 @@ def test_absurdly_many_pixels_are_too_large_as_well():
         decode_image(bytes(header))
 
 
-@pytest.mark.parametrize("data", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(40)])
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\x89PNG\r\n", b"GIF89a" + bytes(40)])
 def test_other_bytes_are_refused(data: bytes):
     with pytest.raises(ImageError, match="not a JPEG"):
         decode_image(data)
@@ -188,3 +234,47 @@ def test_a_file_of_parts_without_number_is_refused_before_it_is_decoded(photo: I
     assert decode_image(png[:33] + 100 * chunk + png[33:]).shape == (40, 60, 3)
     with pytest.raises(ImageTooLargeError, match="50000 parts"):
         decode_image(png[:33] + 60_000 * chunk + png[33:])
+
+
+def test_metadata_of_any_size_is_skipped(photo: Image.Image):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "x" * 2_000_000, zip=True)
+    text.add_text("More", "x" * 2_000_000)
+    text.add_itxt("XML:com.adobe.xmp", "<x>" + "y" * 1_500_000 + "</x>", zip=True)
+    profile = np.random.default_rng(0).bytes(3_000_000)
+    wanted = np.asarray(photo)
+    np.testing.assert_array_equal(decode_image(encoded(photo, "PNG", pnginfo=text, icc_profile=profile)), wanted)
+    np.testing.assert_array_equal(decode_image(encoded(photo, "TIFF", icc_profile=profile)), wanted)
+    np.testing.assert_array_equal(decode_image(encoded(photo, "TIFF", tiffinfo={270: "x" * 2_000_000})), wanted)
+    webp = encoded(photo, "WEBP", lossless=True, icc_profile=profile, xmp=b"x" * 2_000_000)
+    np.testing.assert_array_equal(decode_image(webp), wanted)
+    jpeg = encoded(photo, "JPEG")
+    more = encoded(photo, "JPEG", icc_profile=profile, comment=b"x" * 60_000, xmp=b"x" * 60_000)
+    np.testing.assert_array_equal(decode_image(more), decode_image(jpeg))
+
+
+def test_metadata_that_is_damaged_does_not_matter(photo: Image.Image):
+    png = encoded(photo, "PNG")
+    for kind, data in (
+        (b"zTXt", b"a\0\0not deflated"),
+        (b"iCCP", b"\xff"),
+        (b"tEXt", b""),
+        (b"gAMA", b"\0"),
+        (b"sRGB", b""),
+    ):
+        chunk = len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+        np.testing.assert_array_equal(decode_image(png[:33] + chunk + png[33:]), np.asarray(photo))
+
+
+@pytest.mark.parametrize(
+    "block", [b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0", b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0"]
+)
+def test_the_orientation_is_found_in_every_format_and_byte_order(photo: Image.Image, block: bytes):
+    upright = np.rot90(np.asarray(photo), -1)
+    png = encoded(photo, "PNG")
+    chunk = len(block).to_bytes(4) + b"eXIf" + block + zlib.crc32(b"eXIf" + block).to_bytes(4)
+    for place in (33, len(png) - 12):  # before the pixels, and after
+        np.testing.assert_array_equal(decode_image(png[:place] + chunk + png[place:]), upright)
+    for file_format in ("JPEG", "WEBP"):
+        data = encoded(photo, file_format, exif=b"Exif\0\0" + block, quality=100)
+        assert np.abs(decode_image(data).astype(int) - upright).mean() < 6
