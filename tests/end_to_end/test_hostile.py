@@ -220,7 +220,7 @@ def test_the_largest_images_stay_within_the_bound(bounded: Server, mode: str):
     elif mode == "PA":
         data = saved(Image.new("P", (2000, 2000)), "PNG", transparency=0)
     else:
-        data = saved(Image.new(mode, (2000, 2000)), "PNG")
+        data = saved(Image.new(mode, (2000, 2000), 1 if mode == "1" else 40_000 if mode == "I;16" else 0), "PNG")
     assert ask(bounded.url, data, URL + "?localize=always").status_code == 200
     overlay = httpx.post(
         bounded.url + URL + "?localize=always", content=data, headers=ANY | {"Accept": "image/png"}, timeout=60
