@@ -61,8 +61,8 @@ def make_report_picture(data: Path, folder: Path, path: Path) -> None:
         [one for one in samples if one.defect is None], [one for one in samples if one.defect is not None],
     )  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
-    report.new_folder(folder)
-    report.write_report(folder, judged, measure_judged(judged))
+    with report.new_folder(folder):
+        report.write_report(folder, judged, measure_judged(judged))
     as_jpeg((folder / "worst-anomalous.png").read_bytes(), path)
 
 

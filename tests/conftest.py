@@ -49,7 +49,8 @@ def write_images(folder: Path, images: list[np.ndarray]) -> list[Sample]:
     samples = []
     for index, image in enumerate(images):
         path = folder / f"{index:03}.png"
-        assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        _, png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        path.write_bytes(png)  # not imwrite, which ends the process where a name is not UTF-8
         samples.append(Sample(path))
     return samples
 

@@ -127,8 +127,8 @@ def _write(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"cannot write {path}")
+    _, png = cv2.imencode(path.suffix, pixels)
+    path.write_bytes(png.tobytes())  # OpenCV itself ends the process where a name is not UTF-8
 
 
 def _photograph(rng: np.random.Generator, fault: _Fault | None) -> np.ndarray:

@@ -13,9 +13,10 @@ from model.detector import Detector, batches_of, maps_of, scores_of
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.pasting import paste_defect
-from model.lifecycle.remarks import Remarks, readable
+from model.lifecycle.remarks import Remarks
 from model.store.card import SCHEMA_VERSION, Calibration, Card, RocCurve, ScoreHistogram, SeenImages
 from model.store.pair import load_detector, read_encoded_student, read_seen, read_traces, write_pair
+from model.text import readable
 
 PASTING_SEED = 0
 MAP_SCALE_QUANTILE = 0.995

@@ -15,8 +15,9 @@ from model.images import SUFFIXES, ImageError, decode_image
 from model.lifecycle.folders import DatasetError as DatasetError
 from model.lifecycle.folders import files_below, sub_folders
 from model.lifecycle.masks import MASK_NAMES, MaskFolder, name_key, seem_image_and_mask
-from model.lifecycle.remarks import NONE, Kind, Remarks, readable, remark
+from model.lifecycle.remarks import NONE, Kind, Remarks, remark
 from model.preprocessing import Preprocessing
+from model.text import readable
 
 GOOD = "good"
 GROUND_TRUTH = "ground_truth"

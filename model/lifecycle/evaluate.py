@@ -17,6 +17,7 @@ from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_im
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
 from model.store.card import Card
 from model.store.pair import load_detector, read_seen
+from model.text import readable
 
 PIXEL_GRID = 256
 
@@ -100,7 +101,7 @@ class Judged:
 
     def of_defect(self) -> dict[str, np.ndarray]:
         """The scores of each kind of defect, by its name in alphabetical order."""
-        defects = np.array([sample.defect or "" for sample in self.bad.samples])
+        defects = np.array([readable(sample.defect or "") for sample in self.bad.samples])
         return {str(defect): self.anomalous_scores[defects == defect] for defect in np.unique(defects)}
 
 

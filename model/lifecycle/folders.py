@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import ExpectedError
-from model.lifecycle.remarks import Kind, Remarks, readable
+from model.lifecycle.remarks import Kind, Remarks
+from model.text import readable
 
 
 class DatasetError(ExpectedError):

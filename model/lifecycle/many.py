@@ -14,10 +14,11 @@ from model.lifecycle.datasets import DatasetError
 from model.lifecycle.distillation import TrainingInterrupted
 from model.lifecycle.folders import sub_folders
 from model.lifecycle.recipe import Recipe, TrainingError
-from model.lifecycle.remarks import NONE, Kind, Remarks, readable, remark
+from model.lifecycle.remarks import NONE, Kind, Remarks, remark
 from model.lifecycle.train import checkpoint_path, train_category
 from model.store.pair import CARD, StoreError, read_card
 from model.store.teachers import TeacherError, load_teacher
+from model.text import readable
 
 CALIBRATION_SHARE = 0.5
 """Of a category's test images, for its threshold; the rest is left for an evaluation."""

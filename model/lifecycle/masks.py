@@ -16,7 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from model.choices import MAX_PIXELS
 from model.images import SUFFIXES
 from model.lifecycle.folders import DatasetError, files_below
-from model.lifecycle.remarks import Kind, Remarks, readable, remark
+from model.lifecycle.remarks import Kind, Remarks, remark
+from model.text import readable
 
 MASK_NAMES = (
     "The mask of NAME.* is called NAME_mask, NAME_gt, NAME_label or NAME, and ends in .png, .bmp, .tif or .gif; small "

@@ -1,12 +1,13 @@
 """What a user should know about the files of a data set: what was left out of the work, and why."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from model.text import readable
 
 EXAMPLES = 3
 """Files that a line names."""
@@ -129,14 +130,6 @@ NONE = Remarks()
 def remark(kind: Kind, *files: object) -> Remarks:
     """Remarks of one kind."""
     return Remarks({kind: tuple(map(readable, files))}) if files else NONE
-
-
-def readable(name: object) -> str:
-    r"""A path or name as text that can be printed: bytes that are not UTF-8, and control characters, as ``\x..``."""
-    text = os.fsencode(str(name)).decode(errors="backslashreplace")
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode("ascii") for one in text
-    )
 
 
 def _in_words(kind: Kind, count: int) -> str:

@@ -1,8 +1,8 @@
 """The report of an evaluation: a page that needs nothing but itself, its figures as PNG, and its numbers as JSON."""
 
-import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ from model.detector import maps_of
 from model.lifecycle import figures
 from model.lifecycle.evaluate import Evaluation, Judged
 from model.lifecycle.masks import read_mask
-from model.lifecycle.remarks import readable
+from model.text import encodable, json_text, readable
 
 PAGE = "report.html"
 NUMBERS = "report.json"
@@ -43,8 +43,9 @@ class Picked(NamedTuple):
     indices: list[int]
 
 
-def new_folder(folder: Path) -> None:
-    """Makes the folder of a report.
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Makes the folder of a report, and takes it away again with all that is in it if the report fails.
 
     Raises:
         FileExistsError: if it is a file, or a folder that is not empty.
@@ -52,7 +53,17 @@ def new_folder(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not an empty folder")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in folder.iterdir():
+                path.unlink()
+            for path in made:
+                path.rmdir()
+        raise
 
 
 def write_report(folder: Path, judged: Judged, found: Evaluation) -> Path:
@@ -83,9 +94,9 @@ def write_report(folder: Path, judged: Judged, found: Evaluation) -> Path:
     drawn = {name: figures.png(figure) for name, figure in pictures.items()}
     for name, content in drawn.items():
         (folder / f"{name}.png").write_bytes(content)
-    (folder / NUMBERS).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    (folder / NUMBERS).write_text(json_text(numbers, indent=1) + "\n", encoding="utf-8")
     page = folder / PAGE
-    page.write_text(_page(judged, found, numbers, ends, drawn), encoding="utf-8")
+    page.write_text(encodable(_page(judged, found, numbers, ends, drawn)), encoding="utf-8")
     return page
 
 

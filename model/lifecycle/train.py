@@ -1,6 +1,5 @@
 """Trains a category: a student that imitates the teacher on good parts, and its first threshold."""
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -22,6 +21,7 @@ from model.networks.vgg import Teacher, student_plan
 from model.store.card import Architecture, Card, SeenImages, TeacherReference, TrainingRecord
 from model.store.pair import LOSS_CURVE, LOSSES, CategoryExistsError, check_category_name, encode_student, write_pair
 from model.store.teachers import fingerprint
+from model.text import json_text
 
 HELD_OUT_SHARE = 0.2
 
@@ -184,6 +184,6 @@ def _loss_traces(card: Card, losses: list[float]) -> dict[str, bytes]:
 
     numbers = {"category": card.category, "model_version": card.model_version, "mean_loss_by_epoch": losses}
     return {
-        LOSSES: (json.dumps(numbers, indent=1) + "\n").encode(),
+        LOSSES: (json_text(numbers, indent=1) + "\n").encode(),
         LOSS_CURVE: figures.png(figures.loss_curve(losses, f"{card.category} {card.model_version}")),
     }

@@ -199,8 +199,8 @@ def write_pair(
         (new / STUDENT).write_bytes(student)
         for name, content in traces.items():
             (new / name).write_bytes(content)
-        (new / SEEN).write_text(seen.model_dump_json(indent=1) + "\n")
-        (new / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+        (new / SEEN).write_text(seen.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (new / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if place.exists():
             (weights / PREVIOUS).mkdir(exist_ok=True)
             _exchange(weights, card.category, Path(temporary, "older"), new)

@@ -3,10 +3,10 @@
 import typer
 
 from service.cli import calibrate, judge, key, laboratory, serve, teacher, train
-from service.cli.errors import OneLineErrors
+from service.cli.errors import CommandLine
 
 app = typer.Typer(
-    cls=OneLineErrors,
+    cls=CommandLine,
     help="Anomaly inspection: train a pair for a category, calibrate it, evaluate it, and serve it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -1,6 +1,7 @@
 """The one place that turns an expected error into one line and status 1."""
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from model.errors import ExpectedError, MissingExtraError
+from model.text import make_readable
 
 EXIT_INTERRUPTED = 130
 
@@ -17,8 +19,13 @@ class UsageError(ExpectedError):
     """Options that do not go together."""
 
 
-class OneLineErrors(TyperGroup):
-    """A group of commands. An expected error of any of them is printed as one line, and the status is 1."""
+class CommandLine(TyperGroup):
+    """All commands. An expected error of any of them is printed as one line, and the status is 1."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Reads the arguments and runs the command that they name; prints any file name whatever the encoding."""
+        make_readable(sys.stdout, sys.stderr)
+        return super().main(*args, **options)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Runs the command that was named."""

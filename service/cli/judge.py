@@ -1,13 +1,14 @@
 """``evaluate``, ``inspect`` and ``features``."""
 
-import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from model.choices import ANY_NAME, MapForm, SeenPolicy
+from model.text import json_text, readable
 from service.choices import Localize
 from service.cli.errors import UsageError
 from service.cli.options import (
@@ -59,30 +60,29 @@ def evaluate(
     good, bad = by_label(listing)
     if not good or not bad:
         raise UsageError("evaluation needs normal and anomalous images")
-    if report is not None:
-        from model.lifecycle.report import (  # brings matplotlib, which only this should wait for
-            new_folder,
-            write_report,
-        )
+    with ExitStack() as stack:
+        if report is not None:
+            from model.lifecycle.report import new_folder, write_report  # brings matplotlib
 
-        new_folder(report)
-    judged = judge_category(
-        settings.weights,
-        settings.teachers_folder,
-        category,
-        good,
-        bad,
-        seen_policy=seen,
-        device=torch_device(settings.device),
-        precision=settings.dtype,
-        skip_unreadable=skip_unreadable,
-        remarks=listing.remarks,
-    )
-    found = measure_judged(judged)
-    if report is not None:
-        typer.echo(f"report: {write_report(report, judged, found)}", err=True)
+            stack.enter_context(new_folder(report))
+        judged = judge_category(
+            settings.weights,
+            settings.teachers_folder,
+            category,
+            good,
+            bad,
+            seen_policy=seen,
+            device=torch_device(settings.device),
+            precision=settings.dtype,
+            skip_unreadable=skip_unreadable,
+            remarks=listing.remarks,
+        )
+        found = measure_judged(judged)
+        page = None if report is None else write_report(report, judged, found)
+    if page is not None:
+        typer.echo(f"report: {page}", err=True)
     report_remarks(found.remarks)
-    typer.echo(json.dumps(found.as_dict(), indent=2) if json_output else _evaluation_table(found))
+    typer.echo(json_text(found.as_dict(), indent=2) if json_output else _evaluation_table(found))
 
 
 def _evaluation_table(found: "Evaluation") -> str:
@@ -150,7 +150,7 @@ def inspect(
         else:
             typer.echo(_inspection_line(path, found))
     if json_output:
-        typer.echo(json.dumps(answers, indent=2))
+        typer.echo(json_text(answers, indent=2))
     if failed:
         raise typer.Exit(1)
 
@@ -197,7 +197,7 @@ def features(
     pixels = card.preprocessor.apply(read_image(image))
     score, threshold = float(detector(pixels[None]).scores[0]), card.calibration.threshold
     title = (
-        f"{category} {card.model_version}, {image.name}: score {score:.3g}, threshold {threshold:.3g}, "
+        f"{category} {card.model_version}, {readable(image.name)}: score {score:.3g}, threshold {threshold:.3g}, "
         f"{'anomalous' if card.calibration.rejects(score) else 'normal'}"
     )
     picture = figures.png(figures.features(pixels, features.layers_of(detector, pixels), title))

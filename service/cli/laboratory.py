@@ -10,6 +10,7 @@ import typer
 from model.choices import COMPACT, IMAGENET
 from model.lab.choices import DATASETS, DEFAULT, DEFAULT_KIND, KINDS, METHODS, VARIANTS
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe
+from model.text import encodable
 from service.cli.errors import EXIT_INTERRUPTED, UsageError
 from service.cli.options import (
     GIB,
@@ -127,7 +128,7 @@ def reproduce(
         raise UsageError(f"{output} holds no results; say --dataset and --root")
     page = tables_file or output / "tables.md"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(tables.write_tables(results))
+    page.write_text(encodable(tables.write_tables(results)), encoding="utf-8")
     typer.echo(str(page))
 
 

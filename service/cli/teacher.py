@@ -1,6 +1,5 @@
 """``teacher fetch`` and ``teacher pretrain``."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.choices import IMAGENET
+from model.text import json_text
 from service.cli.errors import UsageError
 from service.cli.options import Device, Teachers, Weights, torch_device
 from service.settings import read_settings
@@ -110,7 +110,7 @@ def pretrain(
         "seconds": round((datetime.now(UTC) - started).total_seconds()),
         "date": started.date().isoformat(),
     }
-    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    path.with_suffix(".json").write_text(json_text(record, indent=2) + "\n", encoding="utf-8")
     typer.echo(f"{path}: top-1 accuracy {accuracy:.3f} on the held-out share")
 
 

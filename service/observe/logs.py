@@ -1,6 +1,5 @@
 """The log: one line a request, one JSON object a line or plain text. What is logged during a request bears its id."""
 
-import json
 import logging
 import re
 import sys
@@ -12,6 +11,7 @@ from time import perf_counter
 from typing import Any, Literal
 from uuid import uuid4
 
+from model.text import json_text
 from service.schemas import Inspection, TimingMs
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -82,7 +82,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return json_text(line)
 
 
 class TextFormatter(logging.Formatter):

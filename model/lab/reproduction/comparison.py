@@ -86,7 +86,8 @@ def write_folders(folder: Path, training: np.ndarray, pixels: np.ndarray, anomal
     ):
         (folder / name).mkdir(parents=True)
         for index, image in enumerate(chosen):
-            cv2.imwrite(str(folder / name / f"{index:06}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            _, png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            (folder / name / f"{index:06}.png").write_bytes(png.tobytes())
 
 
 def _measure(

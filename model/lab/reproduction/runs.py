@@ -30,6 +30,7 @@ from model.networks.vgg import Student, Teacher
 from model.preprocessing import as_input
 from model.score import distillation_score, distillation_terms
 from model.store.teachers import fingerprint
+from model.text import json_text
 
 SCORING_BATCH = 64
 TIMED_IMAGES = 30
@@ -116,7 +117,7 @@ def read_results(output: Path) -> list[dict[str, Any]]:
     results = []
     for path in sorted(output.glob("*/*.json")):
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             if not {"dataset", "class", "variant", "seed", "common"} <= set(found):
                 raise ValueError("a field is missing")
         except (OSError, ValueError, TypeError) as error:
@@ -226,7 +227,7 @@ def write_result(
     path = run.path(series.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
+    temporary.write_text(json_text(result, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return result
 

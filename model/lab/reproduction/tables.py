@@ -75,7 +75,7 @@ def write_tables(results: Sequence[Result], command: str = "eca-inspect reproduc
         results: from `model.lab.reproduction.runs.read_results`.
         command: that wrote it, for its first line.
     """
-    paper = json.loads(PAPER.read_text())
+    paper = json.loads(PAPER.read_text(encoding="utf-8"))
     teacher = _teacher(results)
     parts = [
         "# The paper's tables, and what was measured here",

@@ -34,5 +34,5 @@ def add_examples(document: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
 
 
 def _read(name: str) -> dict[str, Any]:
-    recorded: dict[str, Any] = json.loads(Path(__file__).with_name(f"{name}.json").read_text())
+    recorded: dict[str, Any] = json.loads(Path(__file__).with_name(f"{name}.json").read_text(encoding="utf-8"))
     return recorded
