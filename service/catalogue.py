@@ -31,6 +31,7 @@ from model.store.pair import (
     roll_back,
 )
 from model.store.teachers import TeacherError, load_teacher
+from model.text import encodable, readable
 from service.device.torch_backend import translated
 from service.hints import with_hint
 from service.problems import Problem
@@ -192,8 +193,9 @@ class Catalogue:
         self._entries = dict(sorted({**self._entries, category: version.entry}.items()))
 
     def _refuse(self, category: str, error: Exception) -> None:
-        self._entries = dict(sorted({**self._entries, category: Refused(category, with_hint(error))}.items()))
-        log.error("category %s is refused: %s", category, with_hint(error))
+        category, reason = readable(category), encodable(with_hint(error))  # a folder can have any name, an answer not
+        self._entries = dict(sorted({**self._entries, category: Refused(category, reason)}.items()))
+        log.error("category %s is refused: %s", category, reason)
 
     def _detector(self, version: _Version) -> Detector:
         """A version's pair, from memory or else from the disk.

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -93,6 +94,17 @@ def test_folders_that_are_no_category_are_refused_or_passed_over(weights: Path):
     catalogue = Catalogue(weights, weights / "teachers", CPU)
     bad, good = ("bad name", "empty"), ("brushed", "fresh", "striped")
     assert statuses(catalogue) == dict.fromkeys(bad, "refused") | dict.fromkeys(good, "ready")
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_and_can_be_listed(weights: Path):
+    shutil.copytree(weights / "striped", weights / os.fsdecode(b"\xff\n"))
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    assert statuses(catalogue)[r"\xff\n"] == "refused"
+    for summary in catalogue.summaries():
+        assert summary.model_dump_json()
+    with pytest.raises(Problem) as problem:
+        catalogue.find("nothing")
+    assert problem.value.body().model_dump_json()
 
 
 def test_an_unknown_category_names_the_known(weights: Path):
