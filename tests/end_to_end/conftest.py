@@ -194,7 +194,7 @@ def chromium() -> Iterator[Browser]:
             if os.environ.get(REQUIRED):
                 pytest.fail(f"{MISSING}, and {REQUIRED} is set; {HOW_TO_GET_IT}")
             pytest.skip(f"{MISSING}; {HOW_TO_GET_IT}")
-        expect.set_options(timeout=20_000)
+        expect.set_options(timeout=60_000)
         with start_chromium(playwright, path) as browser:
             yield browser
 

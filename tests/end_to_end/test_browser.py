@@ -326,6 +326,8 @@ def test_a_key_is_asked_for_and_kept_for_the_session_only(browse: Visits, tmp_pa
         expect(another.get_by_role("dialog")).to_be_visible()
         another.get_by_role("button", name="Not now").click()
         expect(another.get_by_role("dialog")).to_be_hidden()
+        for tab in (page, another):
+            tab.goto("about:blank")  # so that it does not ask a server that ends
 
 
 def test_everything_can_be_done_with_the_keyboard_and_the_focus_is_seen(browse: Visits, plates: Server):

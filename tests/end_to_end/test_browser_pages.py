@@ -31,7 +31,8 @@ CATEGORY = "machined-plate"
 CARD = json.loads((ROOT / "weights" / CATEGORY / "card.json").read_text())
 PHONE = {"viewport": {"width": 375, "height": 812}, "is_mobile": True, "has_touch": True}
 TABLET = {"viewport": {"width": 820, "height": 1180}, "is_mobile": True, "has_touch": True}
-UNCALIBRATED = "Not calibrated with defects."
+UNCALIBRATED = "Not calibrated with real faults."
+PASTED = "defects that the software itself pasted on their images"
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +142,16 @@ def test_a_category_that_no_defect_calibrated_is_shown_with_a_warning(browse: Vi
     choose(page, payload("part.png", (factory.data / "bad" / "000.png").read_bytes()))
     expect(announced(page)).to_contain_text("part.png: ")
     expect(page.get_by_role("article").get_by_text(UNCALIBRATED)).to_be_visible()
+    expect(page.get_by_role("article").get_by_text(PASTED)).to_be_visible()
     visit.shot("not calibrated")
+    warnings = page.get_by_role("main").get_by_text(UNCALIBRATED)
+    expect(warnings).to_have_count(2)
     page.get_by_label("Category", exact=True).select_option(CATEGORY)
-    expect(page.get_by_text(UNCALIBRATED).first).to_be_hidden()
+    expect(warnings).to_have_count(1)  # beside the verdict that was given before
     page.goto(mixed.url + "/#/categories/brushed")
     expect(page.get_by_role("heading", name="brushed")).to_be_visible()
     expect(page.get_by_role("main").get_by_text(UNCALIBRATED).last).to_be_visible()
+    expect(page.get_by_role("main").get_by_text(PASTED).last).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("^Misses"))).to_contain_text("unknown")
     calibration = httpx.get(mixed.url + "/v1/categories/brushed").json()["card"]["calibration"]
     below = max(edge for edge in calibration["histogram"]["edges"][:-1] if edge <= calibration["threshold"])
@@ -162,7 +167,7 @@ def test_a_refused_category_is_shown_with_its_reason(browse: Visits, mixed: Serv
     reason = httpx.get(mixed.url + "/v1/categories/fresh").json()["reason"]
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Categories").click()
     listed = page.get_by_role("navigation", name="Categories").get_by_role("link")
-    for name, tag in ((CATEGORY, "ready"), ("brushed", "ready, not calibrated"), ("fresh", "refused")):
+    for name, tag in ((CATEGORY, "ready"), ("brushed", "not calibrated with real faults"), ("fresh", "refused")):
         expect(listed.filter(has_text=re.compile(f"^{name} ?{tag}$"))).to_be_visible()
     listed.filter(has_text="fresh").click()
     expect(page.get_by_role("heading", name="This category is refused")).to_be_visible()

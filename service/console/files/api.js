@@ -4,6 +4,7 @@ import { $ } from "./dom.js";
 
 const STORED = "eca-inspect-key";
 const RETURN_MS = 2000;
+export const ANSWER_MS = 15_000; // that long the server may take over a question about itself
 
 /** An error of the contract, or of the way there: `unreachable`, `file-gone`. */
 export class Problem extends Error {
@@ -20,14 +21,15 @@ const tell = (name) => connection.dispatchEvent(new Event(name));
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The answer of a call that went well.
+ * @param options of `fetch`, and `limit`: how many milliseconds each attempt may take.
  * @throws {Problem} otherwise. */
-export async function call(path, options = {}) {
+export async function call(path, { limit, ...options } = {}) {
   for (;;) {
     const key = sessionStorage.getItem(STORED);
     const headers = { Accept: "application/json", ...options.headers, ...(key && { "X-API-Key": key }) };
     let response;
     try {
-      response = await fetch(path, { cache: "no-store", ...options, headers });
+      response = await fetch(path, { cache: "no-store", ...(limit && { signal: AbortSignal.timeout(limit) }), ...options, headers });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new Problem("unreachable");
@@ -111,13 +113,13 @@ export function forgetKey() {
 
 let returning = null;
 
-/** Whether images can be answered: `ready`, `away` or the kind of problem that the probe tells. */
+/** Whether images can be answered: `ready`, or the kind of problem that the probe tells. */
 export async function readiness() {
   try {
-    await call("readyz");
+    await call("readyz", { limit: ANSWER_MS });
     return "ready";
   } catch (problem) {
-    return problem.kind === "unreachable" ? "away" : problem.kind;
+    return problem.kind ?? "console";
   }
 }
 
@@ -125,7 +127,7 @@ export async function readiness() {
 export function untilBack() {
   returning ??= (async () => {
     tell("gone");
-    while (["away", "shutting-down", "device-busy"].includes(await readiness())) await pause(RETURN_MS);
+    while (["unreachable", "shutting-down", "device-busy"].includes(await readiness())) await pause(RETURN_MS);
     tell("back");
   })().finally(() => (returning = null));
   return returning;

@@ -2,22 +2,30 @@
 
 import { json } from "./api.js";
 import { histogram, roc } from "./charts.js";
-import { $, count, h, key, percent, record, significant } from "./dom.js";
+import { $, announce, clock, count, h, key, percent, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
-import { warning } from "./inspect.js";
+import { lastSaid, server } from "./server.js";
+import { doubtOf } from "./standing.js";
+import { warning } from "./verdict.js";
 
 let charts = [];
 let shown = 0; // which answer is wanted, so that a late one is not shown
+let asked = ""; // the category that the address names
+let drawn = null; // the category that is shown, and its list, to see whether they change
 
 export async function show(name) {
   const turn = ++shown;
+  asked = name;
   try {
     const { categories } = await json("v1/categories");
     const wanted = name || (categories.find((one) => one.status === "ready") ?? categories[0])?.category;
     const detail = wanted && (await json(`v1/categories/${encodeURIComponent(wanted)}`));
     if (turn !== shown) return;
-    list(categories, wanted);
-    draw(detail);
+    const before = drawn;
+    drawn = { categories: JSON.stringify(categories), category: wanted, version: detail?.model_version, status: detail?.status };
+    if (before?.categories !== drawn.categories || before.category !== wanted) list(categories, wanted);
+    if (!before || before.category !== wanted) draw(detail);
+    else if (before.version !== drawn.version || before.status !== drawn.status) replace(detail);
   } catch (problem) {
     if (turn !== shown) return;
     end();
@@ -26,21 +34,50 @@ export async function show(name) {
 }
 
 export function end() {
+  endCharts();
+  drawn = null;
+  shown += 1;
+}
+
+function endCharts() {
   charts.forEach((one) => one.end());
   charts = [];
 }
+
+/** The server has other categories, or another version of one: what is shown follows. */
+server.addEventListener("change", () => {
+  const { categories, kind } = lastSaid();
+  if ($("page-categories").hidden || !categories || kind === "unreachable") return;
+  if (drawn?.categories !== JSON.stringify(categories)) show(asked);
+});
+
+/** Another version, or another state, of the category that is shown already. */
+function replace(detail) {
+  const focused = document.activeElement?.id;
+  draw(detail);
+  const text = detail.status === "ready" ? `A new version came at ${clock(Date.now())}. What is shown here is of it.` : "The category is refused now.";
+  $("category-detail").querySelector("header").append(h("p", { className: "muted" }, text));
+  announce(`${detail.category}: ${text}`);
+  if (focused) $(focused)?.focus({ preventScroll: true });
+}
+
+export const tagOf = (one) => {
+  const doubt = doubtOf(one);
+  if (one.status === "refused") return h("span", { className: "tag bad" }, "refused");
+  return doubt ? h("span", { className: `tag ${doubt.kind === "useless" ? "bad" : "doubt"}` }, doubt.tag) : h("span", { className: "tag" }, "ready");
+};
 
 function list(categories, wanted) {
   $("category-list").hidden = categories.length === 0;
   $("category-list").replaceChildren(
     h("ul", {}, categories.map((one) =>
       h("li", {}, h("a", { href: `#/categories/${encodeURIComponent(one.category)}`, "aria-current": one.category === wanted ? "page" : null },
-        h("span", {}, one.category), h("span", { className: `tag ${one.status}` }, one.status === "refused" ? "refused" : one.calibration === "youden" ? "ready" : "ready, not calibrated"))))),
+        h("span", {}, one.category), tagOf(one))))),
   );
 }
 
 function draw(detail) {
-  end();
+  endCharts();
   const place = $("category-detail");
   if (!detail) {
     place.replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, "There is no category yet"), h("p", {}, "Train one with “eca-inspect train”; it appears here by itself.")));
@@ -55,7 +92,8 @@ function draw(detail) {
   const { calibration, training } = card;
   const youden = calibration.method === "youden";
   const blocks = [head];
-  if (!youden) blocks.push(h("div", { className: "warning" }, warning()));
+  const doubt = doubtOf(detail);
+  if (doubt) blocks.push(warning(doubt));
   const scores = h("div", { className: "chart", role: "img" });
   const curve = h("div", { className: "chart curve", role: "img" });
   const trial = thresholds(calibration);
@@ -78,7 +116,7 @@ function draw(detail) {
         ["Student", h("code", { title: card.student_sha256 }, card.student_sha256.slice(0, 16))],
       ])),
       h("section", { className: "panel" }, h("h3", {}, "Calibration"), record([
-        ["Method", youden ? "Youden index" : calibration.method],
+        ["Method", METHODS[calibration.method]],
         ["Threshold", significant(calibration.threshold, 5)],
         ["Images", `${calibration.normal_images} normal, ${calibration.anomalous_images} anomalous`],
         calibration.youden_index != null && ["Youden index", significant(calibration.youden_index)],
@@ -110,6 +148,12 @@ function draw(detail) {
   }
   trial.onchange(() => charts.forEach((one) => one.update()));
 }
+
+const METHODS = {
+  youden: "Youden index, with real faults",
+  synthetic: "good parts, and defects pasted on them by the software",
+  "normal-quantile": "quantile of the scores of good parts",
+};
 
 const date = (text) => new Date(text).toLocaleString();
 

@@ -39,6 +39,16 @@ export const count = (number, one, many = `${one}s`) => `${number.toLocaleString
 
 export const milliseconds = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value >= 100 ? value.toFixed(0) : value.toFixed(1)} ms`);
 
+export const clock = (time) => new Date(time).toLocaleTimeString();
+
+export function ago(time, now = Date.now()) {
+  const seconds = Math.max(0, (now - time) / 1000);
+  if (seconds < 5) return "just now";
+  if (seconds < 60) return `${Math.floor(seconds)} s ago`;
+  return seconds < 3600 ? `${Math.floor(seconds / 60)} min ago` : `${Math.floor(seconds / 3600)} h ago`;
+}
+
+/** Says something to those who use a screen reader, when they have heard what they were hearing. */
 export function announce(text) {
   $("announcer").textContent = text;
 }

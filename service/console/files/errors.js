@@ -43,4 +43,4 @@ const SENTENCES = {
 
 /** What happened and what to do, for a problem with a `kind` and a `status`. */
 export const sentences = ({ kind, status }) =>
-  SENTENCES[kind] ?? [`The server answered with an error (${status}).`, "Try again; if it stays, tell whoever runs the server."];
+  SENTENCES[kind] ?? [status ? `The server answered with an error (${status}).` : "The console could not read the answer.", "Try again; if it stays, tell whoever runs the server."];

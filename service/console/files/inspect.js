@@ -1,96 +1,115 @@
-// The page Inspect: images in, verdicts out.
+// The page Inspect: which category, images in, and which of their verdicts is shown.
 
-import { Problem, call, json } from "./api.js";
-import { histogram } from "./charts.js";
-import { $, announce, count, h, icon, key, milliseconds, record, significant } from "./dom.js";
+import { Problem, call } from "./api.js";
+import { $, announce, count, h, icon } from "./dom.js";
 import { sentences } from "./errors.js";
-import { showPicture, thumbnail } from "./picture.js";
-import { KEPT, add, again, clear, csv, items, pending, session, stop } from "./session.js";
+import { add, addFailed, again, clear, items, keepPicturesOf, pending, session, stop } from "./session.js";
+import { lastSaid, server, summaryOf } from "./server.js";
+import { doubtOf, isDone, outdated } from "./standing.js";
+import * as strip from "./strip.js";
+import * as verdict from "./verdict.js";
 
 const SAMPLES = { category: "machined-plate", names: ["good", "scratch", "pit", "stain", "dent", "gouge"] };
-const FILTERS = ["all", "anomalous", "normal", "failed"];
 const CHOSEN = "eca-inspect-category";
+const TICK_MS = 1000;
 
-const TILES = 300;
-const SHOW_MS = 400; // while many come, that long each verdict is shown
-
-const begun = []; // images that were sent, in that order
-const tiles = new Map(); // image of the strip -> its <li>
-let shownAt = 0;
-let selected = null;
-let follow = true; // show each new verdict, until the person picks an image
-let filter = "all";
-let cards = new Map(); // category and version -> card
-let summaries = null;
-let scale = null; // the chart of the score
-let burst = []; // images since the last announcement
+let latest = []; // the images that came last, one or together
+let picked = null; // the image that the person looks at instead
+let announced = true; // whether the end of the latest has been said
 
 // Categories.
 
-export function showCategories(listed) {
-  if (JSON.stringify(listed) === JSON.stringify(summaries)) return; // a list that is open is left alone
-  summaries = listed;
+let listed = null;
+let noticed = "";
+
+function showCategories() {
+  const { categories } = lastSaid();
+  if (!categories || categories === listed) return;
+  const before = listed && JSON.stringify(listed.map(marked));
+  listed = categories;
+  if (JSON.stringify(listed.map(marked)) !== before) listCategories(); // a list that is open is left alone
   const ready = listed.filter((one) => one.status === "ready");
-  const select = $("category");
-  const wanted = select.value || sessionStorage.getItem(CHOSEN);
-  select.replaceChildren(
-    ...ready.map((one) => h("option", { value: one.category }, one.category)),
-    ...listed.filter((one) => one.status !== "ready").map((one) => h("option", { value: one.category, disabled: true }, `${one.category} (refused)`)),
-  );
-  select.value = ready.some((one) => one.category === wanted) ? wanted : (ready[0]?.category ?? "");
   $("bench").hidden = ready.length === 0 && items.length === 0;
-  const empty = $("no-category");
-  empty.hidden = ready.length > 0;
-  if (ready.length === 0) {
-    const refused = listed.map((one) => h("li", {}, h("strong", {}, one.category), ` is refused: ${one.reason}`));
-    empty.replaceChildren(
-      h("h2", {}, "No category is ready yet"),
-      h("p", {}, "A category is what the service has learned about one product. Without one there is nothing to compare a photograph with."),
-      refused.length ? h("ul", {}, refused) : h("p", {}, "The server's weights folder holds none."),
-      h("p", {}, "Train one from photographs of good parts, and it appears here by itself:"),
-      h("pre", {}, "eca-inspect train my-part --normal photos/good"),
-    );
-  }
+  $("no-category").hidden = ready.length > 0;
+  if (ready.length === 0) $("no-category").replaceChildren(...nothingReady());
   chosen();
 }
 
-function chosen() {
-  const name = $("category").value;
-  const summary = summaries?.find((one) => one.category === name);
-  if (name) sessionStorage.setItem(CHOSEN, name);
-  $("category-link").href = `#/categories/${encodeURIComponent(name)}`;
-  $("samples").hidden = name !== SAMPLES.category;
-  const uncalibrated = summary && summary.calibration !== "youden";
-  $("uncalibrated").hidden = !uncalibrated;
-  if (uncalibrated) $("uncalibrated").replaceChildren(...warning());
+const marked = (one) => {
+  const mark = one.status === "ready" ? doubtOf(one)?.tag : "refused";
+  return [one.category, mark ? `${one.category} (${mark})` : one.category, one.status !== "ready"];
+};
+
+/** The chosen category stays chosen, whatever becomes of it: images must not be judged by another one unasked. */
+function listCategories() {
+  const select = $("category");
+  const wanted = select.value || sessionStorage.getItem(CHOSEN);
+  const options = [...listed].sort((a, b) => (a.status !== "ready") - (b.status !== "ready")).map(marked);
+  if (select.value && !options.some(([name]) => name === wanted)) options.push([wanted, `${wanted} (gone)`, true]);
+  select.replaceChildren(...options.map(([value, words, disabled]) => h("option", { value, disabled }, words)));
+  select.value = options.some(([name]) => name === wanted) ? wanted : (options.find(([, , disabled]) => !disabled)?.[0] ?? "");
 }
 
-/** Why the verdicts of a category without defects in its calibration need care. */
-export const warning = () => [
-  icon("failed"),
-  h("p", {}, h("strong", {}, "Not calibrated with defects. "), "The threshold comes from good parts only, so nobody knows yet how many defects it misses. Treat its verdicts with care, and calibrate with photographs of defective parts."),
-];
+function nothingReady() {
+  const refused = listed.map((one) => h("li", {}, h("strong", {}, one.category), ` is refused: ${one.reason}`));
+  return [
+    h("h2", {}, "No category is ready yet"),
+    h("p", {}, "A category is what the service has learned about one product. Without one there is nothing to compare a photograph with."),
+    refused.length ? h("ul", {}, refused) : h("p", {}, "The server's weights folder holds none."),
+    h("p", {}, "Train one from photographs of good parts, and it appears here by itself:"),
+    h("pre", {}, "eca-inspect train my-part --normal photos/good"),
+  ];
+}
 
-/** The card of what decided, or null; asked for once for each version. */
-async function cardOf({ category, model_version: version }) {
-  const name = `${category} ${version}`;
-  if (!cards.has(name)) {
-    const found = await json(`v1/categories/${encodeURIComponent(category)}`).catch(() => null);
-    if (found?.card?.model_version !== version) return null;
-    cards = new Map([...cards].slice(-20)).set(name, found.card);
+/** What is known of the chosen category: why it takes no images, or why its verdicts need care. */
+function chosen() {
+  const name = $("category").value;
+  const summary = summaryOf(name);
+  if (name) sessionStorage.setItem(CHOSEN, name);
+  $("category-link").href = `#/categories/${encodeURIComponent(name)}`;
+  const closed = blocked();
+  $("samples").hidden = name !== SAMPLES.category || Boolean(closed);
+  for (const id of ["files", "camera"]) $(id).disabled = Boolean(closed);
+  const doubt = doubtOf(summary);
+  const notice = closed ?? (doubt && [doubt.title, doubt.text]);
+  const text = notice?.join(" ") ?? "";
+  if (noticed !== text) {
+    noticed = text;
+    $("notice").hidden = !notice;
+    $("notice").dataset.kind = closed ? "closed" : (doubt?.kind ?? "");
+    $("notice").replaceChildren(...(notice ? [icon("failed"), h("p", {}, h("strong", {}, notice[0]), h("span", { className: "more" }, ` ${notice[1]}`))] : []));
   }
-  return cards.get(name);
+  verdict.judge();
+}
+
+/** Why the chosen category takes no images, or null. */
+function blocked() {
+  const name = $("category").value;
+  const summary = summaryOf(name);
+  if (!name || !lastSaid().categories || summary?.status === "ready") return null;
+  if (!summary) return [`The category ${name} is not there any more.`, "Choose another one."];
+  return [`The category ${name} is refused and takes no images.`, `Choose another one, or mend what is wrong: ${summary.reason}`];
 }
 
 // Images come in.
 
 function take(files) {
-  if (!files.length || !$("category").value) return;
-  follow = true;
+  const name = $("category").value;
+  if (!files.length) return;
+  if (!name || blocked()) announce((blocked() ?? ["No category is ready."]).join(" "));
+  else begin(add(files, name, $("always").checked ? "always" : "auto"));
+}
+
+/** These came last, so their verdict is what is shown; with those before that are still under way. */
+function begin(added) {
+  picked = null;
+  latest = latest.every(isDone) ? added : [...new Set([...latest, ...added])];
+  announced = false;
+  keepPicturesOf(latest);
+  $("bench").hidden = false;
   $("intake").classList.remove("first");
-  const added = add(files, $("category").value, $("always").checked ? "always" : "auto");
-  burst.push(...added);
-  show(added[0]); // no earlier verdict stands there while this one is waited for
+  draw();
+  counted();
 }
 
 async function takeSample(name) {
@@ -98,7 +117,7 @@ async function takeSample(name) {
     const picture = await (await call(`console/samples/${name}.png`, { headers: { Accept: "image/png" }, cache: "default" })).blob();
     take([new File([picture], `${name}.png`, { type: "image/png" })]);
   } catch (error) {
-    announce(sentences(error instanceof Problem ? error : { kind: "console" }).join(" "));
+    begin(addFailed(`${name}.png`, $("category").value, error instanceof Problem ? error : new Problem("console", 0, String(error))));
   }
 }
 
@@ -137,250 +156,41 @@ function listen() {
   );
   $("stop").addEventListener("click", stop);
   $("clear").addEventListener("click", () => {
+    latest = [];
+    picked = null;
+    announced = true;
     clear();
-    selected = null;
-    begun.length = 0;
-    burst = [];
-    $("result").hidden = true;
+    draw();
     $("intake").classList.add("first");
     $("files").focus();
   });
-  $("retry").addEventListener("click", () => {
-    follow = true;
-    burst.push(...again(items));
-  });
-  $("csv").addEventListener("click", download);
-  $("opacity").addEventListener("input", shade);
-  $("outlines").addEventListener("change", shade);
-  $("tiles").addEventListener("keydown", moveAmongTiles);
+  $("retry").addEventListener("click", () => begin(again(items)));
   session.addEventListener("change", ({ detail }) => changed(detail));
   session.addEventListener("count", counted);
+  server.addEventListener("change", showCategories);
+  server.addEventListener("change", verdict.judge);
+  setInterval(verdict.judge, TICK_MS);
+  addEventListener("visibilitychange", verdict.judge);
 }
 
-function shade() {
-  $("stage").style.setProperty("--heat", $("opacity").value / 100);
-  $("stage").classList.toggle("plain", !$("outlines").checked);
+// What is shown.
+
+function draw() {
+  verdict.show(picked ? [picked] : latest, Boolean(picked));
+  strip.mark(picked ?? (latest.length === 1 ? latest[0] : null));
 }
 
-// One verdict, large.
-
-const isVerdict = (item) => item.state === "normal" || item.state === "anomalous";
-
-async function show(item) {
-  selected = item;
-  shownAt = performance.now();
-  for (const [one, tile] of tiles) mark(one, tile);
-  $("result").hidden = false;
-  const { answer, problem } = item;
-  const state = isVerdict(item) || item.state === "failed" ? item.state : "waiting";
-  const title = { normal: "Normal", anomalous: "Anomalous", failed: "No verdict", waiting: "Waiting for the verdict" }[state];
-  const verdict = $("verdict");
-  verdict.dataset.state = state;
-  verdict.replaceChildren(icon(state), h("div", {}, h("h2", { id: "verdict-title" }, title), h("p", {}, summaryOf(item))));
-  $("heat-controls").hidden = !item.localization;
-  const facts = [];
-  scale?.end();
-  scale = null;
-  if (problem) facts.push(problemPanel(item));
-  const chartPlace = h("div", { className: "chart", role: "img" });
-  if (answer) {
-    if (answer.calibration !== "youden") facts.push(h("div", { className: "warning" }, warning()));
-    facts.push(
-      h("section", { className: "panel" }, h("h3", {}, "Score"), h("p", { className: "numbers" }, h("strong", {}, significant(answer.score)), h("span", { className: "muted" }, `threshold ${significant(answer.threshold)}`)), chartPlace, key(["swatch good", "normal and"], ["swatch bad", "anomalous images of the calibration"])),
-    );
-    facts.push(regionsPanel(item), timesPanel(answer.timing_ms));
-  }
-  facts.push(
-    h("section", { className: "panel" }, h("h3", {}, "Record"), record([
-      ["File", item.name],
-      answer && ["Size", `${answer.image.width} × ${answer.image.height} pixels`],
-      ["Category", item.category],
-      answer && ["Version", answer.model_version],
-      ["Time", item.time.toLocaleString()],
-      item.requestId && ["Request id", requestId(item.requestId)],
-    ])),
-  );
-  $("facts").replaceChildren(...facts.filter(Boolean));
-  shade();
-  const picture = showPicture($("stage"), item);
-  $("picture-note").textContent = noteOf(item);
-  if (answer) await drawScale(chartPlace, item);
-  if (isVerdict(item) && follow && pending() < 2 && $("verdict").getBoundingClientRect().top > 0.6 * innerHeight) $("result").scrollIntoView();
-  await picture;
+function pick(item) {
+  const isCurrent = latest.length === 1 && latest[0] === item && !outdated(latest, $("category").value);
+  picked = isCurrent ? null : item;
+  draw();
 }
-
-function summaryOf(item) {
-  const { answer, problem } = item;
-  if (problem) return sentences(problem)[0];
-  if (!answer) return item.name;
-  const ratio = answer.score / answer.threshold;
-  const times = Number.isFinite(ratio) ? `Its score is ${ratio >= 1 ? ratio.toFixed(ratio < 10 ? 2 : 0) : ratio.toFixed(2)} times the threshold.` : "";
-  return answer.decision === "anomalous" ? `Reject this part, or look at it. ${times}` : `This part looks like the good ones. ${times}`;
-}
-
-function noteOf(item) {
-  if (!item.answer) return item.name;
-  if (item.localization) return "";
-  if (!item.file) return `${item.name}. Only the newest ${KEPT.pictures} pictures are kept; send it again to see it.`;
-  return item.answer.decision === "normal" ? `${item.name}. A normal part gets no heat map unless you ask for one above.` : item.name;
-}
-
-function problemPanel(item) {
-  const [, todo] = sentences(item.problem);
-  const { detail, kind, status } = item.problem;
-  return h(
-    "section",
-    { className: "panel problem" },
-    h("h3", {}, todo),
-    item.file && kind !== "file-gone" ? h("button", { type: "button", onclick: () => burst.push(...again([item])) }, "Send it again") : null,
-    detail || status ? h("p", { className: "small muted" }, `The server says: ${[status, kind].filter(Boolean).join(" ")}${detail ? `: ${detail}` : ""}`) : null,
-  );
-}
-
-async function drawScale(place, item) {
-  const { answer } = item;
-  place.ariaLabel = `Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}, on the histogram of the calibration scores`;
-  const card = await cardOf(answer);
-  if (!place.isConnected) return; // another image is shown by now
-  const shown = card?.calibration.histogram ?? { edges: [0, answer.threshold, 2 * answer.threshold], normal: [0, 0], anomalous: [0, 0] };
-  scale = histogram(place, 150, shown, (colours) => [
-    [answer.threshold, "threshold", colours("--muted"), true],
-    [answer.score, "this part", colours(answer.decision === "anomalous" ? "--bad" : "--good"), false],
-  ], false);
-}
-
-function regionsPanel(item) {
-  const regions = item.localization?.regions;
-  if (!regions) return null;
-  if (!regions.length) return h("section", { className: "panel" }, h("h3", {}, "Regions"), h("p", {}, "No place stands out: the heat map stays at the level of good parts."));
-  const point = (index, on) => $("stage").querySelector(`[data-region="${index}"]`)?.classList.toggle("on", on);
-  const rows = regions.map(({ box, area, peak }, index) =>
-    h(
-      "tr",
-      { onmouseenter: () => point(index, true), onmouseleave: () => point(index, false) },
-      h("th", { scope: "row" }, `${index + 1}`),
-      h("td", {}, `${box.x}, ${box.y}`),
-      h("td", {}, `${box.width} × ${box.height}`),
-      h("td", {}, area.toLocaleString("en")),
-      h("td", {}, `${peak.value.toFixed(1)}×`),
-    ),
-  );
-  return h(
-    "section",
-    { className: "panel" },
-    h("h3", {}, count(regions.length, "region")),
-    h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Regions, in pixels" },
-      h("table", {}, h("thead", {}, h("tr", {}, ["No.", "at x, y", "size", "pixels", "peak"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows))),
-    h("p", { className: "small muted" }, "Peaks are multiples of what good parts show."),
-  );
-}
-
-const STAGES = [["decode", "read"], ["queue", "wait"], ["inference", "score"], ["localization", "locate"]];
-
-function timesPanel(times) {
-  const total = STAGES.reduce((sum, [stage]) => sum + times[stage], 0) || 1;
-  const bar = h("div", { className: "stages", "aria-hidden": "true" });
-  for (const [stage] of STAGES) {
-    const part = h("i", { className: stage });
-    part.style.flexGrow = times[stage] / total;
-    bar.append(part);
-  }
-  const parts = STAGES.map(([stage, word]) => h("div", {}, h("dt", {}, h("span", { className: `swatch ${stage}` }), word), h("dd", {}, milliseconds(times[stage]))));
-  return h("section", { className: "panel" }, h("h3", {}, `Time ${milliseconds(times.total)}`), bar, h("dl", { className: "parts" }, parts));
-}
-
-function requestId(id) {
-  const code = h("code", {}, id);
-  if (!navigator.clipboard) return code; // it is there on https and on this machine only
-  const button = h("button", { type: "button", className: "quiet tiny", "aria-label": "Copy the request id" }, "Copy");
-  button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(id);
-    button.textContent = "Copied";
-    announce("Request id copied");
-  });
-  return h("span", {}, code, " ", button);
-}
-
-// The strip.
-
-const matches = (item) => !item.gone && (filter === "all" || item.state === filter);
 
 function changed(item) {
-  if (item.state !== "waiting" && !item.begun) {
-    item.begun = true;
-    begun.push(item);
-    thumbnail(item.file).then((picture) => {
-      item.thumbnail = item.gone ? null : picture;
-      if (tiles.has(item)) illustrate(item, tiles.get(item));
-    });
-  }
-  const done = isVerdict(item) || item.state === "failed";
-  const next = follow && done && (pending() < 2 || performance.now() - shownAt > SHOW_MS);
-  if (next || (item === selected && done)) show(item);
+  strip.changed(item);
+  if (item === picked || (!picked && latest.length === 1 && latest[0] === item)) draw();
   counted();
 }
-
-function makeTile(item) {
-  const pick = () => ((follow = false), show(item));
-  const tile = h("li", {}, h("button", { type: "button", tabIndex: -1, onclick: pick }, h("span", { className: "thumb" }), h("span", { className: "badge" }), h("span", { className: "name" }, item.name)));
-  tiles.set(item, tile);
-  illustrate(item, tile);
-  return tile;
-}
-
-function illustrate(item, tile) {
-  if (!item.thumbnail || tile.url) return;
-  tile.url = URL.createObjectURL(item.thumbnail);
-  tile.querySelector(".thumb").append(h("img", { src: tile.url, alt: "" }));
-}
-
-function mark(item, tile) {
-  const button = tile.firstChild;
-  if (tile.dataset.state !== item.state) {
-    tile.dataset.state = item.state;
-    button.children[1].replaceChildren(icon(item.state === "sending" ? "waiting" : item.state));
-    button.title = button.ariaLabel = `${item.name}: ${item.state === "failed" ? "no verdict" : item.state}`;
-  }
-  const current = item === selected;
-  button.tabIndex = current ? 0 : -1;
-  if (current) button.setAttribute("aria-current", "true");
-  else button.removeAttribute("aria-current");
-}
-
-/** Shows the newest images that match; tiles that stay are not touched, so that they keep the focus. */
-function arrange() {
-  const wanted = new Set();
-  for (let at = begun.length - 1; at >= 0 && wanted.size < TILES; at -= 1) if (matches(begun[at])) wanted.add(begun[at]);
-  for (const [item, tile] of tiles) {
-    if (wanted.has(item)) continue;
-    if (tile.url) URL.revokeObjectURL(tile.url);
-    tile.remove();
-    tiles.delete(item);
-  }
-  let next = $("tiles").firstChild;
-  for (const item of wanted) {
-    const tile = tiles.get(item) ?? makeTile(item);
-    if (tile === next) next = next.nextSibling;
-    else $("tiles").insertBefore(tile, next);
-    mark(item, tile);
-  }
-  if (!wanted.has(selected)) $("tiles").querySelector("button")?.setAttribute("tabindex", "0");
-}
-
-function moveAmongTiles(event) {
-  const buttons = [...$("tiles").querySelectorAll("button")];
-  const at = buttons.indexOf(document.activeElement);
-  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: buttons.length - 1 }[event.key];
-  if (at < 0 || to === undefined) return;
-  event.preventDefault();
-  buttons[Math.min(Math.max(to, 0), buttons.length - 1)]?.focus();
-}
-
-const totals = () => {
-  const found = { all: items.length, anomalous: 0, normal: 0, failed: 0, waiting: 0, sending: 0 };
-  for (const item of items) found[item.state] += 1;
-  return found;
-};
 
 let soon = 0;
 
@@ -393,48 +203,21 @@ function counted() {
 }
 
 function recount() {
-  const found = totals();
+  strip.recount();
   const left = pending();
-  $("strip").hidden = items.length === 0;
-  for (const name of FILTERS) $("filter").querySelector(`[value=${name}] + span b`).textContent = found[name].toLocaleString("en");
-  $("retry").hidden = found.failed === 0 || left > 0;
-  $("retry").textContent = `Send ${found.failed} failed again`;
-  $("strip-note").textContent =
-    found[filter] > TILES ? `The newest ${TILES} of ${count(found[filter], "image")} are shown; the CSV file has ${items.length < KEPT.records ? "all" : `the newest ${KEPT.records.toLocaleString("en")}`}.` : "";
-  arrange();
-  const done = burst.filter((item) => isVerdict(item) || item.state === "failed").length;
-  $("progress").hidden = left === 0 || burst.length < 2;
-  $("progress-text").textContent = `${done} of ${count(burst.length, "image")}`;
-  $("progress-bar").value = burst.length ? done / burst.length : 0;
-  if (left === 0 && burst.length) {
-    announce(burst.length === 1 ? spoken(burst[0]) : spokenSummary(burst));
-    burst = [];
+  const done = latest.filter(isDone).length;
+  $("progress").hidden = left === 0 || latest.length < 2;
+  $("progress-text").textContent = `${done} of ${count(latest.length, "image")}`;
+  $("progress-bar").value = latest.length ? done / latest.length : 0;
+  if (!picked && latest.length > 1) draw();
+  if (done === latest.length && !announced) {
+    announced = true;
+    announce(verdict.spoken(latest));
   }
 }
 
-function spoken(item) {
-  if (item.problem) return `${item.name}: no verdict. ${sentences(item.problem).join(" ")}`;
-  const regions = item.localization ? `, ${count(item.localization.regions.length, "region")}` : "";
-  return `${item.name}: ${item.state}. Score ${significant(item.answer.score)}, threshold ${significant(item.answer.threshold)}${regions}.`;
-}
-
-function spokenSummary(inspected) {
-  const number = (state) => inspected.filter((item) => item.state === state).length;
-  return `${count(inspected.length, "image")}: ${number("anomalous")} anomalous, ${number("normal")} normal, ${number("failed")} without a verdict.`;
-}
-
-function download() {
-  const url = URL.createObjectURL(new Blob(["\ufeff", csv(items)], { type: "text/csv" }));
-  h("a", { href: url, download: `inspection-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.csv` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
-
 export function start() {
-  $("filter").append(
-    ...FILTERS.map((name) =>
-      h("label", {}, h("input", { type: "radio", name: "filter", value: name, checked: name === "all", onchange: () => ((filter = name), recount()) }), h("span", {}, `${name[0].toUpperCase()}${name.slice(1)} `, h("b", {}, "0"))),
-    ),
-  );
+  verdict.start({ chosen: () => $("category").value, pick, back: () => ((picked = null), draw()), again: (item) => begin(again([item])), take });
+  strip.start({ pick });
   listen();
-  shade();
 }

@@ -1,10 +1,13 @@
 // The page Live: the service's own metrics of the last minutes, asked for while the page is looked at.
 
-import { call, pause } from "./api.js";
+import { ANSWER_MS, call, pause } from "./api.js";
 import { lines } from "./charts.js";
-import { $, count, h, key, milliseconds, percent, significant } from "./dom.js";
+import { tagOf } from "./categories.js";
+import { $, clock, count, h, key, milliseconds, percent, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { growth, parse, quantile, series, sum } from "./metrics.js";
+import { summaryOf } from "./server.js";
+import { doubtOf } from "./standing.js";
 
 const EVERY_MS = 2000;
 const KEPT_SECONDS = 900;
@@ -36,7 +39,7 @@ export function end() {
 
 async function scrape(turn) {
   try {
-    const metrics = parse(await (await call("metrics", { headers: { Accept: "text/plain" } })).text());
+    const metrics = parse(await (await call("metrics", { headers: { Accept: "text/plain" }, limit: ANSWER_MS })).text());
     if (looking !== turn) return;
     const now = Date.now() / 1000;
     const last = scrapes.at(-1);
@@ -44,6 +47,7 @@ async function scrape(turn) {
     scrapes.push([now, metrics]);
     while (scrapes[0][0] < now - KEPT_SECONDS) scrapes.shift();
     $("live-note").hidden = true;
+    $("live-body").classList.remove("stale");
     draw();
   } catch (problem) {
     if (looking !== turn) return;
@@ -51,8 +55,10 @@ async function scrape(turn) {
     const [what, todo] = elsewhere
       ? ["The metrics are on a port of their own.", "The server was started with INSPECT_METRICS_PORT, so this page cannot read them. Prometheus and the Grafana dashboard show the same figures."]
       : sentences(problem);
-    $("live-note").replaceChildren(h("h2", {}, what), h("p", {}, todo));
+    const last = !elsewhere && figures && scrapes.at(-1);
+    $("live-note").replaceChildren(h("h2", {}, what), h("p", {}, todo), ...(last ? [h("p", {}, `The figures below are of ${clock(1000 * last[0])}.`)] : []));
     $("live-note").hidden = false;
+    $("live-body").classList.add("stale");
     if (elsewhere) end();
   }
 }
@@ -106,7 +112,9 @@ function decisions(first, metrics) {
     ...rows.map(([category, { normal, anomalous, problems }]) => {
       const share = normal + anomalous ? percent(anomalous / (normal + anomalous)) : "–";
       const cells = [normal.toLocaleString("en"), anomalous.toLocaleString("en"), problems.toLocaleString("en"), share];
-      return h("tr", {}, h("th", { scope: "row" }, h("a", { href: `#/categories/${encodeURIComponent(category)}` }, category)), cells.map((text) => h("td", {}, text)));
+      const told = summaryOf(category);
+      const link = h("a", { href: `#/categories/${encodeURIComponent(category)}` }, category);
+      return h("tr", {}, h("th", { scope: "row" }, link, ...(doubtOf(told) ? [" ", tagOf(told)] : [])), cells.map((text) => h("td", {}, text)));
     }),
   );
 }

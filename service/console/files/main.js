@@ -1,18 +1,24 @@
 // The page as a whole: which part of it is shown, whether the server is there, and its key.
 
-import { connection, forgetKey, hasKey, json, keyDeclined, openKeyDialog, pause, readiness, untilBack } from "./api.js";
+import { connection, forgetKey, hasKey, keyDeclined, openKeyDialog, pause, untilBack } from "./api.js";
 import * as categories from "./categories.js";
 import { $, announce, h } from "./dom.js";
 import { sentences } from "./errors.js";
 import * as inspect from "./inspect.js";
 import * as live from "./live.js";
+import { lastSaid, look, server } from "./server.js";
 
 const TITLES = { inspect: "Inspect", categories: "Categories", live: "Live" };
-const LOOK_MS = 10_000;
+const LOOK_MS = 5000;
 
-function banner(...content) {
-  $("banner").hidden = content.length === 0;
-  $("banner").replaceChildren(...content);
+let said = "";
+
+/** What is wrong, and what to do; or nothing. It is said once, however often it is found. */
+function banner([what = "", todo = ""]) {
+  if (said === `${what} ${todo}`) return;
+  said = `${what} ${todo}`;
+  $("banner").hidden = !what;
+  $("banner").replaceChildren(...(what ? [h("strong", {}, what), ` ${todo}`] : []));
 }
 
 function state(name, text) {
@@ -23,6 +29,14 @@ function state(name, text) {
 // Pages.
 
 let first = true;
+
+function decoded(name) {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
 
 function route() {
   const [, page, name = ""] = /^#\/(\w+)\/?(.*)$/.exec(location.hash) ?? [];
@@ -36,7 +50,7 @@ function route() {
   live.end();
   categories.end();
   if (shown === "live") live.show();
-  if (shown === "categories") categories.show(decodeURIComponent(name));
+  if (shown === "categories") categories.show(decoded(name));
   if (!first) {
     scrollTo(0, 0);
     $(`title-${shown}`).focus({ preventScroll: true });
@@ -46,37 +60,17 @@ function route() {
 
 // The server.
 
-async function refresh() {
-  try {
-    const { categories: listed } = await json("v1/categories");
-    inspect.showCategories(listed);
-    const ready = await readiness();
-    if (ready === "ready") state("ready", "Ready");
-    else state("trouble", ready === "no-category" ? "No category" : "Not ready");
-    if (!["ready", "away", "no-category"].includes(ready)) banner(h("strong", {}, sentences({ kind: ready })[0]), ` ${sentences({ kind: ready })[1]}`);
-    else banner();
-  } catch (problem) {
-    const [what, todo] = sentences(problem);
-    if (problem.kind === "unreachable") {
-      await untilBack();
-      return refresh();
-    }
-    state("trouble", problem.status === 401 ? "Key needed" : "Trouble");
-    banner(h("strong", {}, what), ` ${todo}`);
-  }
+function tell() {
+  const { kind, status } = lastSaid();
+  if (kind === "ready") state("ready", "Ready");
+  else if (kind === "unreachable") state("away", "Not answering");
+  else if (kind === "no-category") state("trouble", "No category");
+  else state("trouble", status === 401 ? "Key needed" : status ? "Trouble" : "Not ready");
+  banner(["ready", "no-category"].includes(kind) ? [] : sentences(lastSaid()));
 }
 
-connection.addEventListener("gone", () => {
-  const [what, todo] = sentences({ kind: "unreachable" });
-  state("away", "Not answering");
-  banner(h("strong", {}, what), ` ${todo}`);
-});
-connection.addEventListener("back", () => {
-  state("ready", "Ready");
-  banner();
-  announce("The server is back.");
-  refresh();
-});
+server.addEventListener("change", tell);
+connection.addEventListener("back", () => announce("The server is back."));
 connection.addEventListener("key", () => {
   const button = $("key-button");
   button.hidden = !hasKey() && !keyDeclined();
@@ -86,18 +80,22 @@ connection.addEventListener("key", () => {
 $("key-button").addEventListener("click", async () => {
   if (hasKey()) forgetKey();
   else await openKeyDialog("It answers only to those who show one.");
-  await refresh();
+  await look();
   route();
 });
 
 addEventListener("hashchange", route);
 addEventListener("offline", () => untilBack());
 
+addEventListener("visibilitychange", () => document.hidden || look());
+addEventListener("pageshow", ({ persisted }) => persisted && look());
+
 connection.dispatchEvent(new Event("key"));
 inspect.start();
 route();
-await refresh();
+await look();
 for (;;) {
   await pause(LOOK_MS);
-  if (!document.hidden && !document.querySelector("dialog[open]")) await refresh();
+  const idle = document.hidden || document.querySelector("dialog[open]") || lastSaid().kind === "unreachable"; // its end looks
+  if (!idle) await look();
 }

@@ -27,7 +27,8 @@ const COLOURS = (() => {
 
 let shownUrl = null;
 
-/** Shows an item in the stage, and lets go of the picture before. */
+/** Shows an item in the stage, and lets go of the picture before. Where a part is anomalous and no region stands out,
+ * a ring marks the strongest place of the heat map. */
 export async function showPicture(stage, item) {
   const lastUrl = shownUrl;
   shownUrl = null;
@@ -54,9 +55,12 @@ export async function showPicture(stage, item) {
     frame.append(h("p", { className: "missing" }, "The picture has been let go to save memory."));
   }
   if (!item.localization) return;
-  const { heatmap_png: heat, regions } = item.localization;
+  const { heatmap_png: heat, regions, peak } = item.localization;
   const canvas = h("canvas", { className: "heat", "aria-hidden": "true" });
-  frame.append(canvas, outlines(regions, width, height));
+  const drawing = svg("svg", { class: "outlines", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
+  frame.append(canvas, drawing);
+  drawing.append(...outlines(regions, width, height));
+  if (!regions.length && item.answer.decision === "anomalous") drawing.append(ring(peak, width, height));
   await paint(canvas, heat, width, height);
 }
 
@@ -79,16 +83,19 @@ async function paint(canvas, base64, width, height) {
   context.putImageData(pixels, 0, 0);
 }
 
+function ring({ x, y }, width, height) {
+  const shape = { cx: x + 0.5, cy: y + 0.5, r: Math.max(width, height) / 16 };
+  return svg("g", {}, svg("circle", { class: "halo", ...shape }), svg("circle", { class: "line", ...shape }));
+}
+
 function outlines(regions, width, height) {
   const side = Math.max(width, height);
   const letter = side / 26;
-  const drawing = svg("svg", { class: "outlines", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
-  regions.forEach(({ box }, index) => {
+  return regions.map(({ box }, index) => {
     const shape = { x: box.x, y: box.y, width: box.width, height: box.height };
     const label = svg("text", { "font-size": letter, x: box.x, y: box.y > letter * 1.2 ? box.y - letter * 0.25 : box.y + box.height + letter }, `${index + 1}`);
-    drawing.append(svg("g", { "data-region": index }, svg("rect", { class: "halo", ...shape }), svg("rect", { class: "line", ...shape }), label));
+    return svg("g", { "data-region": index }, svg("rect", { class: "halo", ...shape }), svg("rect", { class: "line", ...shape }), label);
   });
-  return drawing;
 }
 
 let thumbnails = Promise.resolve();

@@ -1,6 +1,8 @@
 // This session's images: sent a few at a time, kept as records, and written out as CSV. Nothing leaves the tab.
 
 import { Problem, call, pause, untilBack } from "./api.js";
+import { heard } from "./server.js";
+import { isDone, ratio } from "./standing.js";
 
 const AT_ONCE = 4;
 const TRIES = 3; // of what may pass by itself, other than a full or absent server
@@ -14,34 +16,45 @@ const tell = (name, item) => session.dispatchEvent(new CustomEvent(name, { detai
 export const items = []; // newest last
 const waiting = [];
 const pictured = []; // answered items that still have their picture
+let looked = new Set(); // items whose pictures are kept before all others
 let sending = 0;
 let numbers = 0;
 let stopped = new AbortController();
 
 export const pending = () => waiting.length + sending;
 
+const made = (name, category, more) => ({ number: ++numbers, name, category, time: new Date(), state: "waiting", ...more });
+
 /** Takes images of a category; `localize` is the API's parameter. */
 export function add(files, category, localize) {
-  const added = [...files].map((file) => ({
-    number: ++numbers,
-    name: file.name || "pasted image",
-    category,
-    localize,
-    file,
-    time: new Date(),
-    state: "waiting",
-  }));
+  const added = [...files].map((file) => made(file.name || "pasted image", category, { file, localize }));
   items.push(...added);
   waiting.push(...added);
   for (const item of added) tell("change", item);
-  while (items.length > KEPT.records && !["waiting", "sending"].includes(items[0].state)) letGo(items.shift());
+  while (items.length > KEPT.records && isDone(items[0])) letGo(items.shift());
   pump();
   return added;
 }
 
+/** Keeps a record of an image that could not even be sent. */
+export function addFailed(name, category, problem) {
+  const item = made(name, category, { file: null });
+  items.push(item);
+  fail(item, problem);
+  tell("count");
+  return [item];
+}
+
+/** Of these the pictures are kept before all others; where they are too many, of the worst. */
+export function keepPicturesOf(group) {
+  looked = new Set(group);
+}
+
+export const canBeSentAgain = (item) => item.state === "failed" && item.file !== null;
+
 /** Sends failed images again that are still at hand, and returns them. */
 export function again(failed) {
-  const sent = failed.filter((item) => item.file && item.state === "failed");
+  const sent = failed.filter(canBeSentAgain);
   for (const item of sent) {
     Object.assign(item, { state: "waiting", problem: null, requestId: null });
     waiting.push(item);
@@ -124,6 +137,7 @@ async function inspect(item, signal) {
   });
   const { localization, ...answer } = await response.json();
   Object.assign(item, { answer, localization, time: new Date(), requestId: response.headers.get("X-Request-ID") });
+  heard(answer);
 }
 
 function fail(item, problem) {
@@ -135,8 +149,15 @@ function set(item, state) {
   if (item.gone) return;
   item.state = state;
   if (item.answer && item.file) pictured.push(item);
-  if (pictured.length > KEPT.pictures) Object.assign(pictured.shift(), { file: null, localization: null });
+  if (pictured.length > KEPT.pictures) forgetPicture();
   tell("change", item);
+}
+
+function forgetPicture() {
+  const least = (a, b) => (ratio(b.answer) < ratio(a.answer) ? b : a);
+  const leaving = pictured.find((item) => !looked.has(item)) ?? pictured.reduce(least);
+  pictured.splice(pictured.indexOf(leaving), 1);
+  Object.assign(leaving, { file: null, localization: null });
 }
 
 function letGo(item) {

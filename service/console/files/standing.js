@@ -1,0 +1,62 @@
+// How far a verdict can be relied on: whether it is still current, and whether its category has earned trust.
+
+import { clock } from "./dom.js";
+import { sentences } from "./errors.js";
+import { lastSaid, summaryOf } from "./server.js";
+
+const SILENT_MS = 30_000; // after that long without an answer nothing is known of the server
+const OLD_MS = 120_000; // after that long a verdict is hardly of the part that lies there now
+
+export const isVerdict = (item) => item.state === "normal" || item.state === "anomalous";
+export const isDone = (item) => isVerdict(item) || item.state === "failed";
+
+/** How many times the threshold a score is: what orders images from the worst to the best. */
+export const ratio = ({ score, threshold }) => (threshold > 0 ? score / threshold : score >= threshold ? Infinity : 0);
+
+export const worstFirst = (items) => items.filter((item) => item.answer).sort((a, b) => ratio(b.answer) - ratio(a.answer));
+
+const since = (time, now) => Math.abs(now - time); // a clock that was set back must not make anything young
+
+/** Why verdicts that were given together are not current, or null while they are.
+ * @param chosen the category that the next image is for
+ * @returns {{cause: "server" | "category" | "choice" | "version" | "age", text: string} | null} */
+export function outdated(items, chosen, now = Date.now()) {
+  const { kind, at } = lastSaid();
+  if (kind !== "ready" && kind !== "unknown") return { cause: "server", text: sentences(lastSaid())[0] };
+  if (since(at, now) > SILENT_MS) return { cause: "server", text: at ? `The server last answered at ${clock(at)}.` : "The server has not answered yet." };
+  for (const { category, answer } of items) {
+    if (category !== chosen) return { cause: "choice", text: `The next image is for ${chosen}, not for ${category}.` };
+    const summary = summaryOf(category);
+    if (!summary) return { cause: "category", text: `The category ${category} is not there any more.` };
+    if (summary.status !== "ready") return { cause: "category", text: `The category ${category} is refused now.` };
+    if (answer && summary.model_version !== answer.model_version) return { cause: "version", text: `${category} has another version now.` };
+  }
+  const newest = Math.max(...items.map((item) => item.time.getTime()));
+  if (since(newest, now) > OLD_MS) return { cause: "age", text: "No image has come since." };
+  return null;
+}
+
+/** Why the verdicts of a category need care, or null: `tag` for lists, `title` and `text` for everything else.
+ * @param told a category of the list, or an answer */
+export function doubtOf(told) {
+  if (!told?.calibration) return null;
+  if (told.separates === false) {
+    return {
+      kind: "useless",
+      tag: "does not separate",
+      title: "This category does not separate faulty parts from good ones.",
+      text: "On the images of its calibration its scores were little or no better than chance. Do not decide about parts by its verdicts. Train it longer or with more images, then calibrate it again.",
+    };
+  }
+  if (told.calibration === "youden") return null;
+  const from =
+    told.calibration === "synthetic"
+      ? "The threshold comes from good parts, and from defects that the software itself pasted on their images."
+      : "The threshold comes from the scores of good parts alone.";
+  return {
+    kind: "unproven",
+    tag: "not calibrated with real faults",
+    title: "Not calibrated with real faults.",
+    text: `${from} Nobody knows yet how many real faults it misses. Treat its verdicts with care, and calibrate it with images of faulty parts.`,
+  };
+}

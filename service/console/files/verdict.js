@@ -1,0 +1,391 @@
+// The verdict, large: of one image, or of many that came together. It says itself whether it is still current.
+
+import { histogram } from "./charts.js";
+import { $, ago, announce, clock, count, h, icon, key, milliseconds, record, significant } from "./dom.js";
+import { json } from "./api.js";
+import { sentences } from "./errors.js";
+import { showPicture } from "./picture.js";
+import { KEPT } from "./session.js";
+import { summaryOf } from "./server.js";
+import { doubtOf, isDone, isVerdict, outdated, ratio, worstFirst } from "./standing.js";
+import { showWorst } from "./strip.js";
+
+const SHOW_MS = 400; // while many come, that long the picture of the worst stays
+const LISTED = 20; // images of each list of a batch
+const WORDS = { normal: "Normal", anomalous: "Anomalous" };
+
+let shown = []; // the images that the verdict is of
+let picked = false; // whether the person has picked it from the strip
+let page = null; // what the page gives: chosen(), pick(), back(), again(), take()
+let cards = new Map(); // category and version -> card
+let scale = null; // the chart of the score
+let band = ""; // what the band says, to see whether it changes
+let cause = null; // why it is not current
+let pictured = null; // what stands in the picture, and its state
+let picturedAt = 0;
+let pictures = []; // addresses of the small pictures of the list
+
+/** Shows the verdict of an image, or of several that came together. */
+export function show(items, isPicked) {
+  const same = items === shown && picked === isPicked;
+  shown = items;
+  picked = isPicked;
+  $("result").hidden = items.length === 0;
+  if (!same) cause = null;
+  judge();
+  if (items.length === 1) showOne(items[0]);
+  else if (items.length) showMany(items, same);
+  else pictured = null;
+}
+
+// The band.
+
+/** Brings up to date what the band says: it changes with the time, the server and the choice of the category too. */
+export function judge() {
+  if (!shown.length) return;
+  const says = saying();
+  const text = JSON.stringify(says);
+  if (text !== band) {
+    band = text;
+    drawBand(says);
+    drawSince();
+  }
+  const when = $("verdict").querySelector(".when");
+  if (when) when.textContent = whenOf(shown);
+}
+
+/** @returns {{state: string, title: string, lines: string[], over?: string, weak?: boolean, back?: string}} */
+function saying() {
+  const says = shown.length === 1 ? sayingOfOne(shown[0]) : sayingOfMany(shown);
+  if (says.state === "waiting") return says;
+  if (picked) return { ...says, over: "Picked from the list", weak: true, back: "Back to the newest" };
+  const decided = shown.filter(isVerdict);
+  const why = decided.length ? outdated(decided, page.chosen()) : null;
+  if (why && cause === null && ["category", "version"].includes(why.cause)) announce(`The verdict is not current any more. ${why.text}`);
+  cause = why?.cause ?? null;
+  if (why) return { state: "outdated", title: "No current verdict", lines: [why.text, `The last one was: ${says.title}.`] };
+  return doubtOf(decided[0]?.answer)?.kind === "useless" ? { ...says, over: "Do not rely on this", weak: true } : says;
+}
+
+function sayingOfOne({ state, name, answer, problem }) {
+  if (state === "failed") return { state, title: "No verdict", lines: [sentences(problem)[0]] };
+  if (!answer) return { state: "waiting", title: "Waiting for the verdict", lines: [name] };
+  return { state, title: WORDS[state], lines: [adviceOf(answer), timesOf(answer)[1]] };
+}
+
+/** The score as a multiple of the threshold, short and as a sentence. */
+function timesOf(answer) {
+  const times = ratio(answer);
+  if (!Number.isFinite(times)) return [significant(answer.score), `Its score is ${significant(answer.score)}.`];
+  const text = times.toFixed(times < 10 ? 2 : 0);
+  return [`${text}×`, `Its score is ${text} times the threshold.`];
+}
+
+function adviceOf(answer) {
+  if (doubtOf(answer)?.kind === "useless") return "Look at the part itself: this category cannot tell.";
+  return answer.decision === "anomalous" ? "Reject this part, or look at it." : "This part looks like the good ones.";
+}
+
+function sayingOfMany(items) {
+  const all = items.length;
+  const number = (state) => items.filter((item) => item.state === state).length;
+  const [anomalous, normal, failed] = ["anomalous", "normal", "failed"].map(number);
+  const done = anomalous + normal + failed;
+  const totals = `${anomalous} anomalous, ${normal} normal, ${failed} without a verdict.`;
+  if (done < all) return { state: "waiting", title: `Inspecting ${count(all, "image")}`, lines: [`${done} done so far: ${totals}`] };
+  if (anomalous) return { state: "anomalous", title: `${anomalous} of ${all} anomalous`, lines: [totals, `The worst is ${worstFirst(items)[0].name}.`] };
+  if (failed) return { state: "failed", title: `${failed} of ${all} without a verdict`, lines: [totals] };
+  return { state: "normal", title: `All ${all} normal`, lines: [] };
+}
+
+/** What is said once when all have their verdict. */
+export function spoken(items) {
+  if (items.length > 1) {
+    const number = (state) => items.filter((item) => item.state === state).length;
+    return `${count(items.length, "image")}: ${number("anomalous")} anomalous, ${number("normal")} normal, ${number("failed")} without a verdict.`;
+  }
+  const [{ name, state, answer, problem, localization }] = items;
+  if (problem) return `${name}: no verdict. ${sentences(problem).join(" ")}`;
+  const regions = localization ? `, ${count(localization.regions.length, "region")}` : "";
+  const doubt = doubtOf(answer);
+  return `${name}: ${state}. Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}${regions}.${doubt ? ` ${doubt.title}` : ""}`;
+}
+
+function whenOf(items) {
+  const time = Math.max(...items.map((item) => item.time.getTime()));
+  const what = items.length === 1 ? items[0].name : count(items.length, "image");
+  return `${what}, ${clock(time)}, ${ago(time)}`;
+}
+
+function drawBand({ state, title, lines, over, weak, back }) {
+  const verdict = $("verdict");
+  Object.assign(verdict.dataset, { state, weak: Boolean(weak), long: title.length > 10 });
+  verdict.replaceChildren(
+    icon(state === "outdated" ? "waiting" : state),
+    h("div", {},
+      over ? h("p", { className: "over" }, over) : null,
+      h("h2", { id: "verdict-title", tabIndex: -1 }, title),
+      lines.map((line) => h("p", {}, line)),
+      state === "waiting" ? null : h("p", { className: "when" }),
+      back ? h("button", { type: "button", className: "quiet", onclick: () => (page.back(), focusTitle()) }, back) : null),
+  );
+}
+
+const focusTitle = () => $("verdict-title").focus();
+
+// One image.
+
+function showOne(item) {
+  const state = isDone(item) ? item.state : "waiting";
+  if (pictured?.item === item && pictured.state === state && pictured.one) return;
+  pictured = { item, state, one: true };
+  const { answer } = item;
+  endFacts();
+  $("heat-controls").hidden = !item.localization;
+  const chart = h("div", { className: "chart", role: "img" });
+  const doubt = answer && doubtOf(answer);
+  $("facts").replaceChildren(
+    ...[
+      h("div", { id: "since" }),
+      item.problem ? problemPanel(item) : null,
+      doubt ? warning(doubt) : null,
+      answer ? scorePanel(answer, chart) : null,
+      item.localization ? regionsPanel(item) : null,
+      answer ? timesPanel(answer.timing_ms) : null,
+      recordPanel(item),
+    ].filter(Boolean),
+  );
+  drawSince();
+  $("picture-note").textContent = noteOf(item);
+  showPicture($("stage"), item);
+  if (answer) drawScale(chart, item);
+  if (isVerdict(item)) reveal();
+}
+
+function reveal() {
+  if (!picked && $("verdict").getBoundingClientRect().top > 0.6 * innerHeight) $("result").scrollIntoView();
+}
+
+/** Says so where another version has come since. */
+function drawSince() {
+  const place = $("since");
+  const [item] = shown;
+  if (!place || !item) return;
+  const now = summaryOf(item.category);
+  if (!item.answer || now?.status !== "ready" || now.model_version === item.answer.model_version) return place.replaceChildren();
+  const again = item.file ? h("button", { type: "button", className: "quiet", onclick: () => page.take([item.file]) }, "Inspect it again") : null;
+  place.replaceChildren(
+    h("div", { className: "warning" }, icon("failed"),
+      h("div", {},
+        h("p", {}, h("strong", {}, "An earlier version decided this. "), `It was version ${item.answer.model_version} with the threshold ${significant(item.answer.threshold)}. Now it is version ${now.model_version} with the threshold ${significant(now.threshold)}.`),
+        now.category === page.chosen() ? again : null)),
+  );
+}
+
+export const warning = ({ kind, title, text }) =>
+  h("div", { className: "warning", "data-kind": kind }, icon("failed"), h("p", {}, h("strong", {}, title), ` ${text}`));
+
+function noteOf(item) {
+  if (!item.answer) return item.name;
+  if (item.localization) return "";
+  if (!item.file) return `${item.name}. Only ${KEPT.pictures} pictures are kept: the newest, and the worst of what came together. Choose the file again to see it.`;
+  return item.answer.decision === "normal" ? `${item.name}. A normal part gets no heat map unless you ask for one above.` : item.name;
+}
+
+function problemPanel(item) {
+  const [, todo] = sentences(item.problem);
+  const { detail, kind, status } = item.problem;
+  return h(
+    "section",
+    { className: "panel problem" },
+    h("h3", {}, todo),
+    item.file && kind !== "file-gone" ? h("button", { type: "button", onclick: () => (page.again(item), focusTitle()) }, "Send it again") : null,
+    detail || status ? h("p", { className: "small muted" }, `The server says: ${[status, kind].filter(Boolean).join(" ")}${detail ? `: ${detail}` : ""}`) : null,
+  );
+}
+
+// Its score.
+
+const scorePanel = (answer, chart) =>
+  h("section", { className: "panel" },
+    h("h3", {}, "Score"),
+    h("p", { className: "numbers" }, h("strong", {}, significant(answer.score)), h("span", { className: "muted" }, `threshold ${significant(answer.threshold)}`)),
+    chart,
+    key(["swatch good", "normal and"], ["swatch bad", "anomalous images of the calibration"]));
+
+/** The card of what decided, or null where it does not serve any more; asked for once for each version. */
+async function cardOf({ category, model_version: version }) {
+  const name = `${category} ${version}`;
+  if (!cards.has(name)) {
+    const found = await json(`v1/categories/${encodeURIComponent(category)}`).catch(() => null);
+    if (found?.card?.model_version !== version) return null;
+    cards = new Map([...cards].slice(-20)).set(name, found.card);
+  }
+  return cards.get(name);
+}
+
+async function drawScale(place, { answer }) {
+  place.ariaLabel = `Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}, on the histogram of the calibration scores`;
+  const card = await cardOf(answer);
+  if (!place.isConnected) return; // another image is shown by now
+  if (!card) {
+    place.nextElementSibling.textContent = "The calibration scores of this version are not at hand any more.";
+    place.ariaLabel = `Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}`;
+  }
+  const bins = card?.calibration.histogram ?? { edges: [0, answer.threshold, 2 * answer.threshold], normal: [0, 0], anomalous: [0, 0] };
+  scale = histogram(place, 150, bins, (colours) => [
+    [answer.threshold, "threshold", colours("--muted"), true],
+    [answer.score, "this part", colours(answer.decision === "anomalous" ? "--bad" : "--good"), false],
+  ], false);
+}
+
+function endFacts() {
+  scale?.end();
+  scale = null;
+  pictures.forEach((one) => URL.revokeObjectURL(one));
+  pictures = [];
+}
+
+// Where.
+
+function regionsPanel({ localization: { regions, peak }, answer }) {
+  if (!regions.length) return noRegionPanel(answer, peak);
+  const point = (index, on) => $("stage").querySelector(`[data-region="${index}"]`)?.classList.toggle("on", on);
+  const rows = regions.map(({ box, area, peak: { value } }, index) =>
+    h(
+      "tr",
+      { onmouseenter: () => point(index, true), onmouseleave: () => point(index, false) },
+      h("th", { scope: "row" }, `${index + 1}`),
+      h("td", {}, `${box.x}, ${box.y}`),
+      h("td", {}, `${box.width} × ${box.height}`),
+      h("td", {}, area.toLocaleString("en")),
+      h("td", {}, `${value.toFixed(1)}×`),
+    ),
+  );
+  return h(
+    "section",
+    { className: "panel" },
+    h("h3", {}, count(regions.length, "region")),
+    h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Regions, in pixels" },
+      h("table", {}, h("thead", {}, h("tr", {}, ["No.", "at x, y", "size", "pixels", "peak"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows))),
+    h("p", { className: "small muted" }, "Peaks are multiples of what good parts show."),
+  );
+}
+
+function noRegionPanel(answer, peak) {
+  const lines =
+    answer.decision === "normal"
+      ? ["The heat map stays at the level of good parts."]
+      : [
+          `The score reaches the threshold, but no place of the heat map is above the level of good parts: the difference is small and wide. Look at the whole part.`,
+          `The heat map is strongest at ${peak.x}, ${peak.y}, with ${significant(peak.value, 2)} times that level. The ring in the picture marks it.`,
+        ];
+  return h("section", { className: "panel" }, h("h3", {}, "No region stands out"), lines.map((line) => h("p", {}, line)));
+}
+
+const STAGES = [["decode", "read"], ["queue", "wait"], ["inference", "score"], ["localization", "locate"]];
+
+function timesPanel(times) {
+  const total = STAGES.reduce((sum, [stage]) => sum + times[stage], 0) || 1;
+  const bar = h("div", { className: "stages", "aria-hidden": "true" });
+  for (const [stage] of STAGES) {
+    const part = h("i", { className: stage });
+    part.style.flexGrow = times[stage] / total;
+    bar.append(part);
+  }
+  const parts = STAGES.map(([stage, word]) => h("div", {}, h("dt", {}, h("span", { className: `swatch ${stage}` }), word), h("dd", {}, milliseconds(times[stage]))));
+  return h("section", { className: "panel" }, h("h3", {}, `Time ${milliseconds(times.total)}`), bar, h("dl", { className: "parts" }, parts));
+}
+
+const recordPanel = (item) =>
+  h("section", { className: "panel" }, h("h3", {}, "Record"), record([
+    ["File", item.name],
+    item.answer && ["Size", `${item.answer.image.width} × ${item.answer.image.height} pixels`],
+    ["Category", item.category],
+    item.answer && ["Version", item.answer.model_version],
+    ["Time", item.time.toLocaleString()],
+    item.requestId && ["Request id", requestId(item.requestId)],
+  ]));
+
+function requestId(id) {
+  const code = h("code", {}, id);
+  if (!navigator.clipboard) return code; // it is there on https and on this machine only
+  const button = h("button", { type: "button", className: "quiet tiny", "aria-label": "Copy the request id" }, "Copy");
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(id);
+    button.textContent = "Copied";
+    announce("Request id copied");
+  });
+  return h("span", {}, code, " ", button);
+}
+
+// Many that came together.
+
+function showMany(items, same) {
+  const [worst] = worstFirst(items);
+  const done = items.every(isDone);
+  const state = done ? "done" : "under way";
+  if (!same || !pictured || pictured.one) $("facts").replaceChildren();
+  else if (pictured.state === "done" && done) return;
+  if (!done && pictured && !pictured.one && (pictured.item === worst || performance.now() - picturedAt < SHOW_MS)) return;
+  const item = worst ?? items[0];
+  if (pictured?.item !== item || pictured.one) showPicture($("stage"), item);
+  pictured = { item, state, one: false };
+  picturedAt = performance.now();
+  $("heat-controls").hidden = !item.localization;
+  $("picture-note").textContent = worst ? `The worst${done ? "" : " so far"}: ${worst.name}` : "";
+  if (!done) return;
+  drawLists(items);
+  reveal();
+}
+
+function drawLists(items) {
+  endFacts();
+  const worst = worstFirst(items);
+  const failed = items.filter((item) => item.state === "failed");
+  const anomalous = worst.filter((item) => item.state === "anomalous").length;
+  const doubts = new Map(worst.map((item) => [doubtOf(item.answer)?.title, doubtOf(item.answer)]));
+  const howMany = (all) => (all.length > LISTED ? ` (${LISTED} of ${all.length})` : "");
+  $("facts").replaceChildren(
+    ...[
+      h("div", { id: "since" }),
+      ...[...doubts.values()].filter(Boolean).map(warning),
+      failed.length ? listPanel(`Without a verdict${howMany(failed)}`, "They were not inspected.", failed) : null,
+      worst.length ? listPanel(`The worst first${howMany(worst)}`, "The number says how many times the threshold the score is.", worst) : null,
+      anomalous > LISTED ? h("button", { type: "button", className: "quiet", onclick: showWorst }, `Show all ${anomalous} anomalous images`) : null,
+    ].filter(Boolean),
+  );
+}
+
+const listPanel = (title, note, items) =>
+  h("section", { className: "panel" },
+    h("h3", {}, title),
+    h("p", { className: "small muted" }, note),
+    h("ol", { className: "worst" }, items.slice(0, LISTED).map(row)));
+
+function row(item) {
+  const [times, sentence] = item.answer ? timesOf(item.answer) : [null, sentences(item.problem)[0]];
+  const picture = h("span", { className: "thumb" });
+  if (item.thumbnail) {
+    pictures.push(URL.createObjectURL(item.thumbnail));
+    picture.append(h("img", { src: pictures.at(-1), alt: "" }));
+  }
+  const words = h("span", { className: "words" }, h("span", { className: "name" }, item.name), times ? null : h("span", { className: "small muted" }, sentence));
+  const label = `Show ${item.name}, ${item.state === "failed" ? "no verdict" : item.state}. ${sentence}`;
+  return h("li", { "data-state": item.state },
+    h("button", { type: "button", "aria-label": label, onclick: () => (page.pick(item), focusTitle()) }, picture, h("span", { className: "badge" }, icon(item.state)), words, times ? h("strong", {}, times) : null));
+}
+
+// The picture's controls.
+
+function shade() {
+  $("stage").style.setProperty("--heat", $("opacity").value / 100);
+  $("stage").classList.toggle("plain", !$("outlines").checked);
+}
+
+export function start(given) {
+  page = given;
+  $("opacity").addEventListener("input", shade);
+  $("outlines").addEventListener("change", shade);
+  shade();
+}
