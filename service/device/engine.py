@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -64,11 +64,22 @@ class _Waiting(Generic[JobT]):
 
 @dataclass
 class _Call:
-    """Other work for the device thread, and how many seconds it may take."""
+    """Other work for the device thread in steps, how many seconds each may take, and whether one has been taken."""
 
-    work: Callable[[], Any]
+    steps: Generator[None, None, Any]
     seconds: float
+    begun: bool = False
     future: Future[Any] = field(default_factory=Future)
+
+    def begin(self) -> bool:
+        """Whether it is to be done: nobody has cancelled it before it was begun."""
+        self.begun = self.begun or self.future.set_running_or_notify_cancel()
+        return self.begun
+
+
+def _in_one_step(work: Callable[[], T]) -> Generator[None, None, T]:
+    yield from ()
+    return work()
 
 
 @dataclass(eq=False)
@@ -112,6 +123,7 @@ class Engine(Generic[JobT, OutcomeT]):
         self._admitted = 0
         self._queue: deque[_Waiting[JobT]] = deque()
         self._calls: deque[_Call] = deque()
+        self._images_next = False
         self._changed = threading.Condition()
         self._draining = self._closed = self._lost = self._stuck = False
         self._ended = threading.Event()
@@ -211,7 +223,22 @@ class Engine(Generic[JobT, OutcomeT]):
         Raises:
             EngineClosedError, DeviceLostError: as `submit`.
         """
-        call = _Call(work, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        return self.call_in_steps(_in_one_step(work), timeout_seconds)
+
+    def call_in_steps(self, steps: Generator[None, None, T], timeout_seconds: float | None = None) -> Future[T]:
+        """Does other work on the device thread step by step: after each, one batch of the images that wait.
+
+        When a step takes too long the device thread is given up, as with a batch. No further step is done then, not
+        even if that thread comes back: the generator is closed.
+
+        Args:
+            steps: yields between two steps; the future has what it returns.
+            timeout_seconds: how long each step may take, if that is not the engine's own limit.
+
+        Raises:
+            EngineClosedError, DeviceLostError: as `submit`.
+        """
+        call = _Call(steps, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         with self._changed:
             self._check_open()
             self._calls.append(call)
@@ -295,8 +322,11 @@ class Engine(Generic[JobT, OutcomeT]):
                 log.critical("the device is given up; restart the process")
                 self._lost = True
                 self._shift = _Shift()  # nobody's: a stuck thread that comes back finds that it is not wanted
-                waiting = [job.future for job in self._queue] + [call.future for call in self._calls]
-                concerned = concerned + [future for future in waiting if future.set_running_or_notify_cancel()]
+                concerned = [
+                    *concerned,
+                    *(call.future for call in self._calls if call.begin()),
+                    *(job.future for job in self._queue if job.future.set_running_or_notify_cancel()),
+                ]
                 self._queue.clear()
                 self._calls.clear()
                 self._ended.set()
@@ -313,9 +343,10 @@ class Engine(Generic[JobT, OutcomeT]):
         with self._changed:
             shift.futures, shift.until = [], math.inf
             while shift is self._shift:
-                if self._calls:
+                if self._calls and not (self._images_next and self._queue):
                     call = self._calls.popleft()
-                    if call.future.set_running_or_notify_cancel():
+                    if call.begin():
+                        self._images_next = False
                         shift.futures, shift.until = [call.future], perf_counter() + call.seconds
                         return call
                 elif self._queue:
@@ -324,7 +355,7 @@ class Engine(Generic[JobT, OutcomeT]):
                     if left > 0 and len(self._queue) < expected and not self._closed:
                         self._changed.wait(left)
                     elif batch := [job for job in self._next_batch() if job.future.set_running_or_notify_cancel()]:
-                        shift.futures = [job.future for job in batch]
+                        shift.futures, self._images_next = [job.future for job in batch], False
                         return batch
                 elif self._closed:
                     return None
@@ -371,16 +402,25 @@ class Engine(Generic[JobT, OutcomeT]):
             self._work(shift, batch[start : start + part])
 
     def _fulfil(self, shift: _Shift, call: _Call) -> None:
+        """Does the next step of a call."""
         try:
-            result = call.work()
+            next(call.steps)
+        except StopIteration as end:
+            self._finished(shift)
+            with suppress(InvalidStateError):
+                call.future.set_result(end.value)
         except DeviceFailedError:
             raise
         except Exception as error:
             _fail(call.future, error)
         else:
             self._finished(shift)
-            with suppress(InvalidStateError):
-                call.future.set_result(result)
+            with self._changed:
+                if wanted := shift is self._shift:
+                    self._calls.appendleft(call)
+                    self._images_next = True
+            if not wanted:
+                call.steps.close()
 
     def _finished(self, shift: _Shift) -> None:
         if shift is self._shift:

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import httpx
 import numpy as np
@@ -394,6 +394,99 @@ def test_a_call_may_be_given_more_time_than_a_batch():
     assert not engine.call(lambda: threading.Event().wait(0.5), timeout_seconds=np.inf).result(30)
     assert engine.running
     engine.close()
+
+
+def test_between_two_steps_the_images_that_wait_get_a_batch_and_other_calls_do_not():
+    def steps() -> Generator[None, None, str]:
+        first.set()
+        assert go_on.wait(30)
+        done.append("first step")
+        yield
+        done.append("second step")
+        yield
+        done.append("third step")
+        return "the result"
+
+    class Noted(Echo):
+        def run(self, jobs: Sequence[int]) -> list[int]:
+            done.append(jobs[0])
+            return super().run(jobs)
+
+    done: list[object] = []
+    first, go_on = threading.Event(), threading.Event()
+    engine = Engine(Noted(), 64)
+    in_steps = engine.call_in_steps(steps())
+    assert first.wait(30)
+    other = engine.call(lambda: done.append("other call"))
+    images = [engine.submit(number) for number in range(3)]
+    go_on.set()
+    assert in_steps.result(30) == "the result"
+    other.result(30)
+    assert [image.result(30) for image in images] == [0, 1, 2]
+    assert done == ["first step", 0, "second step", 1, "third step", "other call", 2]
+    engine.close()
+
+
+def test_an_error_in_a_step_ends_the_call():
+    def steps() -> Generator[None, None, None]:
+        yield
+        raise ZeroDivisionError
+
+    engine = Engine(Echo(), 64)
+    with pytest.raises(ZeroDivisionError):
+        engine.call_in_steps(steps()).result(30)
+    assert engine.submit(1).result(30) == 1
+    engine.close()
+
+
+def test_a_call_that_was_given_up_does_no_further_step_when_its_thread_comes_back():
+    def steps() -> Generator[None, None, None]:
+        nonlocal further
+        try:
+            assert come_back.wait(30)
+            yield
+            further = True
+        finally:
+            ended.set()
+
+    come_back, ended, further = threading.Event(), threading.Event(), False
+    engine = Engine(Echo(), 64, timeout_seconds=0.5)
+    hung = engine.call_in_steps(steps())
+    with pytest.raises(DeviceLostError):
+        hung.result(30)
+    assert engine.submit(1).result(30) == 1
+    come_back.set()
+    assert ended.wait(30)
+    assert not further
+    engine.close()
+
+
+def test_a_call_between_two_steps_outlives_the_thread_and_not_the_device():
+    """The images that got their turn cost the thread; another one goes on, until the device is given up."""
+
+    def die(size: int) -> None:
+        raise SystemExit
+
+    def steps() -> Generator[None, None, None]:
+        while True:
+            taken.release()
+            assert go_on.wait(30)
+            yield
+
+    taken, go_on = threading.Semaphore(0), threading.Event()
+    engine = Engine(Echo(), 64, die)
+    call = engine.call_in_steps(steps())
+    assert taken.acquire(timeout=30)
+    images = [engine.submit(number) for number in range(engine_module.MAX_RESTARTS + 1)]
+    go_on.set()
+    for image in images:
+        with pytest.raises(DeviceLostError):
+            image.result(30)
+    with pytest.raises(DeviceLostError):
+        call.result(30)
+    assert engine.lost
+    for _ in range(engine_module.MAX_RESTARTS):
+        assert taken.acquire(timeout=0)
 
 
 def test_a_device_that_hangs_does_not_keep_the_engine_from_closing():
