@@ -10,6 +10,7 @@ does. Results go to benchmarks/results/choices.json.
 import argparse
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from model.networks.vgg import Student, Teacher, fold_batch_norm
 from model.preprocessing import Preprocessing
 from service.choices import Localize
 from service.device import engine as engine_module
+from service.device.allowance import Allowance
 from service.device.engine import Engine
 from service.device.jobs import Job
 from service.device.torch_backend import TorchBackend
@@ -161,7 +163,7 @@ def gathering(seconds: float) -> dict[str, dict[str, float]]:
 
 
 def _gathering(seconds: float) -> dict[str, dict[str, float]]:
-    engine = Engine(TorchBackend(torch.device("cpu"), BEST_BATCH["cpu"]), max_admitted=64)
+    engine = Engine(TorchBackend(torch.device("cpu"), Allowance(BEST_BATCH["cpu"], 1 << 33, math.inf)), max_admitted=64)
     detector = engine.call(lambda: Detector(seeded_teacher(), Student())).result()
     photograph = jpeg(512)
     share = engine_module.GATHERING_SHARE

@@ -11,11 +11,13 @@ from torch import Tensor
 from model.choices import MapForm, Score, TermWeights
 from model.graphs import Outputs, graphs_of
 from model.localization import Evidence
+from model.memory import images_at_once
 from model.networks.vgg import Student, Teacher, fold_batch_norm
 from model.score import LOCAL_ALONE, ScoreWeights, score_and_gradient
 
 BEST_BATCH = {"cpu": 8, "cuda": 64}
-"""Images a pass that measured fastest, by device type: more fit no cache on a CPU."""
+"""Images per pass that measured fastest, by device type: more fit no cache on a CPU. Fewer of large ones, see
+`model.memory.images_at_once`."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,11 @@ class Detection:
 
     Attributes:
         scores: float32 ``[N]``, at least 0, larger is stranger.
-        terms: float32 ``[N, L, 2]``, see `model.score.distillation_terms`.
         distances: float32 ``[N, H / 4, W / 4]``, see `model.score.Scored`.
         evidence: of each image's anomaly map, or None if no maps were asked for.
     """
 
     scores: np.ndarray
-    terms: np.ndarray
     distances: np.ndarray
     evidence: list[Evidence] | None
 
@@ -125,15 +125,15 @@ def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: Sequence[
         outputs = graphs_of(teacher).run(teacher, images[order], students, weights, objectives)
     else:
         outputs = _run(images[order], ordered, weights, objectives)
-    scores, terms, distances = (output[back] for output in outputs[:3])
-    gradients = None if outputs[3] is None else outputs[3][back]
+    scores, distances = outputs.scores[back], outputs.distances[back]
+    gradients = None if outputs.gradients is None else outputs.gradients[back]
     evidence = None
     if maps is not None:
         evidence = [
             Evidence(form, images.shape[1:3], distances[index], None if gradients is None else gradients[index])
             for index, form in enumerate(maps)
         ]
-    return Detection(scores, terms, distances, evidence)
+    return Detection(scores, distances, evidence)
 
 
 def _run(
@@ -176,5 +176,5 @@ def maps_of(detector: Detector, pixels: np.ndarray, form: MapForm) -> np.ndarray
 
 def batches_of(detector: Detector, pixels: np.ndarray) -> list[np.ndarray]:
     """Prepared images in the batches that measured fastest on the detector's device."""
-    size = BEST_BATCH[detector.device.type]
+    size = images_at_once(BEST_BATCH[detector.device.type], max(pixels.shape[1:3]))
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]

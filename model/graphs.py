@@ -29,7 +29,6 @@ class Outputs(NamedTuple):
     """`model.score.Scored` as arrays."""
 
     scores: np.ndarray
-    terms: np.ndarray
     distances: np.ndarray
     gradients: np.ndarray | None
 
@@ -76,10 +75,9 @@ class PairGraphs:
             )
             for start, end in _cuts(students)
         ]
-        scores, terms, distances, gradients = zip(*parts, strict=True)
+        scores, distances, gradients = zip(*parts, strict=True)
         return Outputs(
             np.concatenate(scores),
-            np.concatenate(terms),
             np.concatenate(distances),
             None if objectives is None else np.concatenate(gradients),
         )

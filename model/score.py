@@ -101,13 +101,11 @@ class Scored(NamedTuple):
 
     Attributes:
         scores: float32 ``[N]``, at least 0, larger is stranger.
-        terms: float32 ``[N, L, 2]``, see `distillation_terms`.
         distances: float32 ``[N, H / 4, W / 4]``, what maps are made of: the sum of `layer_distances` but the coarsest.
         gradients: float32 ``[N, H, W]``, equation 4: at the pixels (in [0, 1]), absolute, summed over colour; or None.
     """
 
     scores: Tensor
-    terms: Tensor
     distances: Tensor
     gradients: Tensor | None
 
@@ -141,8 +139,8 @@ def score_and_gradient(
     largest = (distances + coarsest).amax(dim=(1, 2))
     scores = distillation_score(terms, weights[:, :2]) + weights[:, 2] * largest
     if objectives is None:
-        return Scored(scores, terms, distances, None)
+        return Scored(scores, distances, None)
     power_mean = distances.pow(POWER).mean(dim=(1, 2)).clamp_min(TINY**POWER) ** (1 / POWER)
     objective = distillation_score(terms, objectives[:, :2]) + objectives[:, 2] * power_mean
     (at_pixels,) = torch.autograd.grad(objective.sum() * GRADIENT_SCALE, x)
-    return Scored(scores.detach(), terms.detach(), distances.detach(), at_pixels.abs().sum(dim=1) / GRADIENT_SCALE)
+    return Scored(scores.detach(), distances.detach(), at_pixels.abs().sum(dim=1) / GRADIENT_SCALE)

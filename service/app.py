@@ -23,9 +23,11 @@ from model.detector import BEST_BATCH
 from model.errors import MissingExtraError
 from service import console
 from service.catalogue import Catalogue
+from service.device.allowance import MEMORY_SHARE, TIME_SHARE, Allowance
 from service.device.backend import Backend
 from service.device.engine import Engine
 from service.device.jobs import Job, Outcome
+from service.device.memory import available_bytes
 from service.device.torch_backend import TorchBackend
 from service.http.access import RequireKey, document_keys, endpoint_behind, open_to_all, role_of
 from service.http.errors import AnswerErrors, answer_errors, drop_foreign_errors
@@ -69,7 +71,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _load(settings: Settings, device: torch.device, max_batch: int, telemetry: Telemetry) -> Catalogue:
+def _load(settings: Settings, device: torch.device, allowance: Allowance, telemetry: Telemetry) -> Catalogue:
     log.info("loading the categories of %s onto %s", settings.weights, device)
     catalogue = Catalogue(
         settings.weights,
@@ -81,8 +83,17 @@ def _load(settings: Settings, device: torch.device, max_batch: int, telemetry: T
         on_evict=telemetry.students_evicted.inc,
         on_refuse=telemetry.reloads_refused.inc,
     )
-    catalogue.warm_up(max_batch)
+    catalogue.warm_up(allowance)
     return catalogue
+
+
+def _allowance(settings: Settings, device: torch.device) -> Allowance:
+    return Allowance(
+        images=settings.device_batch or BEST_BATCH[device.type],
+        memory_bytes=settings.device_memory_bytes or int(MEMORY_SHARE * available_bytes(device)),
+        seconds=TIME_SHARE * settings.device_timeout_seconds,
+        bytes_per_value=settings.dtype.itemsize,
+    )
 
 
 def _tracing(endpoint: str) -> "Tracing":
@@ -106,13 +117,13 @@ async def _reload_what_changes(catalogue: Catalogue, engine: Engine[Job, Outcome
 
 
 def create_app(
-    settings: Settings, backend: Callable[[torch.device, int], Backend[Job, Outcome]] = TorchBackend
+    settings: Settings, backend: Callable[[torch.device, Allowance], Backend[Job, Outcome]] = TorchBackend
 ) -> FastAPI:
     """An application with these settings. Its categories are loaded when it starts.
 
     Args:
         settings: of the application.
-        backend: makes what inspects images on a device, most of them at once.
+        backend: makes what inspects images on a device, given what a batch may cost.
 
     Raises:
         KeyFileError: the file of keys is damaged or missing.
@@ -126,15 +137,15 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         telemetry = Telemetry()
         device = choose_device(settings.device)
-        max_batch = settings.device_batch or BEST_BATCH[device.type]
+        allowance = _allowance(settings, device)
         engine = Engine(
-            backend(device, max_batch),
+            backend(device, allowance),
             settings.queue_size,
             lambda size: telemetry.batch_size.observe(size),
             timeout_seconds=settings.device_timeout_seconds,
             on_restart=telemetry.device_restarts.inc,
         )
-        load = partial(_load, settings, device, max_batch, telemetry)
+        load = partial(_load, settings, device, allowance, telemetry)
         catalogue = await asyncio.wrap_future(engine.call(load, timeout_seconds=math.inf))
         telemetry.describe_build(app.version, device, settings.precision)
         telemetry.watch_device(device, lambda: engine.running)

@@ -1,6 +1,7 @@
 """The categories of the weights folder, each ready to be served or refused with a reason."""
 
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,8 +15,7 @@ import numpy as np
 import torch
 
 from model.choices import MapForm
-from model.detector import Detector, detect
-from model.graphs import BATCH_SIZES
+from model.detector import Detector
 from model.networks.vgg import Teacher
 from model.store.card import Card
 from model.store.pair import (
@@ -32,7 +32,10 @@ from model.store.pair import (
 )
 from model.store.teachers import TeacherError, load_teacher
 from model.text import encodable, readable
+from service.device.allowance import Allowance, TooCostlyError
+from service.device.memory import available_bytes
 from service.device.torch_backend import translated
+from service.device.trial import try_out
 from service.hints import with_hint
 from service.problems import Problem
 from service.schemas import CategorySummary
@@ -144,7 +147,7 @@ class Catalogue:
         self._bytes_in_memory = 0
         self._memory = threading.Lock()  # a device thread that hung may come back beside the one that replaced it
         self._warm: set[tuple[int, int]] = set()
-        self._max_batch = 1
+        self._allowance = Allowance(1, available_bytes(device), math.inf)
         if not weights.is_dir():
             log.error("there is no weights folder %s", weights)
         for folder in self._folders():
@@ -336,26 +339,26 @@ class Catalogue:
             raise Problem("reload-refused", reason=reason) from None
         self._enter(version)
 
-    def warm_up(self, max_batch: int) -> None:
-        """Runs what the first requests would otherwise pay for: each combination of teacher and image size, with and
-        without maps, in a batch of one and in the largest; on a GPU in every size that there is a graph for.
-        """
-        self._max_batch = max_batch
+    def warm_up(self, allowance: Allowance) -> None:
+        """Tries each combination of teacher and image size; those that the device cannot afford are refused."""
+        self._allowance = allowance
         alike: dict[tuple[int, int], list[Ready]] = {}
         for entry in self.ready():
             alike.setdefault((id(entry.teacher), entry.card.image_size), []).append(entry)
         for (_, side), entries in alike.items():
-            self._warm_up([entry.detector() for entry in entries[:2]], side)
+            try:
+                self._warm_up([entry.detector() for entry in entries[:2]], side)
+            except StoreError as error:
+                for entry in entries:
+                    self._refuse(entry.card.category, error)
 
     def _warm_up(self, pairs: Sequence[Detector], side: int) -> None:
-        """Runs one or two pairs of one teacher in every batch size, at this image size."""
-        sizes = [size for size in BATCH_SIZES if size < self._max_batch] if self._device.type == "cuda" else [1]
-        for size in {*sizes, self._max_batch}:
-            images = np.zeros((size, side, side, 3), dtype=np.uint8)
-            for form in (MapForm.DISTANCE, MapForm.GRADIENT):
-                detect(images, [pairs[0]] * size, maps=[form] * size)
-                if len(pairs) > 1 and size > 1:
-                    detect(images, [pairs[0]] * (size - 1) + [pairs[1]], maps=[form] * size)
+        """Runs one or two pairs of one teacher in every batch size, at this image size, if the device can afford it."""
+        try:
+            for _ in try_out(pairs, side, self._device, self._allowance):
+                pass
+        except TooCostlyError as error:
+            raise StoreError(str(error)) from None
         self._warm.add((id(pairs[0].teacher), side))
 
     def ready(self) -> list[Ready]:

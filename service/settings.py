@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     device_batch: int | None = Field(default=None, ge=1)
     """Most images the device takes at once; if not given, what measured best: 8 on a CPU, 64 on a GPU."""
 
+    device_memory_bytes: int | None = Field(default=None, ge=1)
+    """Most memory that one batch may take on the device beside the networks, bytes; if not given, half of what is free
+    when the server starts. A category whose images take more even one at a time is refused."""
+
     device_timeout_seconds: float = Field(default=60.0, gt=0)
     """Longest that the device may work on one batch; past it the device counts as hung, and its thread is replaced."""
 

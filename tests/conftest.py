@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 import torch
 
+from model.detector import Detector
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import Sample
 from model.lifecycle.recipe import Recipe
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher, vgg16_plan
+from model.preprocessing import as_input
+from model.score import distillation_terms
 from model.store.teachers import save_teacher
 from service.device.backend import Backend
 
@@ -92,6 +95,13 @@ def factory(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher) -> Facto
     train_category("brushed", train[10:], weights, "narrow", teacher, Recipe(image_size=64, epochs=2, seed=1))
     train_category("fresh", train[:8], weights, "narrow", teacher, Recipe(image_size=96, epochs=2))
     return Factory(weights, weights / "teachers", data, ("striped", "brushed", "fresh"))
+
+
+def terms_of(detector: Detector, pixels: np.ndarray) -> np.ndarray:
+    """The two terms of equation 13 that a pair gives, float32 ``[N, L, 2]``; see `distillation_terms`."""
+    with torch.inference_mode():
+        inputs = as_input(torch.from_numpy(pixels))
+        return distillation_terms(detector.teacher(inputs), detector.student(inputs)).numpy()
 
 
 class Gate:

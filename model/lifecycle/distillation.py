@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.detector import BEST_BATCH
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
+from model.memory import images_at_once
 from model.networks.vgg import Student, Teacher, student_plan
 from model.preprocessing import as_input
 from model.score import distillation_score, distillation_terms
@@ -69,7 +70,7 @@ def teacher_features(
         One float32 tensor ``[N, C_i, H_i, W_i]`` a layer, on the CPU.
     """
     teacher = teacher.to(device).to(memory_format=torch.channels_last)
-    batch_size = BEST_BATCH[torch.device(device).type]
+    batch_size = images_at_once(BEST_BATCH[torch.device(device).type], max(pixels.shape[1:3]))
     layers: list[Tensor] = []
     with torch.no_grad():
         for start in range(0, len(pixels), batch_size):

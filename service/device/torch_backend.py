@@ -13,6 +13,7 @@ from model.choices import MapForm
 from model.detector import detect
 from model.localization import Evidence
 from service.choices import Localize
+from service.device.allowance import Allowance
 from service.device.backend import DeviceFailedError, DeviceMemoryError, Group
 from service.device.jobs import Job, Outcome
 
@@ -48,16 +49,21 @@ class TorchBackend:
 
     Args:
         device: where to compute.
-        max_batch: most images at once.
+        allowance: of a batch.
     """
 
-    def __init__(self, device: torch.device, max_batch: int) -> None:
+    def __init__(self, device: torch.device, allowance: Allowance) -> None:
         self._device = device
-        self._max_batch = max_batch
+        self._allowance = allowance
 
     def group(self, job: Job) -> Group:
-        """Jobs with the same teacher and image size share a batch, whatever their categories."""
-        return Group((id(job.teacher), job.pixels.shape), self._max_batch)
+        """Jobs with the same teacher and image size share a batch, whatever their categories.
+
+        Raises:
+            TooCostlyError: if the image is larger than any that a category was accepted with.
+        """
+        limit = self._allowance.images_of(job.teacher.plan, max(job.pixels.shape[:2]))
+        return Group((id(job.teacher), job.pixels.shape), limit)
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Inspects a batch, see `inspect_jobs`."""

@@ -168,7 +168,7 @@ def gated(factory: Factory, request: pytest.FixtureRequest) -> Iterator[GatedSer
     """Parametrize indirectly with a dictionary of settings."""
     settings = Settings(weights=factory.weights, **getattr(request, "param", {}))
     gate = Gate()
-    app = create_app(settings, lambda device, max_batch: gate.before(TorchBackend(device, max_batch)))
+    app = create_app(settings, lambda device, allowance: gate.before(TorchBackend(device, allowance)))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", http=http_protocol(app, settings)))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -71,7 +71,6 @@ def assert_like_the_plain_way(
     found = made.run(detectors[0].teacher, images, students, weights, objectives)
     plain = detect(images, detectors, maps=None if maps is None else [maps] * len(images))
     np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-5)
-    np.testing.assert_allclose(found.terms, plain.terms, rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found.distances, plain.distances, rtol=1e-4, atol=1e-6)
     if gradient:
         for index, one in enumerate(plain.evidence):
@@ -132,7 +131,7 @@ def test_a_batch_beyond_the_largest_size_is_cut(
 def test_results_are_not_overwritten_by_the_next_batch(captures: list[torch.device], detectors: list[Detector]):
     made = PairGraphs()
     arguments = [detectors[0].student], np.float32([[1, 0.1, 0]]), np.float32([[1, 0.1, 0]])
-    first, _, _, gradient = made.run(detectors[0].teacher, pictures(1, 1), *arguments)
+    first, _, gradient = made.run(detectors[0].teacher, pictures(1, 1), *arguments)
     kept = first.copy(), gradient.copy()
     made.run(detectors[0].teacher, pictures(1, 2), *arguments)
     assert np.array_equal(first, kept[0])

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from model.store.pair import load_detector, read_card, read_seen, write_pair
 from model.store.teachers import save_teacher
 from service import catalogue as catalogue_module
 from service.catalogue import Catalogue, Refused
+from service.device.allowance import Allowance
 from service.problems import Problem
 from tests.conftest import Factory
 
@@ -47,7 +49,7 @@ def test_categories_share_one_teacher(weights: Path):
     entries = catalogue.ready()
     assert len({id(entry.teacher) for entry in entries}) == 1
     assert all(entry.detector().teacher is entry.teacher for entry in entries)
-    catalogue.warm_up(max_batch=2)
+    catalogue.warm_up(Allowance(2, 1 << 30, math.inf))
 
 
 def test_a_damaged_category_is_refused_and_the_other_serves(weights: Path):
@@ -221,3 +223,23 @@ def test_a_pair_that_is_being_replaced_is_read_once_more(weights: Path, monkeypa
 
     monkeypatch.setattr(catalogue_module, "read_card", replaced_meanwhile)
     assert catalogue.reload("striped").card.model_version == "second"
+
+
+def test_a_category_that_the_device_cannot_afford_is_refused_and_the_others_serve(weights: Path):
+    path = weights / "striped" / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_size": 2048}))
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    catalogue.warm_up(Allowance(8, 1 << 30, math.inf))
+    assert statuses(catalogue) == {"brushed": "ready", "fresh": "ready", "striped": "refused"}
+    assert "2048x2048 pixels would take about 3.2 GB of memory, more than the 1.1 GB" in reason(catalogue, "striped")
+
+
+def test_a_version_that_the_device_cannot_afford_is_refused_and_the_one_before_serves_on(weights: Path):
+    catalogue = Catalogue(weights, weights / "teachers", CPU)
+    catalogue.warm_up(Allowance(8, 1 << 30, math.inf))
+    path = weights / "striped" / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_size": 2048}))
+    with pytest.raises(Problem, match="2048x2048 pixels would take about") as problem:
+        catalogue.reload("striped")
+    assert problem.value.kind == "reload-refused"
+    assert catalogue.require("striped").card.image_size == 64

@@ -8,7 +8,7 @@ from model.lab.features import layers_of
 from model.networks.vgg import DISTILLATION_POOLS
 from model.preprocessing import Preprocessing
 from model.store.pair import load_detector
-from tests.conftest import Factory, surface
+from tests.conftest import Factory, surface, terms_of
 
 
 @pytest.mark.parametrize("score", Score)
@@ -21,6 +21,6 @@ def test_the_layers_add_up_to_the_score_and_their_differences_to_its_squared_ter
     assert [layer.difference.shape for layer in layers] == [(16, 16), (8, 8), (4, 4), (2, 2)]
     found = detector(pixels[None])
     squared = [np.square(layer.difference).mean() for layer in layers]
-    assert squared == pytest.approx(found.terms[0, :, 0].tolist(), rel=1e-4)
+    assert squared == pytest.approx(terms_of(detector, pixels[None])[0, :, 0].tolist(), rel=1e-4)
     adds = [float(layer.note.split()[1]) for layer in layers]
     assert sum(adds) == pytest.approx(float(found.scores[0]), rel=0.01)

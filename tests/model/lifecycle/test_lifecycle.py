@@ -22,7 +22,7 @@ from model.lifecycle.train import checkpoint_path, train_category
 from model.networks.vgg import Teacher
 from model.preprocessing import Preprocessing
 from model.store.pair import CategoryExistsError, StoreError, load_detector, read_card, read_seen
-from tests.conftest import Factory, surface, write_images
+from tests.conftest import Factory, surface, terms_of, write_images
 
 SHORT = Recipe(image_size=32, epochs=2, batch_size=4)
 
@@ -186,7 +186,7 @@ def test_a_card_of_version_1_keeps_its_meaning(copy: Path, factory: Factory):
     as_version_1(copy / "striped")
     card, detector = load_detector(copy, factory.teachers, "striped")
     pixels = np.stack([surface(seed, size=(64, 64)) for seed in range(3)])
-    terms = detector(pixels).terms
+    terms = terms_of(detector, pixels)
     equation_13 = card.squared_weight * terms[..., 0].sum(1) + card.direction_weight * terms[..., 1].sum(1)
     np.testing.assert_allclose(scores_of(detector, pixels), equation_13, rtol=1e-5)
     assert card.map_form is MapForm.GRADIENT

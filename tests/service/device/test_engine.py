@@ -18,6 +18,7 @@ from model.store.pair import load_detector
 from service.app import create_app
 from service.choices import Localize
 from service.device import engine as engine_module
+from service.device.allowance import Allowance
 from service.device.backend import DeviceFailedError, DeviceMemoryError, Group
 from service.device.engine import DeviceLostError, Engine, EngineClosedError, QueueFullError
 from service.device.jobs import Job, Outcome
@@ -46,7 +47,7 @@ def sizes() -> list[int]:
 
 @pytest.fixture
 def engine(sizes: list[int]) -> Iterator[Engine]:
-    running = Engine(TorchBackend(CPU, max_batch=8), max_admitted=64, on_batch=sizes.append)
+    running = Engine(TorchBackend(CPU, at_once(8)), max_admitted=64, on_batch=sizes.append)
     yield running
     running.close()
 
@@ -61,7 +62,7 @@ def gate() -> Iterator[Gate]:
 @pytest.fixture
 def gated(sizes: list[int], gate: Gate) -> Iterator[Engine]:
     """An engine whose device waits for the gate to open."""
-    running = Engine(gate.before(TorchBackend(CPU, max_batch=8)), max_admitted=64, on_batch=sizes.append)
+    running = Engine(gate.before(TorchBackend(CPU, at_once(8))), max_admitted=64, on_batch=sizes.append)
     yield running
     gate.open.set()
     running.close()
@@ -78,6 +79,11 @@ class Echo:
 
     def probe(self) -> None:
         pass
+
+
+def at_once(images: int) -> Allowance:
+    """No limit but that of the images in a batch."""
+    return Allowance(images, memory_bytes=1 << 40, seconds=np.inf)
 
 
 def image(seed: int, size: int = 64) -> np.ndarray:
@@ -170,6 +176,15 @@ def test_what_cannot_share_a_batch_does_not_make_it_smaller(
     assert sizes == [1, 8, 8, 2, 2]  # eight is the limit; who waits longest is next
 
 
+def test_large_images_go_in_smaller_batches(gated: Engine, striped: Detector, sizes: list[int], gate: Gate):
+    futures = [gated.submit(job(striped, 0))]
+    assert gate.reached.acquire(timeout=30)
+    futures += [gated.submit(job(striped, seed, size=512)) for seed in range(5)]
+    gate.open.set()
+    assert all(future.result(60).score > 0 for future in futures)
+    assert sizes == [1, 2, 2, 1]  # of small ones eight are the limit
+
+
 @pytest.mark.parametrize("form", MapForm)
 @pytest.mark.parametrize(
     ("localize", "rejected", "has_map"),
@@ -200,7 +215,7 @@ def test_maps_are_made_only_where_wanted(
 
 def test_forms_of_maps_mix_in_one_batch(striped: Detector):
     jobs = [job(striped, seed, localize=Localize.ALWAYS, form=form) for seed, form in enumerate((*MapForm, *MapForm))]
-    for seed, (one, outcome) in enumerate(zip(jobs, TorchBackend(CPU, 8).run(jobs), strict=True)):
+    for seed, (one, outcome) in enumerate(zip(jobs, TorchBackend(CPU, at_once(8)).run(jobs), strict=True)):
         alone = striped(image(seed)[None], maps=one.form)
         assert outcome.score == pytest.approx(float(alone.scores[0]), rel=1e-5)
         np.testing.assert_allclose(
@@ -215,7 +230,7 @@ def test_an_image_that_fails_fails_alone(striped: Detector, gate: Gate):
                 raise RuntimeError("poisoned")
             return super().run(jobs)
 
-    engine = Engine(gate.before(Poisoned(CPU, 8)), 64)
+    engine = Engine(gate.before(Poisoned(CPU, at_once(8))), 64)
     first = engine.submit(job(striped, 0))
     assert gate.reached.acquire(timeout=30)
     futures = [engine.submit(job(striped, seed)) for seed in (1, 2, 99, 3)]
@@ -264,7 +279,7 @@ def test_admission_is_bounded_and_places_come_back():
 
 
 def test_closing_finishes_what_was_accepted_and_takes_no_more(striped: Detector, gate: Gate):
-    engine = Engine(gate.before(TorchBackend(CPU, 2)), 64)
+    engine = Engine(gate.before(TorchBackend(CPU, at_once(2))), 64)
     futures = [engine.submit(job(striped, seed)) for seed in range(5)]
     closing = threading.Thread(target=engine.close)
     closing.start()
@@ -322,7 +337,10 @@ def test_a_thread_that_dies_is_replaced_and_what_waits_is_answered(striped: Dete
     sizes: list[int] = []
     restarts: list[None] = []
     engine = Engine(
-        gate.before(TorchBackend(CPU, 1)), 64, die_in_the_second_batch, on_restart=lambda: restarts.append(None)
+        gate.before(TorchBackend(CPU, at_once(1))),
+        64,
+        die_in_the_second_batch,
+        on_restart=lambda: restarts.append(None),
     )
     first, second, third = (engine.submit(job(striped, seed)) for seed in range(3))
     gate.open.set()
@@ -357,7 +375,7 @@ def test_a_device_that_keeps_dying_is_given_up_and_nobody_waits_for_ever(gate: G
 
 def test_an_error_of_the_device_itself_costs_the_thread(striped: Detector, gate: Gate):
     restarts: list[None] = []
-    engine = Engine(gate.before(TorchBackend(CPU, 8)), 64, on_restart=lambda: restarts.append(None))
+    engine = Engine(gate.before(TorchBackend(CPU, at_once(8))), 64, on_restart=lambda: restarts.append(None))
     gate.open.set()
     gate.failure = DeviceFailedError("CUDA error: an illegal memory access was encountered")
     with pytest.raises(DeviceLostError):
@@ -510,7 +528,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(striped: Detector, gate
             return super().run(jobs)
 
     sizes: list[int] = []
-    engine = Engine(gate.before(Small(CPU, 8)), 64)
+    engine = Engine(gate.before(Small(CPU, at_once(8))), 64)
     first = engine.submit(job(striped, 0))
     assert gate.reached.acquire(timeout=30)
     futures = [engine.submit(job(striped, seed)) for seed in range(8)]

@@ -5,6 +5,7 @@ import gc
 import pytest
 import torch
 
+from service.device.allowance import Allowance
 from service.device.backend import DeviceFailedError, DeviceMemoryError
 from service.device.torch_backend import TorchBackend, translated
 
@@ -50,4 +51,4 @@ def test_an_error_of_memory_keeps_no_tensors():
 
 
 def test_a_device_that_works_passes_its_probe():
-    TorchBackend(torch.device("cpu"), 1).probe()
+    TorchBackend(torch.device("cpu"), Allowance(1, 1 << 30, 1.0)).probe()
