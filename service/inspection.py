@@ -10,6 +10,7 @@ from hashlib import sha256
 from time import perf_counter
 from typing import TypeVar
 
+import cv2
 import numpy as np
 
 from model.choices import MapForm
@@ -24,7 +25,7 @@ from service.device.torch_backend import inspect_jobs
 from service.observe.logs import RECORD
 from service.observe.telemetry import Telemetry
 from service.problems import Problem, problem_of
-from service.rendering import Heat, heat_of, localization_of, overlay_of, png
+from service.rendering import Heat, drawn_size, heat_of, localization_of, overlay_of, png
 from service.schemas import ImageInfo, Inspection, Localization, ProblemBody, TimingMs
 
 T = TypeVar("T")
@@ -90,7 +91,9 @@ def localize(card: Card, decoded: Decoded, outcome: Outcome) -> Localization | N
 
 def draw_overlay(data: bytes, card: Card, decoded: Decoded, outcome: Outcome, limits: Limits) -> bytes:
     """The overlay picture as PNG. Decodes again: full images are not kept while they wait for the device."""
-    return png(overlay_of(decode_image(data, limits.image_pixels), _heat(card, decoded, outcome)))
+    image = decode_image(data, limits.image_pixels)
+    drawn = drawn_size(decoded.info.width, decoded.info.height)
+    return png(overlay_of(cv2.resize(image, drawn, interpolation=cv2.INTER_AREA), _heat(card, decoded, outcome)))
 
 
 def _heat(card: Card, decoded: Decoded, outcome: Outcome) -> Heat | None:

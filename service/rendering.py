@@ -1,5 +1,6 @@
-"""From an anomaly map to what people and machines look at: heat map, mask, regions and overlay, in image pixels."""
+"""From an anomaly map to what people and machines look at: heat map, mask, regions and overlay."""
 
+import math
 from base64 import b64encode
 from dataclasses import dataclass
 
@@ -14,38 +15,62 @@ HEAT_OF_NORMAL = 64
 """Heat map value of the level that normal parts reach; no mask goes below it."""
 
 MAX_REGIONS = 100
+MAX_DRAWN_PIXELS = 1 << 24
+MAX_DRAWN_SIDE = 1 << 14
+"""Of a heat map, a mask or an overlay; those of larger images are drawn smaller. Browsers show no longer side."""
 PNG_COMPRESSION = 1
 """Level of zlib: on maps this smooth, more only costs time."""
 
 
 @dataclass(frozen=True)
 class Heat:
-    """An anomaly map in the pixels of an image.
+    """An anomaly map as it is drawn: in the pixels of an image, or of the image made smaller, see `drawn_size`.
 
     Attributes:
         relative: float32 ``[H, W]``, in multiples of what normal parts show.
         mask: bool ``[H, W]``, see `model.localization.fault_mask`; only where ``relative`` is above 1.
+        width: of the image, pixels.
+        height: of the image, pixels.
     """
 
     relative: np.ndarray
     mask: np.ndarray
+    width: int
+    height: int
+
+    @property
+    def scale(self) -> float:
+        """Size of what is drawn, relative to the image."""
+        return _drawn_scale(self.width, self.height)
+
+
+def _drawn_scale(width: int, height: int) -> float:
+    return min(1.0, MAX_DRAWN_SIDE / max(width, height), math.sqrt(MAX_DRAWN_PIXELS / (width * height)))
+
+
+def drawn_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of the pictures that are drawn of an image, pixels."""
+    scale = _drawn_scale(width, height)
+    return max(1, int(width * scale)), max(1, int(height * scale))
 
 
 def heat_of(anomaly_map: np.ndarray, map_scale: float, width: int, height: int) -> Heat:
-    """Brings a map of the networks' square back to an image of ``width`` x ``height`` pixels."""
+    """Brings a map of the networks' square back to an image of these sides in pixels, as large as it is drawn."""
     small = anomaly_map / np.float32(map_scale)
-    relative = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    return Heat(relative, fault_mask(small, width, height) & (relative > 1))
+    drawn = drawn_size(width, height)
+    relative = cv2.resize(small, drawn, interpolation=cv2.INTER_LINEAR)
+    return Heat(relative, fault_mask(small, *drawn) & (relative > 1), width, height)
 
 
 def localization_of(heat: Heat, form: MapForm) -> Localization:
     """The answer's pictures and regions, of a map of this form."""
     return Localization(
         map=form,
+        scale=heat.scale,
         heatmap_png=b64encode(png(_grey(heat))).decode(),
         mask_png=b64encode(png(heat.mask.view(np.uint8) * np.uint8(255))).decode(),
         regions=regions_of(heat),
-        peak=_peak_of(heat.relative),
+        peak=_peak_of(heat, heat.relative),
     )
 
 
@@ -57,7 +82,7 @@ def _grey(heat: Heat) -> np.ndarray:
 
 
 def regions_of(heat: Heat) -> list[Region]:
-    """The connected parts of the mask, strongest peak first, at most 100."""
+    """The connected parts of the mask, strongest peak first, at most 100, in pixels of the image."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(heat.mask.view(np.uint8))
     regions = []
     for label in range(1, count):
@@ -65,15 +90,36 @@ def regions_of(heat: Heat) -> list[Region]:
         inside = np.where(
             labels[y : y + height, x : x + width] == label, heat.relative[y : y + height, x : x + width], -np.inf
         )
-        peak = _peak_of(inside, x, y)
-        regions.append(Region(box=Box(x=x, y=y, width=width, height=height), area=area, peak=peak))
+        peak = _peak_of(heat, inside, x, y)
+        regions.append(Region(box=_box_of(heat, x, y, width, height), area=_area_of(heat, area), peak=peak))
     return sorted(regions, key=lambda region: -region.peak.value)[:MAX_REGIONS]
 
 
-def _peak_of(relative: np.ndarray, left: int = 0, top: int = 0) -> Peak:
-    """The strongest point of a part of the map whose upper left corner is at (left, top)."""
+def _steps(heat: Heat) -> tuple[float, float]:
+    """Pixels of the image for each pixel that is drawn, across and down."""
+    drawn_height, drawn_width = heat.relative.shape
+    return heat.width / drawn_width, heat.height / drawn_height
+
+
+def _box_of(heat: Heat, x: int, y: int, width: int, height: int) -> Box:
+    """The pixels of the image that a drawn rectangle touches."""
+    across, down = _steps(heat)
+    left, top = int(x * across), int(y * down)
+    right = min(heat.width, math.ceil((x + width) * across))
+    bottom = min(heat.height, math.ceil((y + height) * down))
+    return Box(x=left, y=top, width=right - left, height=bottom - top)
+
+
+def _area_of(heat: Heat, area: int) -> int:
+    across, down = _steps(heat)
+    return round(area * across * down)
+
+
+def _peak_of(heat: Heat, relative: np.ndarray, left: int = 0, top: int = 0) -> Peak:
+    """The strongest point of a part of the drawn map whose upper left corner is at (left, top)."""
     y, x = np.unravel_index(int(relative.argmax()), relative.shape)
-    return Peak(x=left + int(x), y=top + int(y), value=float(relative[y, x]))
+    across, down = _steps(heat)
+    return Peak(x=int((left + int(x) + 0.5) * across), y=int((top + int(y) + 0.5) * down), value=float(relative[y, x]))
 
 
 def overlay_of(image: np.ndarray, heat: Heat | None) -> np.ndarray:
@@ -82,8 +128,8 @@ def overlay_of(image: np.ndarray, heat: Heat | None) -> np.ndarray:
     What normal parts show stays as it is, so a good part looks like its photograph.
 
     Args:
-        image: uint8 RGB ``[H, W, 3]``.
-        heat: of the same size, or None where no map was computed.
+        image: uint8 RGB ``[H, W, 3]``, made as small as `drawn_size` says.
+        heat: of that size, or None where no map was computed.
 
     Returns:
         uint8 RGB ``[H, W, 3]``.

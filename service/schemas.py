@@ -41,15 +41,22 @@ class Region(BaseModel):
 
 
 class Localization(BaseModel):
-    """Where the fault is, in pixels of the image that was sent."""
+    """Where the fault is. Boxes, areas and peaks are in pixels of the image that was sent."""
 
     map: MapForm = Field(description="What the heat map shows; see the parameter of this name")
+    scale: float = Field(
+        gt=0,
+        le=1,
+        description="Size of the heat map and the mask, relative to the image: 1 for images of up to 16,777,216 pixels "
+        "and 16,384 a side; larger ones are drawn smaller",
+    )
     heatmap_png: PngBase64 = Field(
-        description="8-bit greyscale PNG of the image's size; 64 is the level of normal parts, 255 four times that"
+        description="8-bit greyscale PNG of the image's size times `scale`; 64 is the level of normal parts, 255 four "
+        "times that"
     )
     mask_png: PngBase64 = Field(
-        description="8-bit greyscale PNG of the image's size; 255 where there is a fault, else 0. A fault is what lies "
-        "above the level of normal parts and above 0.65 of its own peak"
+        description="8-bit greyscale PNG of the image's size times `scale`; 255 where there is a fault, else 0. A "
+        "fault is what lies above the level of normal parts and above 0.65 of its own peak"
     )
     regions: list[Region] = Field(description="Connected parts of the mask, strongest peak first, at most 100")
     peak: Peak = Field(

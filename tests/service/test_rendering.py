@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from model.choices import MapForm
-from service.rendering import HEAT_OF_NORMAL, heat_of, localization_of, overlay_of, png, regions_of
+from service.rendering import (
+    HEAT_OF_NORMAL,
+    MAX_DRAWN_PIXELS,
+    MAX_DRAWN_SIDE,
+    drawn_size,
+    heat_of,
+    localization_of,
+    overlay_of,
+    png,
+    regions_of,
+)
 
 
 def spot_map(size: int = 64) -> np.ndarray:
@@ -44,6 +54,32 @@ def test_regions_are_boxes_areas_and_peaks_in_image_pixels():
     for region in (strong, weak):
         assert region.box.x <= region.peak.x < region.box.x + region.box.width
         assert region.box.y <= region.peak.y < region.box.y + region.box.height
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 1_000_000), (1_000_000, 64), (8000, 8000), (1, 1_000_000)])
+def test_of_a_huge_image_smaller_pictures_are_drawn_and_regions_keep_its_pixels(width: int, height: int):
+    found = localization_of(heat_of(spot_map(), 2.0, width, height), MapForm.GRADIENT)
+    heatmap, mask = decoded(found.heatmap_png), decoded(found.mask_png)
+    assert heatmap.shape == mask.shape == drawn_size(width, height)[::-1]
+    assert heatmap.size <= MAX_DRAWN_PIXELS
+    assert max(heatmap.shape) <= MAX_DRAWN_SIDE
+    assert 0 < found.scale < 1
+    assert max(heatmap.shape) == pytest.approx(max(width, height) * found.scale, abs=1)
+    for region in found.regions:
+        assert 0 <= region.box.x <= region.peak.x < region.box.x + region.box.width <= width
+        assert 0 <= region.box.y <= region.peak.y < region.box.y + region.box.height <= height
+        assert 0 < region.area <= region.box.width * region.box.height
+    if min(width, height) > 1000:  # the stronger spot: 4 to 12 of 64 across, 8 to 16 down
+        box = found.regions[0].box
+        edges = (box.x / width, (box.x + box.width) / width, box.y / height, (box.y + box.height) / height)
+        assert edges == pytest.approx((4 / 64, 12 / 64, 8 / 64, 16 / 64), abs=0.01)
+
+
+@pytest.mark.parametrize(("width", "height"), [(4096, 4096), (16_384, 1024), (5472, 3066)])
+def test_up_to_sixteen_megapixels_pictures_have_the_images_size(width: int, height: int):
+    assert drawn_size(width, height) == (width, height)
+    found = localization_of(heat_of(spot_map(), 2.0, 5472, 30), MapForm.GRADIENT)
+    assert found.scale == 1
 
 
 def test_a_good_part_shows_a_calm_map_and_no_region_but_its_strongest_point():
