@@ -91,7 +91,7 @@ def test_the_answer_has_everything_the_contract_names(client: httpx.Client, file
         "image",
         "timing_ms",
     }
-    assert set(answer["localization"]) == {"map", "heatmap_png", "mask_png", "regions", "peak"}
+    assert set(answer["localization"]) == {"map", "scale", "heatmap_png", "mask_png", "regions", "peak"}
     assert set(answer["timing_ms"]) == {"decode", "queue", "inference", "localization", "total"}
     assert answer["image"] == {"width": 90, "height": 120, "sha256": hashlib.sha256(files[0].read_bytes()).hexdigest()}
     timing = answer["timing_ms"]
