@@ -1,8 +1,8 @@
 """The batching engine: requests gather while the device is busy, and one thread that owns it takes what is there.
 
-That thread does everything that computes in torch, loading and warm-up too. On a CPU a second thread that computes in
-torch brings worker threads of its own, and OpenMP, which then counts more threads than cores, makes all of them sleep
-at every step instead of spinning: one image takes twice as long from then on.
+That thread does everything that computes, loading and warm-up too. On a CPU a second thread that computes in torch
+brings worker threads of its own, and OpenMP, which then counts more threads than cores, makes all of them sleep at
+every step instead of spinning: one image takes twice as long from then on.
 
 A thread that dies, or works on one batch for too long, is replaced; what it had taken is answered with an error, what
 waits goes to the next one. A device that keeps failing is given up: only a new process helps then.
@@ -20,7 +20,8 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
-from service.device.backend import Backend, DeviceFailedError, DeviceMemoryError, Group
+from service.device.backend import Backend, DeviceFailedError, DeviceMemoryError
+from service.device.work import Call, Waiting, fail, in_one_step
 
 MAX_RESTARTS = 3
 RESTART_WINDOW_SECONDS = 60.0
@@ -51,35 +52,6 @@ class EngineClosedError(Exception):
 
 class DeviceLostError(Exception):
     """The device failed or hung while it had this work, or it has been given up."""
-
-
-@dataclass(eq=False)
-class _Waiting(Generic[JobT]):
-    """A job that waits for the device, and its group."""
-
-    job: JobT
-    group: Group
-    future: Future[Any] = field(default_factory=Future)
-
-
-@dataclass
-class _Call:
-    """Other work for the device thread in steps, how many seconds each may take, and whether one has been taken."""
-
-    steps: Generator[None, None, Any]
-    seconds: float
-    begun: bool = False
-    future: Future[Any] = field(default_factory=Future)
-
-    def begin(self) -> bool:
-        """Whether it is to be done: nobody has cancelled it before it was begun."""
-        self.begun = self.begun or self.future.set_running_or_notify_cancel()
-        return self.begun
-
-
-def _in_one_step(work: Callable[[], T]) -> Generator[None, None, T]:
-    yield from ()
-    return work()
 
 
 @dataclass(eq=False)
@@ -121,8 +93,8 @@ class Engine(Generic[JobT, OutcomeT]):
         self._timeout_seconds = timeout_seconds
         self._on_restart = on_restart
         self._admitted = 0
-        self._queue: deque[_Waiting[JobT]] = deque()
-        self._calls: deque[_Call] = deque()
+        self._queue: deque[Waiting[JobT]] = deque()
+        self._calls: deque[Call] = deque()
         self._images_next = False
         self._changed = threading.Condition()
         self._draining = self._closed = self._lost = self._stuck = False
@@ -206,7 +178,7 @@ class Engine(Generic[JobT, OutcomeT]):
         Raises:
             EngineClosedError, DeviceLostError: as `admit`. The future may have the latter, and `DeviceMemoryError`.
         """
-        waiting = _Waiting(job, self._backend.group(job))
+        waiting = Waiting(job, self._backend.group(job))
         with self._changed:
             self._check_open()
             self._queue.append(waiting)
@@ -223,7 +195,7 @@ class Engine(Generic[JobT, OutcomeT]):
         Raises:
             EngineClosedError, DeviceLostError: as `submit`.
         """
-        return self.call_in_steps(_in_one_step(work), timeout_seconds)
+        return self.call_in_steps(in_one_step(work), timeout_seconds)
 
     def call_in_steps(self, steps: Generator[None, None, T], timeout_seconds: float | None = None) -> Future[T]:
         """Does other work on the device thread step by step: after each, one batch of the images that wait.
@@ -238,7 +210,7 @@ class Engine(Generic[JobT, OutcomeT]):
         Raises:
             EngineClosedError, DeviceLostError: as `submit`.
         """
-        call = _Call(steps, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        call = Call(steps, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         with self._changed:
             self._check_open()
             self._calls.append(call)
@@ -278,7 +250,7 @@ class Engine(Generic[JobT, OutcomeT]):
     def _run(self, shift: _Shift) -> None:
         try:
             while taken := self._take(shift):
-                if isinstance(taken, _Call):
+                if isinstance(taken, Call):
                     self._fulfil(shift, taken)
                 else:
                     self._on_batch(len(taken))
@@ -331,11 +303,11 @@ class Engine(Generic[JobT, OutcomeT]):
                 self._calls.clear()
                 self._ended.set()
         for future in concerned:
-            _fail(future, DeviceLostError())
+            fail(future, DeviceLostError())
         if not self._lost:
             self._on_restart()
 
-    def _take(self, shift: _Shift) -> list[_Waiting[JobT]] | _Call | None:
+    def _take(self, shift: _Shift) -> list[Waiting[JobT]] | Call | None:
         """The next call, or the image that waits longest and all that can share its batch, up to the limit.
 
         Waits for one. None when closed and done, or when another thread has taken over.
@@ -363,14 +335,14 @@ class Engine(Generic[JobT, OutcomeT]):
                     self._changed.wait()
             return None
 
-    def _next_batch(self) -> list[_Waiting[JobT]]:
+    def _next_batch(self) -> list[Waiting[JobT]]:
         group = self._queue[0].group
         batch = list(islice((job for job in self._queue if job.group == group), group.limit))
         taken = set(batch)
         self._queue = deque(job for job in self._queue if job not in taken)
         return batch
 
-    def _work(self, shift: _Shift, batch: list[_Waiting[JobT]]) -> None:
+    def _work(self, shift: _Shift, batch: list[Waiting[JobT]]) -> None:
         """Answers every job. If memory runs out the batch is halved, until it is one image that fails.
 
         If it fails in another way its images are tried one by one, so that one fails alone. An error of the device
@@ -395,13 +367,13 @@ class Engine(Generic[JobT, OutcomeT]):
                     waiting.future.set_result(outcome)
             return
         if len(batch) == 1:
-            _fail(batch[0].future, failure)
+            fail(batch[0].future, failure)
             return
         log.error("a batch of %d images failed; trying %d at a time", len(batch), part, exc_info=failure)
         for start in range(0, len(batch), part):
             self._work(shift, batch[start : start + part])
 
-    def _fulfil(self, shift: _Shift, call: _Call) -> None:
+    def _fulfil(self, shift: _Shift, call: Call) -> None:
         """Does the next step of a call."""
         try:
             next(call.steps)
@@ -412,7 +384,7 @@ class Engine(Generic[JobT, OutcomeT]):
         except DeviceFailedError:
             raise
         except Exception as error:
-            _fail(call.future, error)
+            fail(call.future, error)
         else:
             self._finished(shift)
             with self._changed:
@@ -426,8 +398,3 @@ class Engine(Generic[JobT, OutcomeT]):
         if shift is self._shift:
             self._worked = perf_counter()
             self._stuck = False
-
-
-def _fail(future: Future[Any], error: Exception) -> None:
-    with suppress(InvalidStateError):
-        future.set_exception(error)
