@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +31,7 @@ from service.device.jobs import Job, Outcome
 from service.device.memory import available_bytes
 from service.device.torch_backend import TorchBackend
 from service.http.access import RequireKey, document_keys, endpoint_behind, open_to_all, role_of
+from service.http.connections import OpenConnections, most_connections
 from service.http.errors import AnswerErrors, answer_errors, drop_foreign_errors
 from service.http.examples import add_examples
 from service.http.headers import SecurityHeaders
@@ -131,6 +133,8 @@ def create_app(
     """
     upload_memory = UploadMemory(settings.upload_memory_bytes)
     ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
+    most = most_connections(settings.max_connections)
+    connections = OpenConnections(most, settings.answer_memory_bytes, monotonic)
     tracing = None if settings.otlp_endpoint is None else _tracing(settings.otlp_endpoint)
 
     @asynccontextmanager
@@ -151,6 +155,7 @@ def create_app(
         telemetry.watch_device(device, lambda: engine.running)
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted, settings.queue_size)
         telemetry.watch_uploads(lambda: upload_memory.held)
+        telemetry.watch_connections(lambda: connections.count, lambda: connections.unread_bytes, most)
         telemetry.watch_categories(catalogue.summaries)
         for route in app.routes:
             if isinstance(route, APIRoute) and not is_probe(route):
@@ -185,6 +190,7 @@ def create_app(
         app.router.routes.extend(one.routes)
     for route in app.routes:
         role_of(route)  # a route that does not say who may call it ends the start
+    app.state.connections = connections
     answer_errors(app)
     # The last one added is the outermost.
     app.add_middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds)
@@ -203,7 +209,7 @@ def http_protocol(app: FastAPI, settings: Settings) -> type[BoundedProtocol]:
     def count(kind: str) -> None:
         app.state.parts.telemetry.rejections.labels(kind).inc()
 
-    return protocol_with(settings.header_seconds, count)
+    return protocol_with(settings.header_seconds, count, app.state.connections)
 
 
 def metrics_app(app: FastAPI) -> Starlette:

@@ -53,7 +53,9 @@ KINDS: Mapping[str, Kind] = {
     "empty-body": Kind(400, "the body is empty; send the bytes of an image"),
     "no-image": Kind(400, "the form has no image", "{reason}"),
     "malformed-form": Kind(400, "the form cannot be read", "the form cannot be read: {reason}"),
-    "malformed-request": Kind(400, "this is not HTTP as RFC 9112 defines it"),
+    "malformed-request": Kind(
+        400, "this is not HTTP as RFC 9112 defines it", "this is not HTTP as RFC 9112 defines it: {reason}"
+    ),
     "client-gone": Kind(400, "the client has disconnected before the answer was ready"),
     "unauthenticated": Kind(
         401, "the key is missing or unknown", "{reason}; send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
@@ -99,7 +101,7 @@ KINDS: Mapping[str, Kind] = {
         429, "the server holds as many bytes of images as it takes; try again shortly", is_failure=True
     ),
     "headers-too-large": Kind(
-        431, "the headers are too large", "the headers are larger than the {limit} bytes allowed"
+        431, "the headers are too large", "the headers are larger than the {limit} allowed"
     ),
     "internal-error": Kind(500, "the server failed to answer this request; its log says why", is_failure=True),
     "category-refused": Kind(
@@ -110,6 +112,7 @@ KINDS: Mapping[str, Kind] = {
     "not-alive": Kind(503, "the device is lost; restart the process"),
     "device-busy": Kind(503, "the device does not answer", "the device has not answered within {seconds:g} s"),
     "no-category": Kind(503, "no category is ready; see /v1/categories"),
+    "too-many-connections": Kind(503, "as many connections are open as the server takes; try again shortly"),
     "no-replica": Kind(
         503, "the replica that had this request has ended, or there is none; try again shortly"
     ),

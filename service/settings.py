@@ -85,6 +85,12 @@ class Settings(BaseSettings):
     upload_memory_bytes: int = Field(default=1 << 30, ge=1)
     """Most bytes of bodies received or held at once; past it the answer is 429."""
 
+    answer_memory_bytes: int = Field(default=256 << 20, ge=1)
+    """Most bytes of answers that clients have not taken; past it the one that has waited longest is dropped."""
+
+    max_connections: int = Field(default=800, ge=1)
+    """Most connections at once; past it the one that has been idle longest is closed for a new one."""
+
     deadline_seconds: float = Field(default=30.0, gt=0)
     """Time from the arrival of the whole body to the answer; past it the answer is 504."""
 

@@ -1,6 +1,6 @@
 """Problems as HTTP: the answer, what raises one, and what the OpenAPI document says of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -20,21 +20,19 @@ MEDIA_TYPE = "application/problem+json"
 PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}
 """In an OpenAPI document; it is defined there by `BatchAnswer`."""
 _RETRY = {"Retry-After": "1"}  # seconds
-_HEADERS = {429: _RETRY, 503: _RETRY, 401: {"WWW-Authenticate": "Bearer"}}
+HEADERS: Mapping[int, Mapping[str, str]] = {429: _RETRY, 503: _RETRY, 401: {"WWW-Authenticate": "Bearer"}}
+"""By status, beside those of every answer: when to try again, and how to show a key."""
 
 
 def response_of(problem: Problem) -> JSONResponse:
-    """The whole answer; 429 and 503 say when to try again, 401 how to show a key.
-
-    The request's record keeps the kind.
-    """
+    """The whole answer. The request's record keeps the kind."""
     if (record := RECORD.get()) is not None:
         record.problem = problem.kind
     return JSONResponse(
         problem.body().model_dump(mode="json"),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
-        headers=_HEADERS.get(problem.status),
+        headers=HEADERS.get(problem.status),
     )
 
 

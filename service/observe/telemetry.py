@@ -169,6 +169,16 @@ class Telemetry:
             "inspect_upload_memory_bytes", "Bytes of request bodies being received or held", registry=self.registry
         ).set_function(held)
 
+    def watch_connections(self, count: Callable[[], int], unread_bytes: Callable[[], int], limit: int) -> None:
+        """Reads the connections whenever metrics are scraped."""
+        Gauge("inspect_connections", "Open connections", registry=self.registry).set_function(count)
+        Gauge(
+            "inspect_connections_limit", "Most connections; past it idle ones are closed", registry=self.registry
+        ).set(limit)
+        Gauge(
+            "inspect_unread_answer_bytes", "Bytes of answers that clients have not taken", registry=self.registry
+        ).set_function(unread_bytes)
+
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry)

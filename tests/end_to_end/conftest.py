@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,13 +18,13 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from service.app import create_app, http_protocol
+from service.app import create_app
 from service.device.torch_backend import TorchBackend
+from service.http.server import Server as HttpServer
 from service.settings import Settings
 from tests.conftest import ROOT, Factory, Gate, surface
 from tests.end_to_end.browsing import HOW_TO_GET_IT, MISSING, PICTURES, REQUIRED, Visits, find_chromium, start_chromium
@@ -166,10 +167,10 @@ class GatedServer:
 @pytest.fixture
 def gated(factory: Factory, request: pytest.FixtureRequest) -> Iterator[GatedServer]:
     """Parametrize indirectly with a dictionary of settings."""
-    settings = Settings(weights=factory.weights, **getattr(request, "param", {}))
+    settings = Settings(weights=factory.weights, port=0, **getattr(request, "param", {}))
     gate = Gate()
     app = create_app(settings, lambda device, allowance: gate.before(TorchBackend(device, allowance)))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", http=http_protocol(app, settings)))
+    server = HttpServer(app, settings)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -226,6 +227,26 @@ def ray_server(ray_installed: None, factory: Factory) -> Iterator[Server]:
         ray_replica_cpus="0.5",
     ) as started:
         yield started
+
+
+PROGRAMS_REQUIRED = "INSPECT_TEST_PROGRAMS_REQUIRED"
+"""Variable that makes a missing program a failure."""
+PROGRAMS = {"curl": "curl", "java": "default-jdk-headless", "nginx": "nginx-light"}
+"""Other people's programs that talk to the server, and the packages of Debian that have them."""
+
+
+def program(name: str) -> str:
+    """The path of a program; where it is missing the test is left out."""
+    path = shutil.which(name)
+    if path is not None and name == "java":  # must compile as well, which a plain runtime cannot
+        modules = subprocess.run([path, "--list-modules"], capture_output=True, text=True, check=False).stdout
+        path = path if "jdk.compiler" in modules else None
+    if path is None:
+        missing = f"no {name} here; on Debian: apt-get install {PROGRAMS[name]}"
+        if os.environ.get(PROGRAMS_REQUIRED):
+            pytest.fail(f"{missing}, and {PROGRAMS_REQUIRED} is set")
+        pytest.skip(missing)
+    return path
 
 
 def free_port() -> int:

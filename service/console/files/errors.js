@@ -27,6 +27,7 @@ const SENTENCES = {
   "headers-too-large": ["The browser sent more headers than the server takes.", "Delete this site's cookies and reload the page."],
   "internal-error": ["The server failed on this image.", "Try again; if it fails again, give the request id to whoever runs the server: its log says why."],
   "category-refused": ["This category cannot be served at the moment.", "Choose another one; the page Categories shows the reason."],
+  "too-many-connections": ["The server has as many connections as it takes.", "Send it again in a moment."],
   "no-replica": ["The part of the server that had this request has ended.", "Send it again."],
   "no-category": ["No category is ready.", "The page Categories shows why."],
   "device-lost": ["The computing device of the server failed.", "Try again in a moment; if it stays, the server has to be restarted."],
