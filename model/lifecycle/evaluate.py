@@ -1,6 +1,6 @@
 """Evaluates a category on images that it has not seen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from model import measures
-from model.choices import SeenPolicy
-from model.detector import Detector, maps_of, scores_of
+from model.choices import MapForm, SeenPolicy
+from model.detector import Detector, batches_of, maps_of, scores_of
 from model.lifecycle import datasets, masks
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
@@ -39,7 +39,7 @@ class Evaluation:
         anomalous_images: how many anomalous ones.
         remarks: what was left out.
         image: measures of the decision.
-        auroc_by_defect: AUROC of each kind of defect against all normal images.
+        by_defect: AUROC of each kind of defect against all normal images.
         pixel_images: anomalous images with a mask that is used; with the normal ones they make the pixel measures.
         pixel_auroc: 0 to 1, or None without masks.
         aupro: 0 to 1, or None without masks.
@@ -53,7 +53,7 @@ class Evaluation:
     anomalous_images: int
     remarks: Remarks
     image: measures.Measures
-    auroc_by_defect: dict[str, float]
+    by_defect: dict[str, measures.Estimate]
     pixel_images: int
     pixel_auroc: float | None
     aupro: float | None
@@ -65,10 +65,15 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a measure of the decision is its value and the ends of its interval, by name."""
-        image = {name: measures.Estimate(*values)._asdict() for name, values in asdict(self.image).items()}
+        fields = asdict(self)
+        del fields["by_defect"]
         return {
-            **asdict(self),
-            "image": image,
+            **fields,
+            "image": {name: measures.Estimate(*values)._asdict() for name, values in fields["image"].items()},
+            "auroc_by_defect": {defect: estimate.value for defect, estimate in self.by_defect.items()},
+            "auroc_interval_by_defect": {
+                defect: {"low": estimate.low, "high": estimate.high} for defect, estimate in self.by_defect.items()
+            },
             "left_out_seen": self.left_out_seen,
             "unreadable": list(self.remarks.of(Kind.UNREADABLE)),
             "remarks": self.remarks.as_list(),
@@ -239,12 +244,13 @@ def measure_judged(judged: Judged) -> Evaluation:
     card, good, bad, threshold = judged.card, judged.good, judged.bad, judged.card.calibration.threshold
     pixel_auroc = aupro = None
     if judged.masks:
-        maps = _on_grid(
-            maps_of(judged.detector, np.concatenate((good.pixels, bad.pixels[[*judged.masks]])), card.map_form)
-        )
-        truth = np.zeros(maps.shape, dtype=bool)
-        truth[len(good.samples) :] = list(judged.masks.values())
-        pixel_auroc, aupro = measures.pixel_auroc(maps, truth), measures.aupro(maps, truth)
+        curve = measures.PixelCurve()
+        for anomaly_map in _maps(judged.detector, good.pixels, card.map_form):
+            curve.add(anomaly_map)
+        of_masked = _maps(judged.detector, bad.pixels[[*judged.masks]], card.map_form)
+        for anomaly_map, mask in zip(of_masked, judged.masks.values(), strict=True):
+            curve.add(anomaly_map, mask)
+        pixel_auroc, aupro = curve.auroc(), curve.aupro()
     return Evaluation(
         category=card.category,
         model_version=card.model_version,
@@ -254,8 +260,9 @@ def measure_judged(judged: Judged) -> Evaluation:
         anomalous_images=len(judged.anomalous_scores),
         remarks=judged.remarks,
         image=measures.measure(judged.normal_scores, judged.anomalous_scores, threshold),
-        auroc_by_defect={
-            defect: measures.auroc(judged.normal_scores, scores) for defect, scores in judged.of_defect().items()
+        by_defect={
+            defect: measures.auroc_estimate(judged.normal_scores, scores)
+            for defect, scores in judged.of_defect().items()
         },
         pixel_images=len(judged.masks),
         pixel_auroc=pixel_auroc,
@@ -263,5 +270,8 @@ def measure_judged(judged: Judged) -> Evaluation:
     )
 
 
-def _on_grid(maps: np.ndarray) -> np.ndarray:
-    return np.stack([cv2.resize(one, (PIXEL_GRID, PIXEL_GRID), interpolation=cv2.INTER_LINEAR) for one in maps])
+def _maps(detector: Detector, pixels: np.ndarray, form: MapForm) -> Iterator[np.ndarray]:
+    """The anomaly map of each image, on the grid of the masks."""
+    for batch in batches_of(detector, pixels):
+        for anomaly_map in maps_of(detector, batch, form):
+            yield cv2.resize(anomaly_map, (PIXEL_GRID, PIXEL_GRID), interpolation=cv2.INTER_LINEAR)

@@ -207,25 +207,23 @@ def short(name: str, length: int = 24) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
-def defects(estimates: Mapping[str, tuple[float, Estimate | None]], images: Mapping[str, int]) -> Figure:
-    """AUROC of each kind of defect with its interval, where it has one.
+def defects(estimates: Mapping[str, Estimate], images: Mapping[str, int]) -> Figure:
+    """AUROC of each kind of defect with its interval.
 
     Args:
-        estimates: by kind, the value and the estimate if there are images enough for an interval.
+        estimates: by kind.
         images: how many there are of each kind.
     """
     with _our_style():
         figure = _figure(7.5, 0.9 + 0.36 * len(estimates))
         axes = figure.add_subplot()
         lowest = 0.5
-        for row, (value, estimate) in enumerate(estimates.values()):
-            if estimate is not None:
-                axes.hlines(row, estimate.low, estimate.high, color=ANOMALOUS, linewidth=2.5, alpha=0.45, clip_on=False)
-                lowest = min(lowest, estimate.low)
+        for row, (value, low, high) in enumerate(estimates.values()):
+            axes.hlines(row, low, high, color=ANOMALOUS, linewidth=2.5, alpha=0.45, clip_on=False)
             axes.plot(value, row, "o", color=ANOMALOUS, clip_on=False, zorder=5)
             axes.annotate(f"{value:.3f}", (1, row), (8, 0), xycoords=("axes fraction", "data"),
                           textcoords="offset points", va="center")  # fmt: skip
-            lowest = min(lowest, value)
+            lowest = min(lowest, low)
         names = [f"{short(defect)} ({images[defect]})" for defect in estimates]
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="AUROC against all normal images; 0.5 is chance", xlim=(lowest - 0.01 * (lowest < 0.5), 1))

@@ -75,20 +75,13 @@ def write_report(folder: Path, judged: Judged, found: Evaluation) -> Path:
         found: what `model.lifecycle.evaluate.measure_judged` makes of them.
     """
     kinds = judged.of_defect()
-    estimates = {
-        defect: measures.auroc_estimate(judged.normal_scores, scores) if len(scores) > 1 else None
-        for defect, scores in kinds.items()
-    }
     band = measures.roc_band(judged.normal_scores, judged.anomalous_scores)
     ends = _ends(judged)
-    numbers = _numbers(judged, found, band, estimates, ends)
+    numbers = _numbers(judged, found, band, ends)
     pictures = {
         "roc": figures.roc(band, found.image.auroc, found.image.false_alarm_rate.value, found.image.miss_rate.value),
         "histograms": figures.histograms({"normal": judged.normal_scores, **kinds}, found.threshold),
-        "defects": figures.defects(
-            {defect: (found.auroc_by_defect[defect], estimate) for defect, estimate in estimates.items()},
-            {defect: len(scores) for defect, scores in kinds.items()},
-        ),
+        "defects": figures.defects(found.by_defect, {defect: len(scores) for defect, scores in kinds.items()}),
         **{picked.name: figures.montage(_montage(judged, picked)) for picked in ends},
     }
     drawn = {name: figures.png(figure) for name, figure in pictures.items()}
@@ -169,7 +162,6 @@ def _numbers(
     judged: Judged,
     found: Evaluation,
     band: measures.RocBand,
-    estimates: dict[str, measures.Estimate | None],
     ends: Sequence[Picked],
 ) -> dict[str, Any]:
     """Everything the page shows. What `evaluate --json` prints stands in it under the same names."""
@@ -189,9 +181,6 @@ def _numbers(
             "normal_rejected": false_alarms,
             "anomalous_accepted": found.anomalous_images - detected,
             "anomalous_rejected": detected,
-        },
-        "auroc_interval_by_defect": {
-            defect: estimate and {"low": estimate.low, "high": estimate.high} for defect, estimate in estimates.items()
         },
         "images_by_defect": {defect: len(scores) for defect, scores in judged.of_defect().items()},
         "rejected_by_defect": {
@@ -225,7 +214,6 @@ def _page(
     return template.substitute(
         title=escape(f"Evaluation of {found.category}"),
         threshold=f"{found.threshold:.6g}",
-        resamples=measures.RESAMPLES,
         side=judged.card.image_size,
         facts=_table([], _facts(judged, found, numbers)),
         measures=_table(["measure", "value", "95 % interval", "what it says"], _measure_rows(found), (1, 2)),
@@ -261,10 +249,9 @@ def _page(
         defects=_figure(
             drawn["defects"],
             "AUROC by kind of defect: "
-            + ", ".join(f"{defect} {value:.3f}" for defect, value in found.auroc_by_defect.items())
+            + ", ".join(f"{defect} {estimate.value:.3f}" for defect, estimate in found.by_defect.items())
             + ".",
-            "Each kind against all normal images, with its 95 % interval. The number of its images stands in brackets; "
-            "a single image has no interval.",
+            "Each kind against all normal images, with its 95 % interval. The number of its images stands in brackets.",
         )
         + _table(["kind", "images", "rejected", "AUROC", "95 % interval"], _defect_rows(found, numbers), (1, 2, 3, 4)),
         cases="\n".join(_end(picked, numbers["cases"][picked.name], drawn[picked.name]) for picked in ends),
@@ -332,15 +319,14 @@ def _measure_rows(found: Evaluation) -> list[list[object]]:
 
 def _defect_rows(found: Evaluation, numbers: dict[str, Any]) -> list[list[object]]:
     rows: list[list[object]] = []
-    for defect, value in found.auroc_by_defect.items():
-        interval = numbers["auroc_interval_by_defect"][defect]
+    for defect, estimate in found.by_defect.items():
         rows.append(
             [
                 defect,
                 numbers["images_by_defect"][defect],
                 numbers["rejected_by_defect"][defect],
-                f"{value:.4f}",
-                _interval(interval["low"], interval["high"]) if interval else "",
+                f"{estimate.value:.4f}",
+                _interval(estimate.low, estimate.high),
             ]
         )
     return rows

@@ -40,7 +40,8 @@ def calibrate(
     """Set the threshold: Youden's where there are anomalous images, else from defects pasted on normal ones."""
     from model.lifecycle import datasets
     from model.lifecycle.calibrate import calibrate_category
-    from service.cli.samples import by_label, judged_samples, report
+    from model.measures import auroc_interval
+    from service.cli.samples import by_label, judged_samples, report, warn_of_few
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     listing = judged_samples(data, normal, anomalous, None, pattern, with_masks=False)
@@ -64,7 +65,9 @@ def calibrate(
     typer.echo(f"{category}: {card.score.value} score, threshold {found.threshold:.6g}, method {found.method}")
     typer.echo(f"{found.normal_images} normal and {found.anomalous_images} anomalous images")
     if found.method == "youden":
-        typer.echo(f"Youden index {found.youden_index:.4f}, AUROC {found.auroc:.4f}")
+        low, high = auroc_interval(found.auroc or 0, found.normal_images, found.anomalous_images)
+        typer.echo(f"Youden index {found.youden_index:.4f}, AUROC {found.auroc:.4f}, 95 % [{low:.4f}, {high:.4f}]")
+    warn_of_few(found.normal_images, found.anomalous_images)
     if found.auroc is not None and found.auroc < 0.5:
         typer.echo(
             f"warning: the AUROC is {found.auroc:.3f}: most anomalous images score lower than normal ones, so this "

@@ -50,9 +50,9 @@ def evaluate(
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Judge a category on images it has not seen; measures with 95 % bootstrap intervals."""
+    """Judge a category on images it has not seen; measures with 95 % intervals."""
     from model.lifecycle.evaluate import judge_category, measure_judged
-    from service.cli.samples import by_label, judged_samples
+    from service.cli.samples import by_label, judged_samples, warn_of_few
     from service.cli.samples import report as report_remarks
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
@@ -82,6 +82,7 @@ def evaluate(
     if page is not None:
         typer.echo(f"report: {page}", err=True)
     report_remarks(found.remarks)
+    warn_of_few(found.normal_images, found.anomalous_images)
     typer.echo(json_text(found.as_dict(), indent=2) if json_output else _evaluation_table(found))
 
 
@@ -100,7 +101,12 @@ def _evaluation_table(found: "Evaluation") -> str:
     if found.pixel_auroc is not None:
         lines.append(f"  {'pixel AUROC':<24}{found.pixel_auroc:.4f}  ({found.pixel_images} images with a mask)")
         lines.append(f"  {'AUPRO (FPR <= 0.3)':<24}{found.aupro:.4f}")
-    lines += [f"  AUROC of {defect:<15}{value:.4f}" for defect, value in found.auroc_by_defect.items()]
+    else:
+        lines.append("  no mask to go by, so pixel AUROC and AUPRO were not measured")
+    lines += [
+        f"  AUROC of {defect:<15}{one.value:.4f}  95 % [{one.low:.4f}, {one.high:.4f}]"
+        for defect, one in found.by_defect.items()
+    ]
     return "\n".join(lines)
 
 

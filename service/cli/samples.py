@@ -9,7 +9,11 @@ from model.choices import ANY_NAME
 from model.lifecycle import datasets
 from model.lifecycle.datasets import Listing, Sample
 from model.lifecycle.remarks import Remarks
+from model.measures import rate_estimate
 from service.cli.errors import UsageError
+
+FEW_IMAGES = 10
+"""With fewer of a group a perfect result may still be one error in three."""
 
 
 def training_samples(data: Path | None, normal: Path | None, pattern: str) -> Listing:
@@ -53,3 +57,18 @@ def _refuse_pattern(pattern: str) -> None:
 def report(remarks: Remarks) -> None:
     for line in remarks.lines():
         typer.echo(line, err=True)
+
+
+def warn_of_few(normal: int, anomalous: int) -> None:
+    """Says what a perfect result on so few images is worth; no anomalous ones at all are another matter."""
+    for count, kind, outcome, rate in (
+        (normal, "normal", "rejected", "false-alarm rate"),
+        (anomalous, "anomalous", "missed", "miss rate"),
+    ):
+        if 0 < count < FEW_IMAGES:
+            images = f"{count} {kind} images are" if count > 1 else f"1 {kind} image is"
+            typer.echo(
+                f"warning: {images} too few to rely on: where none of so many is {outcome}, the {rate} may still be "
+                f"{rate_estimate(0, count).high:.0%}",
+                err=True,
+            )

@@ -1,11 +1,14 @@
-"""Measures against scikit-learn, hand counts and a brute-force reference."""
+"""Measures against scikit-learn, SciPy, hand counts and brute-force references."""
 
 import cv2
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from scipy.ndimage import label
+from scipy.stats import f, norm
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from model.measures import (
+    PixelCurve,
     aupro,
     auroc,
     auroc_estimate,
@@ -14,6 +17,7 @@ from model.measures import (
     measure,
     miss_rate,
     pixel_auroc,
+    rate_estimate,
     roc_band,
 )
 
@@ -43,9 +47,55 @@ def test_intervals_hold_the_value_and_shrink_with_more_images():
     assert many.auroc.low < 0.856 < many.auroc.high
 
 
+def test_a_perfect_result_on_few_images_is_not_called_certain():
+    one = measure(np.array([0.0]), np.array([1.0]), 0.5)
+    # With one image each the equation is (1 - A)^2 = z^2 A (1 - A), so A = 1 / (1 + z^2).
+    assert one.auroc == pytest.approx((1, 1 / (1 + norm.ppf(0.975) ** 2), 1))
+    assert one.false_alarm_rate == pytest.approx((0, 0, 0.975))  # 1 - 0.025
+    assert one.miss_rate == pytest.approx((0, 0, 0.975))
+    assert one.g_mean == pytest.approx((1, 0.025, 1))
+    hundred = measure(np.zeros(100), np.ones(100), 0.5)
+    assert hundred.false_alarm_rate == pytest.approx((0, 0, 1 - 0.025 ** (1 / 100)))
+    assert hundred.auroc.low == pytest.approx(0.98, abs=0.005)
+    worst = measure(np.array([1.0]), np.array([0.0]), 0.5)
+    assert worst.auroc == pytest.approx((0, 0, 1 - one.auroc.low))
+    assert worst.g_mean.value == 0
+
+
+def test_rates_have_exact_intervals():
+    # From the F distribution, as in the textbooks: lower = k / (k + (n - k + 1) F), upper likewise.
+    count, total = 3, 40
+    low = count / (count + (total - count + 1) * f.ppf(0.975, 2 * (total - count + 1), 2 * count))
+    ratio = (count + 1) * f.ppf(0.975, 2 * (count + 1), 2 * (total - count))
+    assert rate_estimate(count, total) == pytest.approx((0.075, low, ratio / (total - count + ratio)))
+    assert rate_estimate(0, 100).high == pytest.approx(0.0362, abs=5e-5)
+    with pytest.raises(ValueError, match="one case"):
+        rate_estimate(0, 0)
+
+
+@pytest.mark.parametrize(("images", "distance"), [(5, 1.2), (12, 1.2), (12, 2.3), (12, 3.3), (40, 2.3)])
+def test_the_interval_of_auroc_holds_the_truth_nineteen_times_in_twenty(images: int, distance: float):
+    """Of a thousand tests of one detector; the interval of bootstrap resamples holds it as rarely as five times."""
+    rng = np.random.default_rng(0)
+    normal, anomalous = rng.normal(0, 1, (1000, images)), rng.normal(distance, 1, (1000, images))
+    truth = norm.cdf(distance / np.sqrt(2))
+    held = [low <= truth <= high for _, low, high in map(auroc_estimate, normal, anomalous)]
+    assert np.mean(held) == pytest.approx(0.96, abs=0.025)
+
+
+def test_the_interval_of_g_mean_holds_the_truth():
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(1000):
+        found = measure(rng.normal(0, 1, 12), rng.normal(2, 1, 15), 1.0).g_mean
+        held.append(found.low <= norm.cdf(1) <= found.high)
+    assert np.mean(held) >= 0.95
+
+
 def test_a_group_without_images_cannot_be_measured():
-    with pytest.raises(ValueError, match="need normal and anomalous"):
-        measure(np.array([1.0]), np.array([]), 0.5)
+    for normal, anomalous in ((np.array([1.0]), np.array([])), (np.array([]), np.array([1.0]))):
+        with pytest.raises(ValueError, match="need normal and anomalous"):
+            measure(normal, anomalous, 0.5)
 
 
 def brute_force_aupro(maps: np.ndarray, masks: np.ndarray) -> float:
@@ -70,6 +120,56 @@ def test_aupro_is_the_brute_force_one():
     masks[0, 2:6, 2:6] = masks[0, 12:22, 10:22] = masks[1, 5:7, 5:20] = True
     maps = rng.normal(0, 1, masks.shape) + 1.2 * masks
     assert aupro(maps, masks) == pytest.approx(brute_force_aupro(maps, masks), abs=2e-3)
+
+
+def test_aupro_of_random_maps_is_that_of_mvtecs_own_definition():
+    """Region by region and threshold by threshold, with another library's regions and its own integral."""
+    rng = np.random.default_rng(5)
+    masks = cv2.GaussianBlur(rng.normal(0, 1, (6, 32, 32)).transpose(1, 2, 0), (0, 0), 1.2).transpose(2, 0, 1) > 0.4
+    maps = (cv2.GaussianBlur(masks.transpose(1, 2, 0).astype(float), (0, 0), 1).transpose(2, 0, 1) + 0.2) ** 3
+    maps += rng.exponential(0.3, maps.shape)
+    regions = []
+    for index, mask in enumerate(masks):
+        labels, count = label(mask, np.ones((3, 3)))
+        regions += [np.sort(maps[index][labels == number]) for number in range(1, count + 1)]
+    faultless = np.sort(maps[~masks])
+    thresholds = np.append(np.inf, np.unique(maps)[::-1])
+
+    def share(values: np.ndarray) -> np.ndarray:
+        return (len(values) - np.searchsorted(values, thresholds)) / len(values)
+
+    rates, overlap = share(faultless), np.mean([share(region) for region in regions], axis=0)
+    inside = rates <= 0.3
+    expected = trapezoids(np.append(rates[inside], 0.3), np.append(overlap[inside], np.interp(0.3, rates, overlap)))
+    assert len(regions) > 20
+    assert aupro(maps, masks) == pytest.approx(expected / 0.3, abs=1e-5)
+
+
+def trapezoids(x: np.ndarray, y: np.ndarray) -> float:
+    """Of straight lines between points."""
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
+def test_pixel_auroc_is_scikit_learns_whatever_the_scale(scale: float):
+    rng = np.random.default_rng(6)
+    masks = np.zeros((5, 40, 40), bool)
+    masks[:4, 5:12, 8:30] = True
+    maps = np.float32(scale * (rng.normal(0, 1, masks.shape) + masks))
+    maps[1:3] = np.round(maps[1:3] / scale) * scale  # ties, zeros and negative zeros among them
+    expected = roc_auc_score(masks.ravel(), maps.ravel())
+    assert pixel_auroc(maps, masks) == pytest.approx(expected, abs=1e-5)
+
+
+def test_pixel_measures_do_not_depend_on_the_order_of_the_maps():
+    rng = np.random.default_rng(7)
+    masks = np.zeros((4, 16, 16), bool)
+    masks[1, 3:6, 3:6] = masks[2, 10:, 2] = True
+    maps = rng.exponential(1, masks.shape)
+    curve = PixelCurve()
+    for index in (2, 0, 3, 1):
+        curve.add(maps[index], masks[index] if masks[index].any() else None)
+    assert (curve.auroc(), curve.aupro()) == pytest.approx((pixel_auroc(maps, masks), aupro(maps, masks)), abs=1e-12)
 
 
 def test_a_perfect_map_has_pixel_measures_of_one():
@@ -115,3 +215,17 @@ def test_the_interval_of_one_kind_is_that_of_measure():
     rng = np.random.default_rng(1)
     normal, anomalous = rng.normal(0, 1, 30), rng.normal(1, 1, 20)
     assert auroc_estimate(normal, anomalous) == measure(normal, anomalous, 0.5).auroc
+
+
+def test_the_roc_band_is_that_of_resampling_by_hand():
+    rng = np.random.default_rng(8)
+    normal, anomalous = rng.normal(0, 1, 60), rng.normal(1, 1, 50)
+    band = roc_band(normal, anomalous, seed=1)
+    curves = []
+    for _ in range(1000):
+        good, bad = rng.choice(normal, 60), rng.choice(anomalous, 50)
+        rates, detected, _ = roc_curve(np.r_[np.zeros(60), np.ones(50)], np.r_[good, bad], drop_intermediate=False)
+        curves.append([detected[rates <= rate + 1e-12].max() for rate in band.false_alarm_rates])
+    low, high = np.quantile(curves, (0.025, 0.975), axis=0)
+    assert np.abs(band.low - low).max() < 0.05
+    assert np.abs(band.high - high).max() < 0.05

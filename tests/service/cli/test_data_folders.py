@@ -227,3 +227,39 @@ def test_calibration_needs_no_masks_so_it_does_not_stop_at_them(weights: Path, m
     for path in (mvtec / "ground_truth" / "spot").iterdir():
         path.rename(path.with_name(f"mask_{path.name}"))
     assert "6 normal and 6 anomalous" in run("calibrate", "striped", "--data", mvtec, "--weights", weights).stdout
+
+
+def test_a_perfect_calibration_with_one_image_of_each_is_not_called_good(
+    weights: Path, factory: Factory, tmp_path: Path
+):
+    for label in ("good", "bad"):
+        (tmp_path / label).mkdir()
+        shutil.copy(factory.data / label / "000.png", tmp_path / label)
+    result = run(
+        "calibrate", "striped", "--normal", tmp_path / "good", "--anomalous", tmp_path / "bad", "--weights", weights
+    )
+    assert "1 normal and 1 anomalous images" in result.stdout
+    assert "AUROC 1.0000, 95 % [0.2065, 1.0000]" in result.stdout
+    assert "1 normal image is too few to rely on: where none of so many is rejected" in result.stderr
+    assert "the false-alarm rate may still be 98%" in result.stderr
+    assert "the miss rate may still be 98%" in result.stderr
+
+
+def test_an_evaluation_of_few_images_says_what_they_are_worth(factory: Factory, tmp_path: Path):
+    for label, fault in (("good", False), ("bad", True)):
+        write_images(tmp_path / label, [surface(seed, fault=fault) for seed in range(3000, 3009)])
+    result = run(
+        "evaluate", "striped", "--normal", tmp_path / "good", "--anomalous", tmp_path / "bad", "--weights",
+        factory.weights,
+    )  # fmt: skip
+    assert "9 normal images are too few to rely on" in result.stderr
+    assert "may still be 34%" in result.stderr
+    assert "pixel AUROC and AUPRO were not measured" in result.stdout
+    write_images(tmp_path / "more", [surface(3100)])
+    shutil.copy(tmp_path / "more" / "000.png", tmp_path / "good" / "new.png")
+    more = run(
+        "evaluate", "striped", "--normal", tmp_path / "good", "--anomalous", tmp_path / "bad", "--weights",
+        factory.weights,
+    )  # fmt: skip
+    assert "normal images are too few" not in more.stderr
+    assert "9 anomalous images are too few" in more.stderr
