@@ -1,6 +1,9 @@
 """No verdict is shown as current when it is not, in a real browser: what changes behind an open tab shows at once."""
 
+import json
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,8 +13,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.conftest import ROOT, Factory
-from tests.end_to_end.browsing import Visits, announced, choose, expect_verdict, payload
-from tests.end_to_end.conftest import Server, running_server
+from tests.end_to_end.browsing import Visits, announced, choose, expect_verdict, payload, tiles
+from tests.end_to_end.conftest import COMMAND, Server, running_server
+from tests.end_to_end.test_browser import downloaded
 
 CATEGORY = "machined-plate"
 OTHER = "striped"
@@ -152,3 +156,130 @@ def test_an_image_that_fails_after_one_that_was_normal_has_no_verdict(browse: Vi
     page.get_by_role("button", name="scratch", exact=True).click()
     expect_verdict(page, "No verdict")
     expect(verdict(page)).to_contain_text("scratch.png")
+
+
+def card_of(server: Server) -> dict:
+    """The card that serves now."""
+    return httpx.get(f"{server.url}/v1/categories/{OTHER}").raise_for_status().json()["card"]
+
+
+def calibrate_on_few(weights: Path, factory: Factory, folder: Path) -> None:
+    """Calibrates ``striped`` on four good and four faulty images, with the command that a person uses."""
+    for kind in ("good", "bad"):
+        (folder / kind).mkdir(parents=True)
+        for number in (2, 3, 5, 7):
+            shutil.copy(factory.data / kind / f"{number:03}.png", folder / kind)
+    options = ["--normal", str(folder / "good"), "--anomalous", str(folder / "bad"), "--weights", str(weights)]
+    subprocess.run([str(COMMAND), "calibrate", OTHER, *options], check=True, capture_output=True)
+
+
+def test_open_tabs_follow_a_calibration_at_once(
+    browse: Visits, changing: tuple[Server, Path], factory: Factory, tmp_path: Path
+):
+    """The verdict before, the threshold, its slider and its histogram: all come from the card that serves now."""
+    server, weights = changing
+    old = card_of(server)
+    visit = browse(server.url)
+    page = visit.page
+    page.clock.set_fixed_time(datetime.now())
+    page.get_by_label("Category", exact=True).select_option(OTHER)
+    part = payload("part.png", (factory.data / "good" / "000.png").read_bytes())
+    choose(page, part)
+    expect_verdict(page, "Normal")
+    open_card = browse(f"{server.url}/#/categories/{OTHER}")
+    card_page = open_card.page
+    in_force = card_page.get_by_role("columnheader", name=re.compile("^in force"))
+    expect(in_force).to_have_text(f"in force, {old['calibration']['threshold']:.4g}")
+    slider = card_page.get_by_role("slider", name="Threshold")
+    slider.press("End")
+
+    calibrate_on_few(weights, factory, tmp_path / "few")
+    expect_verdict(page, LATER)
+    new = card_of(server)
+    thresholds = old["calibration"]["threshold"], new["calibration"]["threshold"]
+    assert thresholds[0] != thresholds[1]
+    expect(verdict(page)).to_contain_text(f"{OTHER} has another version now.")
+    expect(verdict(page)).to_contain_text(
+        f"It was version {old['model_version']} with the threshold {thresholds[0]:.3g}. "
+        f"Now it is version {new['model_version']} with the threshold {thresholds[1]:.3g}."
+    )
+    expect(announced(page)).to_contain_text("The verdict is not current any more.")
+    visit.shot("not current, new version")
+
+    expect(in_force).to_have_text(f"in force, {thresholds[1]:.4g}")
+    expect(card_page.get_by_text(re.compile("^A new version came at"))).to_be_visible()
+    expect(slider).to_be_focused()  # as it was before
+    tried = card_page.get_by_role("status").filter(has_text=re.compile(r"^[\d.]+$"))
+    expect(tried).to_have_text(f"{thresholds[1]:.4g}")
+    edges = new["calibration"]["histogram"]["edges"]
+    name = f"Histogram of the calibration scores, from {edges[0]:.3g} to {edges[-1]:.3g}"
+    expect(card_page.get_by_role("img", name=name)).to_be_visible()
+    slider.press("Home")
+    lowest = min(edges[0], *new["calibration"]["roc"]["threshold"])
+    expect(tried).to_have_text(f"{lowest:.4g}")
+    expect(card_page.get_by_role("row", name=re.compile("^False alarms"))).to_contain_text("4 of 4")
+    open_card.shot("new version of an open category")
+
+    with page.expect_response(re.compile(f"/v1/categories/{OTHER}$")) as asked:  # for the new histogram
+        page.get_by_role("button", name="Inspect it again").click()
+    assert asked.value.json()["card"] == new
+    expect(tiles(page)).to_have_count(2)
+    expect(verdict(page)).to_contain_text(f"threshold {thresholds[1]:.3g}")
+    expect(verdict(page)).not_to_contain_text("An earlier version decided this.")
+    expect(verdict(page).get_by_role("heading", level=2)).not_to_have_text(LATER)
+
+    tiles(page).last.click()  # the verdict before keeps what decided it
+    expect(verdict(page)).to_contain_text("An earlier version decided this.")
+    expect(verdict(page)).to_contain_text(f"threshold {thresholds[0]:.3g}")
+    rows = downloaded(page)
+    assert [row["model_version"] for row in rows] == [old["model_version"], new["model_version"]]
+    assert [float(row["threshold"]) for row in rows] == list(thresholds)
+    for tab in (page, card_page):
+        tab.goto("about:blank")
+
+
+def test_an_anomalous_part_without_a_region_shows_where_the_heat_map_is_strongest(
+    browse: Visits, changing: tuple[Server, Path], factory: Factory
+):
+    server, weights = changing
+    path = weights / OTHER / "card.json"
+    card = json.loads(path.read_text())
+    card["map_scale"] *= 1e4  # so that no map reaches the level of good parts
+    card["other_map_scales"] = {form: scale * 1e4 for form, scale in card["other_map_scales"].items()}
+    path.write_text(json.dumps(card))
+    httpx.post(f"{server.url}/v1/categories/{OTHER}/reload").raise_for_status()
+    faulty = (factory.data / "bad" / "000.png").read_bytes()
+    url = f"{server.url}/v1/categories/{OTHER}/inspect"
+    answer = httpx.post(url, content=faulty, headers={"Content-Type": "image/png"}).raise_for_status().json()
+    assert answer["decision"] == "anomalous"
+    assert answer["localization"]["regions"] == []
+    peak = answer["localization"]["peak"]
+
+    visit = browse(server.url)
+    page = visit.page
+    page.get_by_label("Category", exact=True).select_option(OTHER)
+    choose(page, payload("part.png", faulty))
+    expect_verdict(page, "Anomalous")
+    expect(verdict(page).get_by_role("heading", name="No region stands out")).to_be_visible()
+    expect(verdict(page)).to_contain_text("The score is the largest difference at one place.")
+    expect(verdict(page)).to_contain_text(f"It is strongest at {peak['x']}, {peak['y']},")
+    ring = page.locator(".outlines circle").first
+    assert ring.evaluate("circle => [circle.cx.baseVal.value, circle.cy.baseVal.value]") == [
+        peak["x"] + 0.5,
+        peak["y"] + 0.5,
+    ]
+    visit.shot("no region")
+    page.get_by_label("Outlines").uncheck()
+    expect(ring).to_be_hidden()
+    page.goto("about:blank")
+
+
+def test_the_figures_of_the_page_live_are_dated_while_the_server_does_not_answer(browse: Visits, plates: Server):
+    visit = browse(plates.url + "/#/live", expected="ERR_INTERNET_DISCONNECTED")
+    page = visit.page
+    expect(page.get_by_text("Over the last")).to_be_visible()
+    page.context.set_offline(True)
+    expect(page.get_by_text(re.compile("^The figures below are of"))).to_be_visible()
+    visit.shot("live, server gone")
+    page.context.set_offline(False)
+    expect(page.get_by_text(re.compile("^The figures below are of"))).to_be_hidden()

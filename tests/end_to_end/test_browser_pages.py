@@ -211,6 +211,15 @@ def states_of(visit: Visit, server: Server) -> Iterator[str]:
         page, payload("broken.png", b"nonsense"), *(payload(f"{name}.png", sample(name)) for name in ("pit", "dent"))
     )
     expect(announced(page)).to_contain_text("3 images")
+    expect_verdict(page, "2 of 3 anomalous")
+    yield "batch"
+    page.get_by_label("Category", exact=True).select_option("brushed")
+    expect_verdict(page, "No current verdict")
+    yield "not current"
+    page.get_by_label("Category", exact=True).select_option(CATEGORY)
+    page.get_by_role("button", name="pit.png: anomalous").click()
+    expect_verdict(page, "Anomalous")
+    yield "picked"
     page.get_by_role("button", name="broken.png: no verdict").click()
     expect_verdict(page, "No verdict")
     yield "no verdict"

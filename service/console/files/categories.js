@@ -5,7 +5,7 @@ import { histogram, roc } from "./charts.js";
 import { $, announce, clock, count, h, key, percent, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { lastSaid, server } from "./server.js";
-import { doubtOf } from "./standing.js";
+import { doubtOf, sameRule } from "./standing.js";
 import { warning } from "./verdict.js";
 
 let charts = [];
@@ -22,10 +22,10 @@ export async function show(name) {
     const detail = wanted && (await json(`v1/categories/${encodeURIComponent(wanted)}`));
     if (turn !== shown) return;
     const before = drawn;
-    drawn = { categories: JSON.stringify(categories), category: wanted, version: detail?.model_version, status: detail?.status };
+    drawn = { categories: JSON.stringify(categories), category: wanted, detail };
     if (before?.categories !== drawn.categories || before.category !== wanted) list(categories, wanted);
     if (!before || before.category !== wanted) draw(detail);
-    else if (before.version !== drawn.version || before.status !== drawn.status) replace(detail);
+    else if (detail && (detail.status !== before.detail.status || !sameRule(detail, before.detail))) replace(detail);
   } catch (problem) {
     if (turn !== shown) return;
     end();

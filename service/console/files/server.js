@@ -19,9 +19,10 @@ function say(news) {
 }
 
 /** An image was answered: the server is there, and if its version is another one than the list says, the list is old. */
-export function heard({ category, model_version: version }) {
+export function heard({ category, model_version: version, threshold }) {
   said.at = Date.now();
-  if (said.categories && summaryOf(category)?.model_version !== version) look();
+  const listed = summaryOf(category);
+  if (said.categories && (listed?.model_version !== version || listed.threshold !== threshold)) look();
 }
 
 let looking = null;

@@ -15,6 +15,10 @@ export const ratio = ({ score, threshold }) => (threshold > 0 ? score / threshol
 
 export const worstFirst = (items) => items.filter((item) => item.answer).sort((a, b) => ratio(b.answer) - ratio(a.answer));
 
+/** Whether two answers, or an answer and a category of the list, come of the same rule. The version says so; a threshold that
+ * was changed by hand in the card is noticed too. */
+export const sameRule = (a, b) => a.model_version === b.model_version && a.threshold === b.threshold && a.calibration === b.calibration;
+
 const since = (time, now) => Math.abs(now - time); // a clock that was set back must not make anything young
 
 /** Why verdicts that were given together are not current, or null while they are.
@@ -29,7 +33,7 @@ export function outdated(items, chosen, now = Date.now()) {
     const summary = summaryOf(category);
     if (!summary) return { cause: "category", text: `The category ${category} is not there any more.` };
     if (summary.status !== "ready") return { cause: "category", text: `The category ${category} is refused now.` };
-    if (answer && summary.model_version !== answer.model_version) return { cause: "version", text: `${category} has another version now.` };
+    if (answer && !sameRule(summary, answer)) return { cause: "version", text: `${category} has another version now.` };
   }
   const newest = Math.max(...items.map((item) => item.time.getTime()));
   if (since(newest, now) > OLD_MS) return { cause: "age", text: "No image has come since." };

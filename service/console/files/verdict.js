@@ -7,7 +7,7 @@ import { sentences } from "./errors.js";
 import { showPicture } from "./picture.js";
 import { KEPT } from "./session.js";
 import { summaryOf } from "./server.js";
-import { doubtOf, isDone, isVerdict, outdated, ratio, worstFirst } from "./standing.js";
+import { doubtOf, isDone, isVerdict, outdated, ratio, sameRule, worstFirst } from "./standing.js";
 import { showWorst } from "./strip.js";
 
 const SHOW_MS = 400; // while many come, that long the picture of the worst stays
@@ -17,7 +17,7 @@ const WORDS = { normal: "Normal", anomalous: "Anomalous" };
 let shown = []; // the images that the verdict is of
 let picked = false; // whether the person has picked it from the strip
 let page = null; // what the page gives: chosen(), pick(), back(), again(), take()
-let cards = new Map(); // category and version -> card
+let cards = new Map(); // category, version and threshold -> promise of the card
 let scale = null; // the chart of the score
 let band = ""; // what the band says, to see whether it changes
 let cause = null; // why it is not current
@@ -172,7 +172,7 @@ function drawSince() {
   const [item] = shown;
   if (!place || !item) return;
   const now = summaryOf(item.category);
-  if (!item.answer || now?.status !== "ready" || now.model_version === item.answer.model_version) return place.replaceChildren();
+  if (!item.answer || now?.status !== "ready" || sameRule(now, item.answer)) return place.replaceChildren();
   const again = item.file ? h("button", { type: "button", className: "quiet", onclick: () => page.take([item.file]) }, "Inspect it again") : null;
   place.replaceChildren(
     h("div", { className: "warning" }, icon("failed"),
@@ -214,12 +214,15 @@ const scorePanel = (answer, chart) =>
     key(["swatch good", "normal and"], ["swatch bad", "anomalous images of the calibration"]));
 
 /** The card of what decided, or null where it does not serve any more; asked for once for each version. */
-async function cardOf({ category, model_version: version }) {
-  const name = `${category} ${version}`;
+function cardOf(answer) {
+  const { category, model_version: version, threshold } = answer;
+  const name = `${category} ${version} ${threshold}`;
   if (!cards.has(name)) {
-    const found = await json(`v1/categories/${encodeURIComponent(category)}`).catch(() => null);
-    if (found?.card?.model_version !== version) return null;
-    cards = new Map([...cards].slice(-20)).set(name, found.card);
+    const asked = json(`v1/categories/${encodeURIComponent(category)}`)
+      .catch(() => null)
+      .then((found) => (found?.card && sameRule(found, answer) ? found.card : null));
+    cards = new Map([...cards].slice(-20)).set(name, asked);
+    asked.then((card) => card ?? cards.delete(name)); // it may be back later
   }
   return cards.get(name);
 }
@@ -272,15 +275,20 @@ function regionsPanel({ localization: { regions, peak }, answer }) {
   );
 }
 
-function noRegionPanel(answer, peak) {
-  const lines =
-    answer.decision === "normal"
-      ? ["The heat map stays at the level of good parts."]
-      : [
-          `The score reaches the threshold, but no place of the heat map is above the level of good parts: the difference is small and wide. Look at the whole part.`,
-          `The heat map is strongest at ${peak.x}, ${peak.y}, with ${significant(peak.value, 2)} times that level. The ring in the picture marks it.`,
-        ];
-  return h("section", { className: "panel" }, h("h3", {}, "No region stands out"), lines.map((line) => h("p", {}, line)));
+const ORIGINS = {
+  global: "The score adds up the differences of the whole picture, so they can be small everywhere. Look at the whole part.",
+  local: "The score is the largest difference at one place. The heat map is smoothed, so a small place can stay weak in it. Look closely at the whole part.",
+};
+
+function noRegionPanel(answer, { x, y, value }) {
+  const lines = [h("p", {}, "The heat map stays at the level of good parts.")];
+  if (answer.decision === "anomalous") {
+    const origin = h("p", {});
+    cardOf(answer).then((card) => (origin.textContent = ORIGINS[card?.score] ?? "Look at the whole part."));
+    const level = value < 0.01 ? "less than 0.01" : significant(value, 2);
+    lines.push(h("p", {}, `It is strongest at ${x}, ${y}, with ${level} times that level: the ring in the picture.`), origin);
+  }
+  return h("section", { className: "panel" }, h("h3", {}, "No region stands out"), lines);
 }
 
 const STAGES = [["decode", "read"], ["queue", "wait"], ["inference", "score"], ["localization", "locate"]];
