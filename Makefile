@@ -1,11 +1,12 @@
-# The two commands a newcomer needs: `make serve` and `make test`. Both set everything up first.
+# The two commands a newcomer needs: `make serve` and `make test`. Both first install what they need into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+SETUP := .venv/.setup
 
 .PHONY: serve test lint audit format setup builtin pictures clean
 
-serve: setup
+serve: $(READY)
 	@echo
 	@echo "Starting on http://127.0.0.1:$${INSPECT_PORT:-8000} . When it says it runs, open that in a browser, or try:"
 	@echo
@@ -14,8 +15,10 @@ serve: setup
 	@echo
 	@$(BIN)/eca-inspect serve
 
+# In as many processes as the machine has cores, four at most: each takes about a gigabyte. WORKERS=0 is this process alone.
+WORKERS ?= auto
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .
@@ -40,11 +43,16 @@ builtin: setup
 pictures: setup
 	$(BIN)/python -m benchmarks.pictures
 
-setup: $(READY)
-
+# What the service needs; and beside it what tests and lint need.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+setup: $(SETUP)
+
+$(SETUP): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

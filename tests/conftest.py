@@ -5,7 +5,9 @@ import os
 # Networks this small gain nothing from threads, and on a busy machine threads that wait for each other cost a lot.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import fcntl
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,10 +29,9 @@ from model.preprocessing import as_input
 from model.score import distillation_terms
 from model.store.teachers import save_teacher
 from service.device.backend import Backend
+from tests.needs import GPU, RAY
 
 ROOT = Path(__file__).parent.parent
-RAY_REQUIRED = "INSPECT_TEST_RAY_REQUIRED"
-"""Set where tests that need Ray must not leave themselves out."""
 
 
 def surface(seed: int, *, size: tuple[int, int] = (80, 80), fault: bool = False) -> np.ndarray:
@@ -81,8 +82,20 @@ class Factory:
 
 @pytest.fixture(scope="session")
 def factory(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher) -> Factory:
-    """``striped`` is Youden-calibrated at 64 pixels; ``brushed`` (64) and ``fresh`` (96) saw only normal images."""
-    root = tmp_path_factory.mktemp("factory")
+    """``striped`` is Youden-calibrated at 64 pixels; ``brushed`` (64) and ``fresh`` (96) saw only normal images.
+
+    Where several processes share the tests, the first that needs it makes it for all.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    root = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "factory"
+    with root.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            _make_factory(root.with_suffix(".new"), teacher).rename(root)
+    return Factory(root / "weights", root / "weights" / "teachers", root / "data", ("striped", "brushed", "fresh"))
+
+
+def _make_factory(root: Path, teacher: Teacher) -> Path:
     weights, data = root / "weights", root / "data"
     save_teacher(teacher, weights / "teachers", "narrow")
     train = write_images(data / "train", [surface(seed) for seed in range(20)])
@@ -94,7 +107,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher) -> Facto
     calibrate_category(weights, weights / "teachers", "striped", good, bad)
     train_category("brushed", train[10:], weights, "narrow", teacher, Recipe(image_size=64, epochs=2, seed=1))
     train_category("fresh", train[:8], weights, "narrow", teacher, Recipe(image_size=96, epochs=2))
-    return Factory(weights, weights / "teachers", data, ("striped", "brushed", "fresh"))
+    return root
 
 
 def terms_of(detector: Detector, pixels: np.ndarray) -> np.ndarray:
@@ -136,6 +149,27 @@ class Gate:
 def ray_installed() -> None:
     """Skips without Ray, or fails where it has to be there."""
     if find_spec("ray") is None:
-        if os.environ.get(RAY_REQUIRED):
-            pytest.fail(f"Ray is not installed, and {RAY_REQUIRED} is set")
-        pytest.skip("Ray is not installed; pip install 'eca-inspect[ray]'")
+        RAY.missing()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, those of a file stay together: they share its servers."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leaves out what needs a GPU where there is none."""
+    if item.get_closest_marker("cuda") is not None and not torch.cuda.is_available():
+        GPU.missing()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what was left out, why, and how to include it."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports)
+    if reasons:
+        terminalreporter.section(f"{len(reports)} left out", yellow=True)
+        for reason, count in sorted(reasons.items()):
+            terminalreporter.write_line(f"{count} {reason}")

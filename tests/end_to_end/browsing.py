@@ -17,10 +17,6 @@ from playwright.sync_api import Browser, ConsoleMessage, FilePayload, Locator, P
 from tests.conftest import ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-MISSING = "no Chromium on this machine"
-HOW_TO_GET_IT = "apt-get install chromium, or .venv/bin/playwright install --with-deps chromium"
-REQUIRED = "INSPECT_TEST_BROWSER_REQUIRED"
-"""Environment variable: set to anything, a machine without a browser fails instead of leaving the tests out."""
 PICTURES = "INSPECT_TEST_SCREENSHOTS"
 """Environment variable: folder for the screenshots, which otherwise go with the tests' temporary files."""
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +26,8 @@ from service.device.torch_backend import TorchBackend
 from service.http.server import Server as HttpServer
 from service.settings import Settings
 from tests.conftest import ROOT, Factory, Gate, surface
-from tests.end_to_end.browsing import HOW_TO_GET_IT, MISSING, PICTURES, REQUIRED, Visits, find_chromium, start_chromium
+from tests.end_to_end.browsing import PICTURES, Visits, find_chromium, start_chromium
+from tests.needs import BROWSER
 
 COMMAND = Path(sys.executable).with_name("eca-inspect")
 
@@ -192,9 +192,7 @@ def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         path = find_chromium(playwright)
         if path is None:
-            if os.environ.get(REQUIRED):
-                pytest.fail(f"{MISSING}, and {REQUIRED} is set; {HOW_TO_GET_IT}")
-            pytest.skip(f"{MISSING}; {HOW_TO_GET_IT}")
+            BROWSER.missing()
         expect.set_options(timeout=60_000)
         with start_chromium(playwright, path) as browser:
             yield browser
@@ -229,38 +227,9 @@ def ray_server(ray_installed: None, factory: Factory) -> Iterator[Server]:
         yield started
 
 
-PROGRAMS_REQUIRED = "INSPECT_TEST_PROGRAMS_REQUIRED"
-"""Variable that makes a missing program a failure."""
-PROGRAMS = {"curl": "curl", "java": "default-jdk-headless", "nginx": "nginx-light"}
-"""Other people's programs that talk to the server, and the packages of Debian that have them."""
-
-
-def program(name: str) -> str:
-    """The path of a program; where it is missing the test is left out."""
-    path = shutil.which(name)
-    if path is not None and name == "java":  # must compile as well, which a plain runtime cannot
-        modules = subprocess.run([path, "--list-modules"], capture_output=True, text=True, check=False).stdout
-        path = path if "jdk.compiler" in modules else None
-    if path is None:
-        missing = f"no {name} here; on Debian: apt-get install {PROGRAMS[name]}"
-        if os.environ.get(PROGRAMS_REQUIRED):
-            pytest.fail(f"{missing}, and {PROGRAMS_REQUIRED} is set")
-        pytest.skip(missing)
-    return path
-
-
 def free_port() -> int:
     """A port that nobody listens on now."""
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         port: int = made.getsockname()[1]
         return port
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says plainly what was left out."""
-    left_out = [report for report in terminalreporter.stats.get("skipped", []) if MISSING in str(report.longrepr)]
-    if left_out:
-        terminalreporter.section("left out", yellow=True)
-        terminalreporter.write_line(f"{len(left_out)} tests of the console in a browser, for there is {MISSING}.")
-        terminalreporter.write_line(f"To run them too: {HOW_TO_GET_IT}")

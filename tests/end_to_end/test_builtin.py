@@ -46,13 +46,7 @@ def test_it_tells_good_plates_from_faulty_ones_and_finds_the_faults(tmp_path: Pa
     "device",
     [
         "cpu",
-        pytest.param(
-            "cuda",
-            marks=[
-                pytest.mark.cuda,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-            ],
-        ),
+        pytest.param("cuda", marks=pytest.mark.cuda),
     ],
 )
 def test_float16_changes_no_decision(tmp_path: Path, device: str):

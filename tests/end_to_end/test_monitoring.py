@@ -20,6 +20,7 @@ import yaml
 from service.problems import FAILURES
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.conftest import running_server
+from tests.needs import PROMETHEUS
 
 DEPLOY = ROOT / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "eca-inspect.json").read_text())
@@ -34,15 +35,8 @@ RULES = [
 PNG = {"Content-Type": "image/png"}
 
 
-def tool(name: str) -> str:
-    """Where a program of Debian's package `prometheus` is; the test is left out where it is not installed."""
-    if (found := shutil.which(name)) is None:
-        pytest.skip(f"{name} is not installed (Debian: apt-get install prometheus): deploy/ is not tested with it")
-    return found
-
-
 def test_promtool_finds_no_fault_in_metrics_configuration_and_rules(client: httpx.Client):
-    promtool = tool("promtool")
+    promtool = PROMETHEUS.program("promtool")
     text = client.get("/metrics").text
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert [line for line in checked.stderr.splitlines() if "inspect_" in line] == []
@@ -121,7 +115,7 @@ class Prometheus:
 @pytest.fixture(scope="module")
 def prometheus(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Has scraped, every second, a server that one category of three is refused by, before and after some load."""
-    binary = tool("prometheus")
+    binary = PROMETHEUS.program("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     weights = Path(shutil.copytree(factory.weights, folder / "weights"))
     (weights / "brushed" / "card.json").write_text("{}")

@@ -15,8 +15,9 @@ from PIL import Image
 
 from service.http import heads
 from service.http.protocol import PIPELINED
+from tests import needs
 from tests.conftest import Factory
-from tests.end_to_end.conftest import COMMAND, GatedServer, Server, program, running_server, wait_for_metric
+from tests.end_to_end.conftest import COMMAND, GatedServer, Server, running_server, wait_for_metric
 from tests.end_to_end.test_bounds import connect, read_problem, read_to_the_end
 from tests.end_to_end.test_refusals import URL, problem, raw_request
 
@@ -128,7 +129,7 @@ def test_curl_with_http2_in_clear_gets_its_answer(server: Server, png: bytes, tm
     (tmp_path / "part.png").write_bytes(png)
     sent = ["--http2", "--data-binary", f"@{tmp_path / 'part.png'}", "-H", "Content-Type: image/png"]
     found = subprocess.run(
-        [program("curl"), "-sS", *sent, server.url + URL], capture_output=True, text=True, check=True
+        [needs.CURL.program("curl"), "-sS", *sent, server.url + URL], capture_output=True, text=True, check=True
     )
     assert '"score"' in found.stdout
 
@@ -155,7 +156,8 @@ public class Inspect {
 def test_javas_own_client_gets_its_answer(server: Server, png: bytes, tmp_path: Path):
     (tmp_path / "part.png").write_bytes(png)
     (tmp_path / "Inspect.java").write_text(JAVA)
-    command = [program("java"), str(tmp_path / "Inspect.java"), server.url + URL, str(tmp_path / "part.png")]
+    needs.JAVA.program("javac")  # `java Inspect.java` compiles it, which a plain runtime cannot
+    command = [needs.JAVA.program("java"), str(tmp_path / "Inspect.java"), server.url + URL, str(tmp_path / "part.png")]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     answers = found.stdout.splitlines()

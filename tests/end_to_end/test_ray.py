@@ -60,6 +60,8 @@ from tests.end_to_end.test_refusals import (
     test_422_wrong_parameter,
 )
 
+pytestmark = pytest.mark.xdist_group("ray")  # never two clusters on one machine at once
+
 
 @pytest.fixture
 def client(ray_server: Server) -> Iterator[httpx.Client]:

@@ -22,6 +22,8 @@ from tests.conftest import Factory
 from tests.end_to_end.conftest import free_port
 from tests.end_to_end.test_ray import by_replica
 
+pytestmark = pytest.mark.xdist_group("ray")  # never two clusters on one machine at once
+
 URL = "/v1/categories/brushed/inspect"
 PNG = {"Content-Type": "image/png"}
 SETTINGS = {"allow_anonymous": True, "device": "cpu", "reload_seconds": 0, "ray_replica_cpus": 1}

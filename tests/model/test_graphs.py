@@ -15,7 +15,6 @@ from model.networks.vgg import Student, Teacher, student_plan, vgg16_plan
 from model.score import Scored
 
 PLAN = vgg16_plan((8, 12, 16, 20, 24))
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
 def run_again(work: Callable[[], Scored], _: torch.device) -> tuple[Callable[[], None], Scored]:
@@ -149,7 +148,6 @@ def test_graphs_go_when_their_teacher_goes():
 
 
 @pytest.mark.cuda
-@NEEDS_GPU
 @pytest.mark.parametrize("precision", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_gpu_scores_like_the_cpu(teacher: Teacher, precision: torch.dtype):
     on_gpu = Teacher(PLAN)

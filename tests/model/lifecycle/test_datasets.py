@@ -14,6 +14,7 @@ from model.lifecycle.remarks import Kind
 from model.preprocessing import Preprocessing
 from service.hints import with_hint
 from tests.conftest import surface, write_images
+from tests.needs import IMAGES
 
 
 @pytest.fixture
@@ -158,9 +159,8 @@ def test_the_same_file_counts_once(mvtec: Path):
     np.testing.assert_array_equal(once.pixels, loaded.pixels[:3])
 
 
-@pytest.mark.skipif("INSPECT_TEST_DATA" not in os.environ, reason="INSPECT_TEST_DATA names no folder of real images")
 def test_a_real_mvtec_category_is_read_as_it_lies():
-    root = Path(os.environ["INSPECT_TEST_DATA"]) / "mvtec-leather"
+    root = Path(os.environ.get("INSPECT_TEST_DATA") or IMAGES.missing()) / "mvtec-leather"
     assert len(datasets.mvtec_training(root)) == 4
     test = datasets.mvtec_test(root)
     assert len(test) == 24

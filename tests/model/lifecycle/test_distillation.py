@@ -127,7 +127,6 @@ def test_a_loss_that_is_not_finite_stops_the_training(teacher: Teacher, pixels: 
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_training_runs_on_the_gpu(teacher: Teacher, pixels: np.ndarray):
     fresh = Teacher(teacher.plan)
     fresh.load_state_dict(teacher.state_dict())

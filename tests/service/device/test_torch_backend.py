@@ -16,7 +16,6 @@ def test_too_little_memory_on_a_cpu_is_told_as_such():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_too_little_memory_on_a_gpu_is_told_as_such():
     with pytest.raises(DeviceMemoryError):
         translated(lambda: torch.empty(1 << 50, dtype=torch.uint8, device="cuda"))

@@ -1,15 +1,14 @@
 """The files of deploy/ray are what Ray Serve, Kubernetes and Prometheus take, and say the same."""
 
-import shutil
 import subprocess
 import sys
 from typing import Any
 
-import pytest
 import yaml
 
 from service.settings import Settings
 from tests.conftest import ROOT
+from tests.needs import PROMETHEUS
 
 FOLDER = ROOT / "deploy" / "ray"
 
@@ -58,8 +57,7 @@ def test_the_manifest_has_the_same_configuration_and_the_pinned_ray():
 
 
 def test_prometheus_takes_its_configuration():
-    if (promtool := shutil.which("promtool")) is None:
-        pytest.skip("promtool is not installed (Debian: apt-get install prometheus): deploy/ is not tested with it")
+    promtool = PROMETHEUS.program("promtool")
     done = subprocess.run(
         [promtool, "check", "config", str(FOLDER / "prometheus.yml")], capture_output=True, text=True, check=False
     )
