@@ -30,7 +30,7 @@ from model.lifecycle.datasets import Sample, split
 from model.lifecycle.evaluate import evaluate_category
 from model.lifecycle.recipe import Recipe
 from model.lifecycle.train import train_category
-from model.store.pair import load_detector
+from model.store.store import Store
 from model.store.teachers import load_teacher
 from service.catalogue import Ready
 from service.choices import Localize
@@ -66,7 +66,7 @@ def read_splits(root: Path) -> dict[str, list[Sample]]:
 
 def send_all(weights: Path, samples: list[Sample]) -> dict[str, object]:
     """Posts every image to the real server, one at a time, and compares each score with the offline one."""
-    card, detector = load_detector(weights, weights / "teachers", CATEGORY)
+    card, detector = Store(weights).load(CATEGORY)
     limits = Limits(Settings().max_image_bytes, Settings().max_image_pixels)
     command = [str(Path(sys.executable).with_name("eca-inspect")), "serve", "--port", "0", "--weights", str(weights)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as server:

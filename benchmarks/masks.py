@@ -19,7 +19,7 @@ from model.images import read_image
 from model.lifecycle.datasets import Sample, load_images, mvtec_test
 from model.localization import fault_mask
 from model.store.card import Card
-from model.store.pair import load_detector
+from model.store.store import Store
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=ROOT / "weights")
     parser.add_argument("--output", type=Path, help="JSON file")
     arguments = parser.parse_args()
-    card, detector = load_detector(arguments.weights, arguments.weights / "teachers", arguments.category)
+    card, detector = Store(arguments.weights).load(arguments.category)
     samples = [sample for sample in mvtec_test(arguments.data) if sample.defect is not None]
     records = fits(card, detector, samples)
     kinds = sorted({str(record["defect"]) for record in records})

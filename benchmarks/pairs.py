@@ -15,8 +15,8 @@ from model.lifecycle.recipe import Recipe
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher
 from model.store.card import Card
-from model.store.pair import CARD, SEEN, STUDENT
 from model.store.teachers import save_teacher
+from model.store.version import CARD, SEEN, STUDENT
 
 CATEGORY, TEACHER = "seeded", "seeded"
 

@@ -19,7 +19,7 @@ from model.lab.synthetic import DEFECTS, write_dataset
 from model.lifecycle import figures, report
 from model.lifecycle.datasets import mvtec_test
 from model.lifecycle.evaluate import judge_category, measure_judged
-from model.store.pair import load_detector
+from model.store.store import Store
 from service.app import create_app
 from service.settings import Settings
 
@@ -68,7 +68,7 @@ def make_report_picture(data: Path, folder: Path, path: Path) -> None:
 
 def make_features_picture(sample: Path, path: Path) -> None:
     """What student and teacher make of one sample."""
-    card, detector = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY)
+    card, detector = Store(WEIGHTS).load(CATEGORY)
     pixels = card.preprocessor.apply(read_image(sample))
     as_jpeg(figures.png(figures.features(pixels, layers_of(detector, pixels), f"{CATEGORY}, {sample.name}")), path)
 

@@ -22,7 +22,7 @@ from model.detector import maps_of, scores_of
 from model.lab.synthetic import write_dataset
 from model.lifecycle.datasets import load_images, mvtec_test
 from model.measures import auroc
-from model.store.pair import load_detector
+from model.store.store import Store
 
 
 def main() -> None:
@@ -31,9 +31,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("float16", "bfloat16"), default="bfloat16")
     arguments = parser.parse_args()
-    card, exact = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY)
+    card, exact = Store(WEIGHTS).load(CATEGORY)
     precision = getattr(torch, arguments.precision)
-    _, reduced = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY, arguments.device, precision)
+    _, reduced = Store(WEIGHTS).load(CATEGORY, arguments.device, precision)
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(Path(folder, "plates"), train=0, test_good=100, test_each=25, seed=TEST_SEED)
         images = load_images(mvtec_test(Path(folder, "plates")), card.preprocessor)

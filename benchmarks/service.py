@@ -26,7 +26,7 @@ from benchmarks.load import batch_counts, closed_loop, open_loop, request, servi
 from benchmarks.pairs import CATEGORY, jpeg, make_category
 from benchmarks.record import machine_and_commit
 from model.detector import BEST_BATCH
-from model.store.pair import load_detector
+from model.store.store import Store
 
 PATH = f"/v1/categories/{CATEGORY}/inspect?localize=never"
 COMMAND = [str(Path(sys.executable).with_name("eca-inspect")), "serve", "--port", "0", "--weights"]
@@ -43,7 +43,7 @@ def ceiling(weights: Path, seconds: float) -> float:
 
 
 def _ceiling(weights: str, seconds: float) -> float:
-    _, detector = load_detector(Path(weights), Path(weights) / "teachers", CATEGORY)
+    _, detector = Store(Path(weights)).load(CATEGORY)
     return images_per_second(detector, BEST_BATCH["cpu"], maps=False, seconds=seconds)
 
 

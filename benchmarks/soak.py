@@ -45,7 +45,8 @@ from benchmarks.pairs import copy_category
 from benchmarks.record import machine_and_commit
 from model.calibration import rejects
 from model.store.card import Card, SeenImages
-from model.store.pair import STUDENT, read_card, write_pair
+from model.store.store import Store
+from model.store.version import STUDENT, read_card
 from service.choices import Role
 from service.http.keys import create_key
 
@@ -204,7 +205,7 @@ class Version:
 
     def write(self, weights: Path) -> None:
         """Puts it into its place."""
-        write_pair(weights, self.card, self.student, SeenImages(), replace=True)
+        Store(weights).write(self.card, self.student, SeenImages(), replace=True)
 
 
 def versions_of(weights: Path) -> tuple[Version, list[Version]]:

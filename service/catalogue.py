@@ -5,7 +5,6 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,19 +17,10 @@ from model.choices import MapForm
 from model.detector import Detector
 from model.networks.vgg import Teacher
 from model.store.card import Card
-from model.store.pair import (
-    CARD,
-    CATEGORY_NAME,
-    PREVIOUS,
-    RESERVED_NAMES,
-    STUDENT,
-    StoreError,
-    build_detector,
-    check_category_name,
-    read_card,
-    roll_back,
-)
+from model.store.history import Kept, NoPreviousVersionError
+from model.store.store import Stamp, Store
 from model.store.teachers import TeacherError, load_teacher
+from model.store.version import StoreError, build_detector, read_card
 from model.text import encodable, readable
 from service.device.allowance import Allowance, TooCostlyError
 from service.device.memory import available_bytes
@@ -38,7 +28,7 @@ from service.device.torch_backend import translated
 from service.device.trial import try_out
 from service.hints import with_hint
 from service.problems import Problem
-from service.schemas import CategorySummary
+from service.schemas import CategorySummary, KeptVersion
 
 SETTLE_SECONDS = 0.02
 """After a failure, for a version that is just being moved into its place."""
@@ -82,21 +72,7 @@ class _Version:
     def __init__(self, card: Card, teacher: Teacher, detector_of: "Callable[[_Version], Detector]") -> None:
         self.entry = Ready(card, teacher, partial(detector_of, self))
         self.kept: Detector | None = None
-
-
-Stamp = tuple[tuple[int, int, int] | None, ...]
-"""When the files of a pair were written, their sizes and their inodes; None for one that is not there."""
-
-
-def _stamp_of(folder: Path) -> Stamp:
-    def stamp(path: Path) -> tuple[int, int, int] | None:
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
-    return stamp(folder / CARD), stamp(folder / STUDENT)
+        self.rolled_back = False
 
 
 class Catalogue:
@@ -130,8 +106,7 @@ class Catalogue:
         on_evict: Callable[[], None] = lambda: None,
         on_refuse: Callable[[], None] = lambda: None,
     ) -> None:
-        self._weights = weights
-        self._teachers_folder = teachers
+        self._store = Store(weights, teachers)
         self._device = device
         self._precision = precision
         self._student_bytes = student_bytes
@@ -150,36 +125,38 @@ class Catalogue:
         self._allowance = Allowance(1, available_bytes(device), math.inf)
         if not weights.is_dir():
             log.error("there is no weights folder %s", weights)
-        for folder in self._folders():
+        try:
+            self._store.recover()
+        except OSError as error:
+            log.warning("what a crash has left in %s cannot be put in order: %s", weights, error)
+        for category in self._store.names():
             try:
-                self._enter(self._read(folder))
-                log.info("category %s is ready", folder.name)
+                self._enter(self._read_in_place(category))
+                log.info("category %s is ready", category)
             except (StoreError, TeacherError, OSError) as error:
-                self._refuse(folder.name, error)
+                self._refuse(category, error)
 
-    def _folders(self) -> list[Path]:
-        return sorted(filter(_is_category, self._weights.iterdir())) if self._weights.is_dir() else []
-
-    def _read(self, folder: Path) -> _Version:
-        """Reads a version, and once more if its files were being replaced meanwhile."""
+    def _read_in_place(self, category: str) -> _Version:
+        """Reads the version in a category's place, and once more if its files were being replaced meanwhile."""
         for _ in range(2):
-            stamp = _stamp_of(folder)
-            if folder.parent == self._weights:
-                self._stamps[folder.name] = stamp
+            stamp = self._stamps[category] = self._store.stamp(category)
+            folder = self._store.folder(category)
             try:
-                return translated(partial(self._check, folder))
+                return self._read(folder, category)
             except (StoreError, TeacherError, OSError):
                 sleep(SETTLE_SECONDS)
-                if _stamp_of(folder) == stamp:
+                if self._store.stamp(category) == stamp:
                     raise
-        return translated(partial(self._check, folder))
+        return self._read(folder, category)
 
-    def _check(self, folder: Path) -> _Version:
-        check_category_name(folder.name)
-        card = read_card(folder)
+    def _read(self, folder: Path, category: str) -> _Version:
+        return translated(partial(self._check, folder, category))
+
+    def _check(self, folder: Path, category: str) -> _Version:
+        card = read_card(folder, category)
         key = (card.teacher.name, card.teacher.sha256)
         if key not in self._teachers:
-            self._teachers[key] = load_teacher(self._teachers_folder, *key)
+            self._teachers[key] = load_teacher(self._store.teachers, *key)
         version = _Version(card, self._teachers[key], self._detector)
         self._keep(version, build_detector(folder, card, version.entry.teacher, self._device, self._precision))
         self._on_load()
@@ -191,7 +168,8 @@ class Catalogue:
         before = self._versions.get(category)
         if before is not None and isinstance(self._entries[category], Ready):
             before.kept = before.kept or self._forget(before)
-            self._versions_before[category] = before
+            if before.entry.card.model_version != version.entry.card.model_version:
+                self._versions_before[category] = before
         self._versions[category] = version
         self._entries = dict(sorted({**self._entries, category: version.entry}.items()))
 
@@ -225,15 +203,7 @@ class Catalogue:
         return detector
 
     def _build(self, version: _Version) -> Detector:
-        """Reads a version's student from its place, or else from where it is kept if it has been replaced since."""
-        card = version.entry.card
-        arguments = card, version.entry.teacher, self._device, self._precision
-        try:
-            return build_detector(self._weights / card.category, *arguments)
-        except (StoreError, OSError):
-            with suppress(StoreError, OSError):
-                return build_detector(self._weights / PREVIOUS / card.category, *arguments)
-            raise
+        return self._store.build(version.entry.card, version.entry.teacher, self._device, self._precision)
 
     def _keep(self, version: _Version, detector: Detector) -> None:
         with self._memory:
@@ -256,7 +226,7 @@ class Catalogue:
 
         One whose folder is not there is not among them. Raises `OSError` if the weights folder cannot be read.
         """
-        return [folder.name for folder in self._folders() if _stamp_of(folder) != self._stamps.get(folder.name)]
+        return [name for name in self._store.names() if self._store.stamp(name) != self._stamps.get(name)]
 
     def reload(self, category: str) -> Ready:
         """Reads a category again beside the version that serves, tries the new one, and swaps them in one step.
@@ -267,14 +237,13 @@ class Catalogue:
             Problem: 404 if there is no such category; 409 if what is on the disk is refused. Then the version that
                 serves goes on, unless its folder has vanished.
         """
-        folder = self._weights / category
-        if category not in self._entries and not (CATEGORY_NAME.fullmatch(category) and _is_category(folder)):
+        if not self._store.holds(category):
             self.find(category)
         try:
-            version = self._read(folder)
+            version = self._read_in_place(category)
             translated(partial(self._try, version))
         except (StoreError, TeacherError, OSError) as error:
-            if isinstance(self._entries.get(category), Ready) and folder.is_dir():
+            if isinstance(self._entries.get(category), Ready) and self._store.holds(category):
                 log.error("a new version of category %s is refused, and the one before serves on: %s", category, error)
             else:
                 self._refuse(category, error)
@@ -299,45 +268,60 @@ class Catalogue:
             self._forget(version)
             raise StoreError("it gives a score that is not finite")
 
-    def roll_back(self, category: str) -> bool:
-        """Serves the version before again. For the device thread.
+    def roll_back(self, category: str, to: str | None = None) -> bool:
+        """Serves a version that was replaced again, one step back or the one named. For the device thread.
+
+        It is tried before anything changes.
+
+        Args:
+            category: its name.
+            to: the name of a version; else one step back, see `model.store.store.Store.roll_back`.
 
         Returns:
             Whether it was put back on the disk too. Where that cannot be written, the server has it until it ends.
 
         Raises:
-            Problem: 404 if there is no such category; 409 if there is no version before, or it is refused.
+            Problem: 404 if there is no such category; 409 if there is no such version, or it is refused.
         """
         self.find(category)
+        version = self._previous(category, to)
         try:
-            roll_back(self._weights, category)
+            self._store.roll_back(category, to=version.entry.card.model_version)
+            self._stamps[category] = self._store.stamp(category)
+            persistent = True
         except (StoreError, OSError) as error:
             log.warning("category %s cannot be rolled back on the disk: %s", category, error)
-            self._roll_back_in_memory(category)
-            return False
-        try:
-            self.reload(category)
-        except Problem:
-            roll_back(self._weights, category)
-            self._stamps[category] = _stamp_of(self._weights / category)
-            raise
-        return True
-
-    def _roll_back_in_memory(self, category: str) -> None:
-        version = self._versions_before.get(category)
-        folder = self._weights / PREVIOUS / category
-        if version is None and not folder.is_dir():
-            raise Problem("no-previous-version", category=category)
-        try:
-            if version is None:
-                version = self._read(folder)
-                translated(partial(self._try, version))
             # For good: its place on the disk has another, so that it could not be read again.
             version.kept = version.kept or self._forget(version) or self._build(version)
+            persistent = False
+        if to is None and (left := self._versions.get(category)) is not None:
+            left.rolled_back = True
+        self._enter(version)
+        return persistent
+
+    def kept(self, category: str) -> list[KeptVersion]:
+        """The versions that `roll_back` can go to, last put aside first. Reads the disk."""
+        entry = self._entries.get(category)
+        serving = entry.card.model_version if isinstance(entry, Ready) else None
+        return [kept_version_of(one) for one in self._store.kept(category) if one.version != serving]
+
+    def _previous(self, category: str, to: str | None) -> _Version:
+        """The version to go back to, from the disk and tried; or what served before, where the disk has none."""
+        serving = self._versions.get(category)
+        # Where an earlier step back was one in memory only, the next one starts from there.
+        start = serving.entry.card.model_version if serving is not None and serving.kept is not None else None
+        try:
+            version = self._read(self._store.previous(category, to, start=start).folder, category)
+            translated(partial(self._try, version))
+        except NoPreviousVersionError as error:
+            before = self._versions_before.get(category)
+            if before is None or (before.rolled_back if to is None else to != before.entry.card.model_version):
+                raise Problem("no-previous-version", reason=str(error)) from None
+            return before
         except (StoreError, TeacherError, OSError) as error:
             reason = f"the previous version is refused: {with_hint(error)}"
             raise Problem("reload-refused", reason=reason) from None
-        self._enter(version)
+        return version
 
     def warm_up(self, allowance: Allowance) -> None:
         """Tries each combination of teacher and image size; those that the device cannot afford are refused."""
@@ -398,16 +382,24 @@ class Catalogue:
         return [summary_of(entry) for entry in self._entries.values()]
 
 
-def _is_category(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".") and folder.name not in RESERVED_NAMES
-
-
 def _refusal(category: str, reason: str) -> Problem:
     return Problem("category-refused", category=category, reason=reason)
 
 
 def _size_of(detector: Detector) -> int:
     return sum(tensor.nbytes for tensor in detector.student.state_dict().values())
+
+
+def kept_version_of(one: Kept) -> KeptVersion:
+    """A replaced version as clients see it."""
+    found = one.card.calibration
+    return KeptVersion(
+        model_version=one.version,
+        threshold=found.threshold,
+        calibration=found.method,
+        calibrated=found.date,
+        rolled_back=one.rolled_back,
+    )
 
 
 def summary_of(entry: Ready | Refused) -> CategorySummary:

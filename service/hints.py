@@ -9,7 +9,7 @@ from model.lab.reproduction.sets import MissingSetError
 from model.lifecycle.datasets import MasksAmongImagesError
 from model.lifecycle.evaluate import SeenImagesError
 from model.lifecycle.train import InterruptedTrainingError
-from model.store.pair import CategoryExistsError
+from model.store.store import CategoryExistsError
 from model.store.teachers import DownloadError, MissingTeacherError
 
 VGG16_FILE = "vgg16-397923af.pth"

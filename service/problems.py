@@ -79,8 +79,8 @@ KINDS: Mapping[str, Kind] = {
     "reload-refused": Kind(409, "the version on the disk is refused; the one that serves goes on", "{reason}"),
     "no-previous-version": Kind(
         409,
-        "no version of this category has been replaced yet",
-        "there is no previous version of category {category!r}",
+        "no such version of this category is kept",
+        "{reason}",
     ),
     "too-many-bytes": Kind(413, "there are too many bytes", "{what} is larger than the {limit} bytes allowed"),
     "too-many-pixels": Kind(413, "the image has too many pixels", "{reason}"),

@@ -1,5 +1,6 @@
 """What the API answers. Every number carries its unit in its name or its description."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -134,10 +135,21 @@ class CategoryList(BaseModel):
     categories: list[CategorySummary]
 
 
+class KeptVersion(BaseModel):
+    """A version that was replaced, and that a rollback can bring back."""
+
+    model_version: str
+    threshold: float
+    calibration: CalibrationMethod
+    calibrated: datetime = Field(description="When its threshold was set")
+    rolled_back: bool = Field(description="It was left by a rollback, so the next step back passes it over")
+
+
 class CategoryDetail(CategorySummary):
     """A category with the whole record of its training and calibration."""
 
     card: Card | None
+    kept_versions: list[KeptVersion] = Field(description="What a rollback can go to, last put aside first")
 
 
 class RolledBack(CategorySummary):

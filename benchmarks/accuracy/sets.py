@@ -29,8 +29,8 @@ from model.lifecycle.masks import read_mask
 from model.lifecycle.recipe import Recipe
 from model.networks.vgg import Student, Teacher, student_plan
 from model.preprocessing import Preprocessing
-from model.store.pair import encode_student
 from model.store.teachers import load_teacher
+from model.store.version import encode_student
 
 ROOT = Path(__file__).parent.parent.parent
 HELD_OUT = 0.2

@@ -26,7 +26,7 @@ from bentoml.validators import ContentType
 
 from benchmarks.rivals import PATH
 from benchmarks.rivals.pair import MAX_BATCH, announce, answer, load_warm, prepare
-from model.store.pair import read_card
+from model.store.version import read_card
 
 SILENT = {"access": {"enabled": False}}
 

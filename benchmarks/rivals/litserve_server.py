@@ -28,7 +28,7 @@ from fastapi.concurrency import run_in_threadpool
 from benchmarks.rivals import PATH
 from benchmarks.rivals.pair import MAX_BATCH, announce, answer, load_warm, prepare
 from model.preprocessing import Preprocessing
-from model.store.pair import read_card
+from model.store.version import read_card
 
 
 def decoder(preprocessing: Preprocessing) -> Callable[[Request], Awaitable[np.ndarray]]:

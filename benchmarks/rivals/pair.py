@@ -13,7 +13,7 @@ from model.detector import BEST_BATCH, Detector
 from model.images import decode_image
 from model.preprocessing import Preprocessing
 from model.store.card import Card
-from model.store.pair import load_detector
+from model.store.store import Store
 
 MAX_BATCH = BEST_BATCH["cpu"]
 WARM_UP_REQUESTS = 16
@@ -26,7 +26,7 @@ def load_warm(weights: Path, category: str) -> tuple[Card, Detector]:
     To be called on the thread that will compute: a second one that computes in torch, be it only to load, makes OpenMP
     count more threads than cores, and every image takes longer from then on.
     """
-    card, detector = load_detector(weights, weights / "teachers", category, torch.device("cpu"))
+    card, detector = Store(weights).load(category, torch.device("cpu"))
     for batch in range(1, MAX_BATCH + 1):
         detector(np.zeros((batch, card.image_size, card.image_size, 3), np.uint8))
     return card, detector

@@ -9,13 +9,13 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 
 from model.images import decode_image
-from model.store.pair import load_detector
+from model.store.store import Store
 
 
 def main() -> None:
     """Serves one category: WEIGHTS CATEGORY PORT."""
     weights, category, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    card, detector = load_detector(weights, weights / "teachers", category, torch.device("cpu"))
+    card, detector = Store(weights).load(category, torch.device("cpu"))
     app = FastAPI()
 
     def judge(data: bytes) -> dict[str, object]:

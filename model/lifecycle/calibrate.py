@@ -15,7 +15,7 @@ from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_im
 from model.lifecycle.pasting import paste_defect
 from model.lifecycle.remarks import Remarks
 from model.store.card import SCHEMA_VERSION, Calibration, Card, RocCurve, ScoreHistogram, SeenImages
-from model.store.pair import load_detector, read_encoded_student, read_seen, read_traces, write_pair
+from model.store.store import Store
 from model.text import readable
 
 PASTING_SEED = 0
@@ -48,12 +48,13 @@ def calibrate_category(
         The new card, and what was left out of the images.
 
     Raises:
-        StoreError, TeacherError: see `load_detector`.
+        StoreError, TeacherError: see `model.store.store.Store.load`.
         DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
         CalibrationError: if the scores give no threshold.
     """
-    card, detector = load_detector(weights, teachers, category, device, precision)
-    seen = read_seen(weights / category)
+    store = Store(weights, teachers)
+    card, detector = store.load(category, device, precision)
+    seen = store.seen(category)
     good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
     _refuse_trained(good, seen)
     if score is not None:
@@ -72,10 +73,10 @@ def calibrate_category(
         used += [digest for index in range(len(bad.samples)) for digest in bad.seen_as(index)]
     else:
         calibration = calibration_without_anomalous(detector, good.pixels, quantile)
-    encoded = read_encoded_student(weights / category, card)
-    card = card.model_copy(update={"calibration": calibration})
+    encoded = store.encoded_student(category, card)
+    card = card.model_copy(update={"calibration": calibration}).named()
     seen = seen.model_copy(update={"calibration": tuple(used)})
-    write_pair(weights, card, encoded, seen, read_traces(weights / category), replace=True)
+    store.write(card, encoded, seen, store.traces(category), replace=True)
     return card, remarks
 
 

@@ -16,7 +16,7 @@ from model.lifecycle import datasets, masks
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
 from model.store.card import Card
-from model.store.pair import load_detector, read_seen
+from model.store.store import Store
 from model.text import readable
 
 PIXEL_GRID = 256
@@ -172,18 +172,19 @@ def judge_category(
         remarks: what was left out before; it becomes part of the result.
 
     Raises:
-        StoreError, TeacherError: see `load_detector`.
+        StoreError, TeacherError: see `model.store.store.Store.load`.
         DatasetError: if files cannot be read, one is both normal and anomalous, a group has fewer than two images, or
             a mask cannot be that of its image.
         SeenImagesError: if the pair has seen some and the policy is to refuse.
     """
-    card, detector = load_detector(weights, teachers, category, device, precision)
+    store = Store(weights, teachers)
+    card, detector = store.load(category, device, precision)
     good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
     bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
     datasets.refuse_two_labels(good, bad)
     remarks += good.remarks + bad.remarks
     if seen_policy is not SeenPolicy.INCLUDE:
-        seen = read_seen(weights / category)
+        seen = store.seen(category)
         known = {*seen.training, *seen.held_out, *seen.calibration}
         good, seen_good = _apart(good, known)
         bad, seen_bad = _apart(bad, known)

@@ -15,9 +15,10 @@ from model.lifecycle.distillation import TrainingInterrupted
 from model.lifecycle.folders import sub_folders
 from model.lifecycle.recipe import Recipe, TrainingError
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
-from model.lifecycle.train import checkpoint_path, train_category
-from model.store.pair import CARD, StoreError, read_card
+from model.lifecycle.train import train_category
+from model.store.store import Store
 from model.store.teachers import TeacherError, load_teacher
+from model.store.version import StoreError
 from model.text import readable
 
 CALIBRATION_SHARE = 0.5
@@ -109,7 +110,7 @@ def make(order: Order) -> Made:
             log.exception("attempt %d of category %s failed", attempt + 1, order.category)
             reason = f"{type(error).__name__}: {error}"
         else:
-            card = read_card(order.weights / order.category)
+            card = Store(order.weights).card(order.category)
             found = card.calibration
             return Made(
                 order.category,
@@ -130,9 +131,9 @@ def make_in_turn(orders: Iterable[Order]) -> Iterator[Made]:
 
 def _make_once(order: Order) -> tuple[str, Remarks]:
     remarks = NONE
-    folder = order.weights / order.category
+    store = Store(order.weights, order.teachers)
     outcome = "there already"
-    if not (folder / CARD).exists():
+    if not store.holds(order.category):
         teacher = load_teacher(order.teachers, *order.teacher)
         listing = datasets.mvtec_training(order.data)
         loaded: list[Remarks] = []
@@ -144,12 +145,12 @@ def _make_once(order: Order) -> tuple[str, Remarks]:
             teacher,
             order.recipe,
             device=order.device,
-            resume=checkpoint_path(order.weights, order.category).exists(),
+            resume=store.checkpoint(order.category).exists(),
             on_start=lambda images, held_out: loaded.append(images.remarks),
         )
         remarks = sum(loaded, listing.remarks)
         outcome = "trained"
-    if read_card(folder).calibration.method != "youden" and (order.data / "test").is_dir():
+    if store.card(order.category).calibration.method != "youden" and (order.data / "test").is_dir():
         listing = datasets.mvtec_test(order.data, with_masks=False)
         share, _ = datasets.split(listing, CALIBRATION_SHARE, order.recipe.seed)
         good = [one for one in share if one.defect is None]

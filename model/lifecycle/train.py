@@ -18,9 +18,10 @@ from model.lifecycle.datasets import LoadedImages, Sample, load_images
 from model.lifecycle.distillation import MINIMUM_IMAGES, Epoch, train
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
 from model.networks.vgg import Teacher, student_plan
-from model.store.card import Architecture, Card, SeenImages, TeacherReference, TrainingRecord
-from model.store.pair import LOSS_CURVE, LOSSES, CategoryExistsError, check_category_name, encode_student, write_pair
+from model.store.card import UNNAMED, Architecture, Card, SeenImages, TeacherReference, TrainingRecord
+from model.store.store import CategoryExistsError, Store
 from model.store.teachers import fingerprint
+from model.store.version import LOSS_CURVE, LOSSES, encode_student
 from model.text import json_text
 
 HELD_OUT_SHARE = 0.2
@@ -28,11 +29,6 @@ HELD_OUT_SHARE = 0.2
 
 class InterruptedTrainingError(TrainingError):
     """An interrupted training of this category is kept, and it was not said what should become of it."""
-
-
-def checkpoint_path(weights: Path, category: str) -> Path:
-    """Where the progress of a category's training is kept until its pair is written."""
-    return weights / ".training" / f"{category}.pt"
 
 
 def check_trainable(
@@ -47,11 +43,11 @@ def check_trainable(
         TrainingError: if there is nothing to resume.
         InterruptedTrainingError: if there is an interrupted training that is not to be resumed.
     """
-    check_category_name(category)
+    store = Store(weights)
+    if store.folder(category).exists() and not replace:
+        raise CategoryExistsError(f"{store.folder(category)} exists")
     check_quantile(quantile)
-    if (weights / category).exists() and not replace:
-        raise CategoryExistsError(f"{weights / category} exists")
-    checkpoint = checkpoint_path(weights, category)
+    checkpoint = store.checkpoint(category)
     if resume and not checkpoint.exists():
         raise TrainingError(f"there is no interrupted training of {category!r} to resume")
     if not resume and checkpoint.exists():
@@ -109,7 +105,8 @@ def train_category(
         TrainingInterrupted: after Ctrl-C; `resume` goes on.
     """
     check_trainable(weights, category, resume=resume, replace=replace, quantile=quantile)
-    checkpoint = checkpoint_path(weights, category)
+    store = Store(weights)
+    checkpoint = store.checkpoint(category)
     images = datasets.unique(load_images(samples, recipe.preprocessing, skip_unreadable=skip_unreadable))
     if len(images.pixels) < MINIMUM_IMAGES:
         raise TrainingError(
@@ -143,7 +140,7 @@ def train_category(
     now = datetime.now(UTC).replace(microsecond=0)
     card = Card(
         category=category,
-        model_version=f"{now:%Y%m%d}-{digest[:8]}",
+        model_version=UNNAMED,
         architecture=Architecture(
             plan=student_plan(teacher.plan), weigh_distillation_layers=recipe.weigh_distillation_layers
         ),
@@ -169,12 +166,12 @@ def train_category(
         calibration=calibration_without_anomalous(detector, images.pixels[held_out], quantile),
         map_scale=1.0,
     )
-    card = with_map_scales(card, detector, images.pixels[held_out])
+    card = with_map_scales(card, detector, images.pixels[held_out]).named()
     seen = SeenImages(
         training=tuple(digest for index in sorted(training) for digest in images.seen_as(index)),
         held_out=tuple(digest for index in sorted(held_out) for digest in images.seen_as(index)),
     )
-    write_pair(weights, card, encoded, seen, _loss_traces(card, losses), replace=replace)
+    store.write(card, encoded, seen, _loss_traces(card, losses), replace=replace)
     checkpoint.unlink(missing_ok=True)
     return card, losses
 

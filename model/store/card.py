@@ -1,7 +1,9 @@
 """The schema of what lies beside a student: its passport, ``card.json``, and the images it has seen."""
 
+import json
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from hashlib import sha256
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -96,6 +98,28 @@ class Calibration(_Record):
         return rejects(score, self.threshold)
 
 
+UNNAMED = "unnamed"
+"""The version of a card that is still being made; see `Card.named`."""
+RECORDS: dict[str, Any] = {
+    "schema_version": True,
+    "category": True,
+    "model_version": True,
+    "training": True,
+    "teacher": {"name"},
+    "calibration": {
+        "normal_images",
+        "anomalous_images",
+        "quantile",
+        "youden_index",
+        "auroc",
+        "roc",
+        "histogram",
+        "date",
+    },
+}
+"""What a card says that decides nothing. All else goes into the name of its version, a field that is added too."""
+
+
 class Card(_Record):
     """The passport of a pair, ``card.json``.
 
@@ -127,6 +151,22 @@ class Card(_Record):
         if self.schema_version == 1 and (self.score is not Score.GLOBAL or self.other_map_scales):
             raise ValueError("schema version 1 has the global score and one map scale only")
         return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides: two cards that have it in common give every image the same answer.
+
+        It is taken of JSON with sorted names and without what has its default value, so that a field that a later
+        version of this software adds changes nothing for the cards that lack it. What goes in is all but `RECORDS`:
+        the hashes of student and teacher, the architecture, the image size and the preprocessing, the score and its
+        weights, the method and the threshold of the calibration, the scales of the maps.
+        """
+        deciding = self.model_dump(mode="json", exclude=RECORDS, exclude_defaults=True)
+        return sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+    def named(self) -> Self:
+        """This card with the name of its version: the day of its calibration, and 12 digits of its fingerprint."""
+        name = f"{self.calibration.date:%Y%m%d}-{self.fingerprint()[:12]}"
+        return self.model_copy(update={"model_version": name})
 
     @property
     def preprocessor(self) -> Preprocessing:

@@ -76,11 +76,21 @@ def calibrate(
         )
 
 
-def rollback(category: Category, weights: Weights = None) -> None:
-    """Go back to the version that train --replace or calibrate replaced last; once more brings the newer one back."""
-    from model.store.pair import read_card, roll_back
+def rollback(
+    category: Category,
+    to: Annotated[str | None, typer.Option(help="Name of a kept version; else the one before the present one.")] = None,
+    weights: Weights = None,
+) -> None:
+    """Go back to the version before, or to a kept one by name. What is left is kept too, and --to brings it back."""
+    from model.store.store import Store
 
-    folder = read_settings(weights=weights).weights
-    roll_back(folder, category)
-    card = read_card(folder / category)
-    typer.echo(f"{folder / category}: version {card.model_version}, threshold {card.calibration.threshold:.6g}")
+    store = Store(read_settings(weights=weights).weights)
+    card = store.roll_back(category, to)
+    found = card.calibration
+    typer.echo(
+        f"{store.folder(category)}: version {card.model_version}, threshold {found.threshold:.6g} ({found.method})"
+    )
+    for one in store.kept(category):
+        found = one.card.calibration
+        left = "; left by going back" if one.rolled_back else ""
+        typer.echo(f"kept: version {one.version}, threshold {found.threshold:.6g} ({found.method}){left}")

@@ -125,7 +125,7 @@ def inspect(
 ) -> None:
     """Inspect image files exactly as the server does. Ends with status 1 if a file could not be inspected."""
     from model.images import ImageError
-    from model.store.pair import load_detector
+    from model.store.store import Store
     from service.catalogue import Ready
     from service.inspection import Limits, Wanted, inspect_offline
     from service.problems import Problem
@@ -134,7 +134,7 @@ def inspect(
     answers: list[dict[str, object]] = []
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     device_and_precision = torch_device(settings.device), settings.dtype
-    card, detector = load_detector(settings.weights, settings.teachers_folder, category, *device_and_precision)
+    card, detector = Store(settings.weights, settings.teachers_folder).load(category, *device_and_precision)
     ready = Ready(card, detector.teacher, lambda: detector)
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     places = _overlay_places(overlay, images) if overlay is not None else {}
@@ -190,7 +190,7 @@ def features(
     from model.images import read_image
     from model.lab import features
     from model.lifecycle import figures
-    from model.store.pair import load_detector
+    from model.store.store import Store
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     place = output or Path(f"{image.name}.features.png")
@@ -199,7 +199,7 @@ def features(
     if place.exists():
         raise UsageError(f"{place} exists; name another file with --output")
     used_device = torch_device(settings.device)
-    card, detector = load_detector(settings.weights, settings.teachers_folder, category, used_device, settings.dtype)
+    card, detector = Store(settings.weights, settings.teachers_folder).load(category, used_device, settings.dtype)
     pixels = card.preprocessor.apply(read_image(image))
     score, threshold = float(detector(pixels[None]).scores[0]), card.calibration.threshold
     title = (

@@ -50,6 +50,10 @@ MapQuery = Annotated[
         "category's own: gradient with the global score, gradient-distance with the local one",
     ),
 ]
+VersionQuery = Annotated[
+    str | None,
+    Query(description="`model_version` of a kept version, see `GET /v1/categories/{category}`; else one step back"),
+]
 StateOf = Annotated[State, Depends(state_of)]
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -258,7 +262,8 @@ async def category_detail(category: CategoryName, state: StateOf) -> CategoryDet
     """A category with the record of its training and calibration."""
     entry: Ready | Refused = state.catalogue.find(category)
     card = entry.card if isinstance(entry, Ready) else None
-    return CategoryDetail(**summary_of(entry).model_dump(), card=card)
+    kept = await asyncio.to_thread(state.catalogue.kept, category)
+    return CategoryDetail(**summary_of(entry).model_dump(), card=card, kept_versions=kept)
 
 
 async def _works(engine: Engine[Job, Outcome]) -> bool:
@@ -286,14 +291,15 @@ async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
 
 @router.post(
     "/v1/categories/{category}/rollback",
-    summary="Go back to the version before",
+    summary="Go back to a version that was replaced",
     tags=["categories"],
     responses=documented("unknown-category", "no-previous-version", "reload-refused", "device-lost", "shutting-down"),
 )
 @needs(Role.ADMIN)
-async def rollback(category: CategoryName, state: StateOf) -> RolledBack:
-    """Swaps the version that serves with the one before it, on the disk too if that can be written."""
-    work = partial(state.catalogue.roll_back, category)
+async def rollback(category: CategoryName, state: StateOf, to: VersionQuery = None) -> RolledBack:
+    """Serves the version that served before, or the one named, on the disk too if that can be written. What it
+    replaces is kept, and `to` brings it back."""
+    work = partial(state.catalogue.roll_back, category, to)
     persistent = await asyncio.wrap_future(state.engine.call(work))
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 

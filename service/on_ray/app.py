@@ -132,13 +132,14 @@ class Replica:
         """Who it is, and its metrics in Prometheus' text format."""
         return self._identity, self._application.state.parts.telemetry.exposition()
 
-    async def follow(self, leader: str, change: str, category: str) -> str | None:
+    async def follow(self, leader: str, change: str, category: str, version: str) -> str | None:
         """Does what another replica has just done.
 
         Args:
             leader: that replica.
             change: ``reload`` or ``rollback``.
             category: the one concerned.
+            version: what that replica serves now.
 
         Returns:
             Why it cannot, or None.
@@ -146,9 +147,10 @@ class Replica:
         if leader == self._identity["replica"]:
             return None
         parts = self._application.state.parts
-        work = parts.catalogue.reload if change == "reload" else parts.catalogue.roll_back
+        catalogue = parts.catalogue
+        work = partial(catalogue.reload if change == "reload" else partial(catalogue.roll_back, to=version), category)
         try:
-            await asyncio.wrap_future(parts.engine.call(partial(work, category)))
+            await asyncio.wrap_future(parts.engine.call(work))
         except Exception as error:
             log.error("the %s of category %s cannot be followed: %s", change, category, error)
             return str(error) or type(error).__name__
@@ -241,9 +243,10 @@ class OnAllReplicas:
         self, category: str, change: str, headers: MutableHeaders, body: bytes
     ) -> tuple[int, MutableHeaders, bytes]:
         """Has the others follow, and says so if one cannot."""
-        if change == "rollback" and json.loads(body)["persistent"]:
-            change = "reload"  # the disk has been turned back; once more would turn it forward again
-        told = await self._all("follow", self._replica, change, category)
+        answer = json.loads(body)
+        if change == "rollback" and answer["persistent"]:
+            change = "reload"  # the disk has the version in place
+        told = await self._all("follow", self._replica, change, category, answer["model_version"])
         refusals = [reason for reason in told if reason is not None]
         if not refusals:
             return 200, headers, body

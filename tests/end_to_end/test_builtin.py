@@ -14,7 +14,7 @@ from model.lab.synthetic import DEFECTS, write_dataset
 from model.lifecycle.datasets import load_images, mvtec_test
 from model.lifecycle.evaluate import evaluate_category
 from model.preprocessing import Preprocessing
-from model.store.pair import load_detector
+from model.store.store import Store
 from tests.conftest import ROOT
 from tests.end_to_end.conftest import running_server
 
@@ -52,8 +52,8 @@ def test_it_tells_good_plates_from_faulty_ones_and_finds_the_faults(tmp_path: Pa
 def test_float16_changes_no_decision(tmp_path: Path, device: str):
     write_dataset(tmp_path / "plates", train=0, test_good=20, test_each=4, seed=UNSEEN_SEED)
     images = load_images(mvtec_test(tmp_path / "plates"), Preprocessing(128))
-    card, exact = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY)
-    _, reduced = load_detector(WEIGHTS, WEIGHTS / "teachers", CATEGORY, device, torch.float16)
+    card, exact = Store(WEIGHTS).load(CATEGORY)
+    _, reduced = Store(WEIGHTS).load(CATEGORY, device, torch.float16)
     expected, found = scores_of(exact, images.pixels), scores_of(reduced, images.pixels)
     np.testing.assert_allclose(found, expected, rtol=0.01)
     threshold = card.calibration.threshold

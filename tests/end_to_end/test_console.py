@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.store.pair import read_card
+from model.store.version import read_card
 from service.choices import Role
 from service.console import FOLDER, SAMPLES
 from service.http.keys import create_key

@@ -6,7 +6,7 @@ import httpx
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.store.pair import read_card
+from model.store.version import read_card
 from tests.conftest import Factory
 
 

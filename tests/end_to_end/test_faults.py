@@ -23,7 +23,8 @@ from safetensors.numpy import load, save
 
 from model.images import decode_image
 from model.store.card import Card, SeenImages
-from model.store.pair import load_detector, read_card, write_pair
+from model.store.store import Store
+from model.store.version import read_card
 from tests.conftest import Factory
 from tests.end_to_end.conftest import COMMAND, Server, running_server, wait_for_metric
 from tests.end_to_end.test_refusals import PNG, URL, problem, raw_request
@@ -213,7 +214,7 @@ def test_sigterm_drops_readiness_and_answers_what_was_accepted(factory: Factory,
 @pytest.fixture
 def weights(factory: Factory, tmp_path: Path) -> Path:
     """Copies of good categories, of which no version has been replaced yet."""
-    ignore = shutil.ignore_patterns(".previous")
+    ignore = shutil.ignore_patterns(".versions")
     return Path(shutil.copytree(factory.weights, tmp_path / "weights", ignore=ignore))
 
 
@@ -325,7 +326,7 @@ class Version:
 
     def write(self, weights: Path) -> None:
         """Puts it into its place."""
-        write_pair(weights, self.card, self.student, SeenImages(), replace=True)
+        Store(weights).write(self.card, self.student, SeenImages(), replace=True)
 
 
 @pytest.fixture
@@ -337,7 +338,7 @@ def images(factory: Factory) -> list[bytes]:
 def versions(factory: Factory, images: list[bytes]) -> tuple[Version, Version]:
     made = []
     for category in ("striped", "brushed"):
-        card, detector = load_detector(factory.weights, factory.teachers, category)
+        card, detector = Store(factory.weights, factory.teachers).load(category)
         pixels = np.stack([card.preprocessor.apply(decode_image(data)) for data in images])
         student = (factory.weights / category / "student.safetensors").read_bytes()
         card = card.model_copy(update={"category": "striped", "model_version": f"from-{category}"})
@@ -411,7 +412,11 @@ def test_new_versions_and_categories_appear_bad_ones_do_not_and_one_call_goes_ba
         assert rolled_back["model_version"] == first.model_version
         assert read_card(weights / "striped") == first
         assert httpx.post(server.url + URL, content=png, headers=PNG).json()["model_version"] == first.model_version
-        subprocess.run([str(COMMAND), "rollback", "striped", "--weights", str(weights)], check=True)
+        problem(post("striped", "rollback"), 409, "no-previous-version")
+        kept = httpx.get(f"{server.url}/v1/categories/striped").json()["kept_versions"]
+        assert [(one["model_version"], one["rolled_back"]) for one in kept] == [("from-brushed", True)]
+        forward = ("rollback", "striped", "--to", "from-brushed")
+        subprocess.run([str(COMMAND), *forward, "--weights", str(weights)], check=True)
         wait_until(lambda: version_of("striped") == "from-brushed")
 
         not_finite(weights / "striped")
@@ -433,7 +438,7 @@ def test_new_versions_and_categories_appear_bad_ones_do_not_and_one_call_goes_ba
         assert response.status_code == 200
         problem(post("another", "reload"), 409, "reload-refused")
         assert listed(server.url)["another"]["status"] == "refused"
-        for unknown in ("nothing", "teachers", ".previous", "a%00b", "x" * 300):
+        for unknown in ("nothing", "teachers", ".versions", "a%00b", "x" * 300):
             problem(post(unknown, "reload"), 404, "unknown-category")
             problem(post(unknown, "rollback"), 404, "unknown-category")
 
@@ -460,7 +465,7 @@ def test_a_version_that_only_memory_has_is_never_dropped_from_it(
         assert httpx.post(server.url + URL, content=png, headers=PNG).status_code == 200
         versions[1].write(weights)
         assert httpx.post(category + "/reload").json()["model_version"] == "from-brushed"
-        shutil.rmtree(weights / ".previous")
+        shutil.rmtree(weights / ".versions")
         rolled_back = httpx.post(category + "/rollback").json()
         assert (rolled_back["persistent"], rolled_back["model_version"]) == (False, first)
         for other in ("brushed", "fresh"):
@@ -469,4 +474,6 @@ def test_a_version_that_only_memory_has_is_never_dropped_from_it(
         answer = httpx.post(server.url + URL, content=png, headers=PNG)
         assert answer.status_code == 200, answer.text
         assert answer.json()["model_version"] == first
-        assert httpx.post(category + "/rollback").json()["model_version"] == "from-brushed"
+        problem(httpx.post(category + "/rollback"), 409, "no-previous-version")
+        forward = httpx.post(category + "/rollback", params={"to": "from-brushed"}).json()
+        assert (forward["persistent"], forward["model_version"]) == (True, "from-brushed")

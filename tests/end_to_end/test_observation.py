@@ -11,7 +11,7 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.store.pair import read_card
+from model.store.version import read_card
 from service.observe.logs import JsonFormatter
 from service.problems import KINDS
 from tests.conftest import ROOT, Factory

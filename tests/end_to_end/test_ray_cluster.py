@@ -17,7 +17,7 @@ from model.lifecycle.datasets import normal_samples
 from model.lifecycle.recipe import Recipe
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher
-from model.store.pair import read_card
+from model.store.version import read_card
 from tests.conftest import Factory
 from tests.end_to_end.conftest import free_port
 from tests.end_to_end.test_ray import by_replica

@@ -9,7 +9,7 @@ import torch
 
 from model.preprocessing import Preprocessing, as_input
 from model.store.card import PreprocessingRecord
-from model.store.pair import read_card
+from model.store.version import read_card
 from tests.conftest import Factory
 
 

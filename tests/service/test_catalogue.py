@@ -14,8 +14,9 @@ import torch
 from model.detector import Detector
 from model.networks.vgg import Teacher, vgg16_plan
 from model.store.card import Card
-from model.store.pair import load_detector, read_card, read_seen, write_pair
+from model.store.store import Store
 from model.store.teachers import save_teacher
+from model.store.version import read_card, read_seen
 from service import catalogue as catalogue_module
 from service.catalogue import Catalogue, Refused
 from service.device.allowance import Allowance
@@ -27,11 +28,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def weights(factory: Factory, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(factory.weights, tmp_path / "weights"))
+    """Three categories of one version each, free to be changed."""
+    return Path(shutil.copytree(factory.weights, tmp_path / "weights", ignore=shutil.ignore_patterns(".versions")))
 
 
 def build(weights: Path, category: str) -> Detector:
-    return load_detector(weights, weights / "teachers", category)[1]
+    return Store(weights).load(category)[1]
 
 
 def statuses(catalogue: Catalogue) -> dict[str, str]:
@@ -93,6 +95,9 @@ def test_folders_that_are_no_category_are_refused_or_passed_over(weights: Path):
     (weights / "README.md").write_text("about")
     (weights / "empty").mkdir()
     (weights / "bad name").mkdir()
+    (weights / "bad name" / "card.json").touch()
+    (weights / "lost+found").mkdir(mode=0)
+    (weights / "System Volume Information").mkdir()
     catalogue = Catalogue(weights, weights / "teachers", CPU)
     bad, good = ("bad name", "empty"), ("brushed", "fresh", "striped")
     assert statuses(catalogue) == dict.fromkeys(bad, "refused") | dict.fromkeys(good, "ready")
@@ -158,7 +163,7 @@ def test_a_student_damaged_since_the_start_is_refused_when_it_is_read_again(weig
 def newer(weights: Path, version: str) -> None:
     folder = weights / "striped"
     card = read_card(folder).model_copy(update={"model_version": version})
-    write_pair(weights, card, (folder / "student.safetensors").read_bytes(), read_seen(folder), replace=True)
+    Store(weights).write(card, (folder / "student.safetensors").read_bytes(), read_seen(folder), replace=True)
 
 
 def test_a_version_that_was_replaced_still_answers_what_it_accepted(weights: Path):
@@ -179,27 +184,36 @@ def test_a_version_that_was_replaced_still_answers_what_it_accepted(weights: Pat
 def test_where_the_disk_cannot_be_written_the_server_goes_back_in_memory(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     catalogue = Catalogue(weights, weights / "teachers", CPU)
     first = catalogue.require("striped").card.model_version
     newer(weights, "second")
     catalogue.reload("striped")
+    newer(weights, "third")
+    catalogue.reload("striped")
     fresh_start = Catalogue(weights, weights / "teachers", CPU)
-    monkeypatch.setattr("service.catalogue.roll_back", fail)
+    monkeypatch.setattr(Store, "roll_back", fail)
     for one in (catalogue, fresh_start):
+        assert not one.roll_back("striped")
+        assert one.require("striped").card.model_version == "second"
         assert not one.roll_back("striped")
         assert one.require("striped").card.model_version == first
         assert one.changed() == []
-        assert not one.roll_back("striped")
-        assert one.require("striped").card.model_version == "second"
+        with pytest.raises(Problem, match="no version before") as problem:
+            one.roll_back("striped")
+        assert problem.value.kind == "no-previous-version"
+        assert not one.roll_back("striped", to="third")
+        assert one.require("striped").card.model_version == "third"
 
 
 def test_a_previous_version_that_is_refused_leaves_all_as_it_was(weights: Path):
     newer(weights, "second")
     catalogue = Catalogue(weights, weights / "teachers", CPU)
-    (weights / ".previous" / "striped" / "student.safetensors").write_bytes(b"damaged")
+    damaged = weights / ".versions" / "striped" / "1" / "student.safetensors"
+    damaged.unlink()
+    damaged.write_bytes(b"damaged")
     with pytest.raises(Problem, match="not the file its card was written for") as problem:
         catalogue.roll_back("striped")
     assert problem.value.kind == "reload-refused"
@@ -215,10 +229,10 @@ def test_a_pair_that_is_being_replaced_is_read_once_more(weights: Path, monkeypa
     card = read_card(second).model_copy(update={"category": "striped", "model_version": "second"})
     read = catalogue_module.read_card
 
-    def replaced_meanwhile(folder: Path) -> Card:
-        found = read(folder)
+    def replaced_meanwhile(folder: Path, category: str) -> Card:
+        found = read(folder, category)
         if found.model_version != "second":
-            write_pair(weights, card, (second / "student.safetensors").read_bytes(), read_seen(second), replace=True)
+            Store(weights).write(card, (second / "student.safetensors").read_bytes(), read_seen(second), replace=True)
         return found
 
     monkeypatch.setattr(catalogue_module, "read_card", replaced_meanwhile)

@@ -15,7 +15,8 @@ from PIL import Image
 
 from model.lifecycle import datasets
 from model.lifecycle.evaluate import judge_category
-from model.store.pair import load_detector, read_card, roll_back
+from model.store.store import Store
+from model.store.version import read_card
 from service.catalogue import Ready
 from service.inspection import Limits, Wanted, inspect_offline
 from tests.conftest import Factory, surface, write_images
@@ -193,7 +194,7 @@ def test_training_leaves_its_loss_curve_and_calibration_and_rollback_keep_it(wei
     train = ("train", "fresh", "--normal", factory.data / "train", "--teacher", "narrow", "--image-size", 32)
     run(*train, "--epochs", 3, "--replace", "--weights", weights)
     assert len(json.loads((folder / "losses.json").read_text())["mean_loss_by_epoch"]) == 3
-    roll_back(weights, "fresh")
+    Store(weights).roll_back("fresh")
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
@@ -207,7 +208,7 @@ def test_a_category_without_a_loss_curve_is_calibrated_all_the_same(weights: Pat
 def test_an_overlay_is_the_servers_picture(factory: Factory, photos: Path, tmp_path: Path):
     image = photos / "bad" / "spot" / "000.png"
     run("inspect", "striped", image, "--overlay", tmp_path / "out", "--weights", factory.weights, "--device", "cpu")
-    card, detector = load_detector(factory.weights, factory.teachers, "striped")
+    card, detector = Store(factory.weights, factory.teachers).load("striped")
     ready = Ready(card, detector.teacher, lambda: detector)
     _, picture = inspect_offline(ready, image.read_bytes(), Wanted(), Limits(1 << 20, 1 << 20), with_overlay=True)
     assert (tmp_path / "out" / "000.png.overlay.png").read_bytes() == picture

@@ -14,7 +14,7 @@ const SENTENCES = {
   "method-not-allowed": ["The server does not do this here.", OTHER_VERSION],
   "upload-timeout": ["The image took too long to reach the server.", "Check the network, or send a smaller file."],
   "reload-refused": ["The version on the disk is refused; what served before goes on.", "Whoever trained the category has to look at the reason."],
-  "no-previous-version": ["There is no version before this one.", "What serves goes on."],
+  "no-previous-version": ["No such version of this category is kept.", "What serves goes on."],
   "too-many-bytes": ["The file is larger than the server takes.", "Save it smaller or as JPEG, or raise INSPECT_MAX_IMAGE_BYTES on the server."],
   "too-many-pixels": ["The image has more pixels than the server takes.", "Scale it down, or raise INSPECT_MAX_IMAGE_PIXELS on the server."],
   "too-many-images": ["There are more images in one call than the server takes.", "Send fewer at once."],

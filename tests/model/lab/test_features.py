@@ -7,13 +7,13 @@ from model.choices import Score
 from model.lab.features import layers_of
 from model.networks.vgg import DISTILLATION_POOLS
 from model.preprocessing import Preprocessing
-from model.store.pair import load_detector
+from model.store.store import Store
 from tests.conftest import Factory, surface, terms_of
 
 
 @pytest.mark.parametrize("score", Score)
 def test_the_layers_add_up_to_the_score_and_their_differences_to_its_squared_term(factory: Factory, score: Score):
-    _, detector = load_detector(factory.weights, factory.teachers, "striped")
+    _, detector = Store(factory.weights, factory.teachers).load("striped")
     detector.score = score
     pixels = Preprocessing(64).apply(surface(800, fault=True))
     layers = layers_of(detector, pixels)

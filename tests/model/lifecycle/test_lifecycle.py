@@ -18,10 +18,11 @@ from model.lifecycle.distillation import Epoch, TrainingInterrupted
 from model.lifecycle.evaluate import evaluate_category
 from model.lifecycle.pasting import paste_defect
 from model.lifecycle.recipe import Recipe, TrainingError
-from model.lifecycle.train import checkpoint_path, train_category
+from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher
 from model.preprocessing import Preprocessing
-from model.store.pair import CategoryExistsError, StoreError, load_detector, read_card, read_seen
+from model.store.store import CategoryExistsError, Store
+from model.store.version import StoreError, read_card, read_seen
 from tests.conftest import Factory, surface, terms_of, write_images
 
 SHORT = Recipe(image_size=32, epochs=2, batch_size=4)
@@ -93,12 +94,32 @@ def test_a_stopped_training_is_resumed_and_leaves_nothing_behind(tmp_path: Path,
     with pytest.raises(TrainingInterrupted):
         train_category("part", samples, weights, "narrow", teacher, SHORT, on_epoch=stop)
     assert not (weights / "part").exists()
-    assert checkpoint_path(weights, "part").exists()
+    assert Store(weights).checkpoint("part").exists()
     card, losses = train_category("part", samples, weights, "narrow", teacher, SHORT, resume=True)
     assert len(losses) == card.training.epochs == 2
-    assert not checkpoint_path(weights, "part").exists()
+    assert not Store(weights).checkpoint("part").exists()
     with pytest.raises(TrainingError, match="no interrupted training"):
         train_category("part", samples, weights, "narrow", teacher, SHORT, resume=True, replace=True)
+
+
+def test_each_calibration_is_a_version_of_its_own_and_each_can_be_gone_back_to(copy: Path, factory: Factory):
+    good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
+    store = Store(copy)
+    first, detector = store.load("striped")
+    pixels = np.stack([first.preprocessor.apply(read_image(one.path)) for one in bad])
+    order = np.argsort(scores_of(detector, pixels))  # without the fault that is nearest to the good ones, then two
+    second, _ = calibrate_category(copy, factory.teachers, "striped", good, [bad[index] for index in order[1:]])
+    third, _ = calibrate_category(copy, factory.teachers, "striped", good, [bad[index] for index in order[2:]])
+    assert len({one.student_sha256 for one in (first, second, third)}) == 1
+    assert len({one.model_version for one in (first, second, third)}) == 3
+    assert store.roll_back("striped") == second
+    assert store.roll_back("striped") == first
+    for one in (third, first, second):
+        assert store.roll_back("striped", one.model_version) == one
+        assert store.card("striped").calibration.threshold == one.calibration.threshold
+    again, _ = calibrate_category(copy, factory.teachers, "striped", good, [bad[index] for index in order[2:]])
+    assert again.fingerprint() == third.fingerprint()  # the same rule has the same name
+    assert again.model_version.partition("-")[2] == third.model_version.partition("-")[2]
 
 
 def test_calibration_refuses_images_that_were_trained_on(copy: Path, factory: Factory):
@@ -148,7 +169,7 @@ def test_calibration_without_anomalous_images_pastes_defects_on_normal_ones(copy
     assert len(read_seen(copy / "fresh").calibration) == 12
     again, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.8)
     assert again.calibration.threshold == card.calibration.threshold  # the same images get the same defects
-    _, detector = load_detector(copy, factory.teachers, "fresh")
+    _, detector = Store(copy, factory.teachers).load("fresh")
     pixels = np.stack([card.preprocessor.apply(read_image(one.path)) for one in good])
     rng = np.random.default_rng(PASTING_SEED)
     pasted = scores_of(detector, np.stack([paste_defect(image, rng) for image in pixels]))
@@ -165,7 +186,7 @@ def as_version_1(folder: Path) -> None:
 
 
 def test_new_categories_have_the_local_score_and_a_scale_for_every_map(factory: Factory):
-    card, detector = load_detector(factory.weights, factory.teachers, "striped")
+    card, detector = Store(factory.weights, factory.teachers).load("striped")
     assert (card.schema_version, card.score, detector.score) == (2, Score.LOCAL, Score.LOCAL)
     assert card.map_form is MapForm.GRADIENT_DISTANCE
     assert set(card.other_map_scales) == {MapForm.GRADIENT, MapForm.DISTANCE}
@@ -184,7 +205,7 @@ def test_a_category_can_be_trained_with_the_papers_score(tmp_path: Path, teacher
 
 def test_a_card_of_version_1_keeps_its_meaning(copy: Path, factory: Factory):
     as_version_1(copy / "striped")
-    card, detector = load_detector(copy, factory.teachers, "striped")
+    card, detector = Store(copy, factory.teachers).load("striped")
     pixels = np.stack([surface(seed, size=(64, 64)) for seed in range(3)])
     terms = terms_of(detector, pixels)
     equation_13 = card.squared_weight * terms[..., 0].sum(1) + card.direction_weight * terms[..., 1].sum(1)
@@ -237,7 +258,7 @@ def test_evaluation_measures_what_the_detector_says(factory: Factory, tmp_path: 
     masks = write_images(tmp_path / "masks", [np.where(image < 30, 255, 0).astype(np.uint8) for image in bad_images])
     bad = [Sample(one.path, "spot", mask.path) for one, mask in zip(bad, masks, strict=True)]
     found = evaluate_category(factory.weights, factory.teachers, "striped", good, bad)
-    card, detector = load_detector(factory.weights, factory.teachers, "striped")
+    card, detector = Store(factory.weights, factory.teachers).load("striped")
     scores = scores_of(detector, np.stack([Preprocessing(64).apply(image) for image in good_images]))
     assert found.image.false_alarm_rate.value == (scores >= card.calibration.threshold).mean()
     assert found.image.auroc.value > 0.9
@@ -251,4 +272,4 @@ def test_evaluation_measures_what_the_detector_says(factory: Factory, tmp_path: 
 
 def test_an_unknown_category_is_refused(factory: Factory):
     with pytest.raises(StoreError, match="there is no category 'nothing'"):
-        load_detector(factory.weights, factory.teachers, "nothing")
+        Store(factory.weights, factory.teachers).load("nothing")

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save
 from typer.testing import CliRunner, Result
 
 from model.networks.vgg import Teacher, vgg16_plan
-from model.store.pair import read_card
 from model.store.teachers import fingerprint, save_teacher
+from model.store.version import read_card
 from service.cli import app
 from service.schemas import Inspection
 from tests.conftest import ROOT, Factory, surface, write_images

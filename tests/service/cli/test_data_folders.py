@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.store.pair import read_card, read_seen
+from model.store.version import read_card, read_seen
 from tests.conftest import Factory, surface, write_images
 from tests.service.cli.test_cli import run
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from model.lifecycle import many
-from model.lifecycle.train import checkpoint_path
-from model.store.pair import read_card
+from model.store.store import Store
+from model.store.version import read_card
 from tests.conftest import Factory, surface, write_images
 from tests.service.cli.test_cli import run
 
@@ -82,7 +82,7 @@ def test_it_goes_on_where_it_was_stopped(
     assert "the same command goes on" in result.stderr
     weights = tmp_path / "weights"
     assert (weights / "bolt" / "card.json").exists()
-    assert checkpoint_path(weights, "nut").exists()
+    assert Store(weights).checkpoint("nut").exists()
     monkeypatch.undo()
     assert {name: cells[0] for name, cells in rows(run("train-many", root, *options).stdout).items()} == {
         "bolt": "there", "nut": "trained", "washer": "trained",

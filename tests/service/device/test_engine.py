@@ -14,7 +14,7 @@ import torch
 from model.choices import MapForm
 from model.detector import Detector
 from model.networks.vgg import Teacher
-from model.store.pair import load_detector
+from model.store.store import Store
 from service.app import create_app
 from service.choices import Localize
 from service.device import engine as engine_module
@@ -31,13 +31,13 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def striped(factory: Factory) -> Detector:
-    return load_detector(factory.weights, factory.teachers, "striped")[1]
+    return Store(factory.weights, factory.teachers).load("striped")[1]
 
 
 @pytest.fixture(scope="module")
 def fresh(factory: Factory) -> Detector:
     """Of another image size, and with a teacher object of its own."""
-    return load_detector(factory.weights, factory.teachers, "fresh")[1]
+    return Store(factory.weights, factory.teachers).load("fresh")[1]
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_an_image_that_fails_fails_alone(striped: Detector, gate: Gate):
 
 
 def test_a_score_that_is_not_finite_is_an_error_not_a_verdict(engine: Engine, factory: Factory):
-    broken = load_detector(factory.weights, factory.teachers, "striped")[1]
+    broken = Store(factory.weights, factory.teachers).load("striped")[1]
     next(broken.student.parameters()).data[0] = torch.nan
     with pytest.raises(FloatingPointError, match="not finite"):
         engine.submit(job(broken, 1)).result(30)

@@ -7,7 +7,7 @@ import torch
 
 from model.detector import Detector
 from model.networks.vgg import Teacher
-from model.store.pair import load_detector
+from model.store.store import Store
 from service.device import trial
 from service.device.allowance import Allowance, TooCostlyError
 from service.device.trial import PROBE_SIDE, try_out
@@ -20,7 +20,7 @@ MUCH = 1 << 40
 @pytest.fixture(scope="module")
 def pairs(factory: Factory) -> list[Detector]:
     """Two of one teacher."""
-    first, second = (load_detector(factory.weights, factory.teachers, name)[1] for name in ("striped", "brushed"))
+    first, second = (Store(factory.weights, factory.teachers).load(name)[1] for name in ("striped", "brushed"))
     second.teacher = first.teacher
     return [first, second]
 

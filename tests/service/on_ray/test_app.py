@@ -214,9 +214,9 @@ def answering(response: Response) -> Starlette:
 @pytest.mark.parametrize(
     ("change", "answer", "told"),
     [
-        ("reload", {}, "reload"),
-        ("rollback", {"persistent": True}, "reload"),
-        ("rollback", {"persistent": False}, "rollback"),
+        ("reload", {"model_version": "second"}, "reload"),
+        ("rollback", {"model_version": "second", "persistent": True}, "reload"),
+        ("rollback", {"model_version": "second", "persistent": False}, "rollback"),
     ],
 )
 def test_what_one_replica_has_done_the_others_do(ray_app: ModuleType, change: str, answer: dict, told: str):
@@ -230,7 +230,7 @@ def test_what_one_replica_has_done_the_others_do(ray_app: ModuleType, change: st
 
     answered = asyncio.run(ask([None, None]))
     assert answered.json() == answer
-    assert peers.asked == [("follow", "first", told, "tile")]
+    assert peers.asked == [("follow", "first", told, "tile", "second")]
     refused = asyncio.run(ask([None, "the disk is another"]))
     assert refused.status_code == 409
     assert refused.json()["type"] == "urn:eca-inspect:problem:reload-refused"

@@ -1,9 +1,7 @@
-"""A trained pair on disk: ``CATEGORY/student.safetensors``, its passport ``card.json``, and what it has seen."""
+"""One version of a category on disk: ``student.safetensors``, its passport ``card.json``, and what it has seen."""
 
 import hashlib
 import json
-import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +17,7 @@ from model.detector import Detector
 from model.errors import ExpectedError
 from model.networks.vgg import Student, Teacher, student_plan
 from model.store.card import SCHEMA_VERSION, Card, SeenImages
-from model.store.teachers import load_teacher
+from model.store.files import sync_folder, write_file
 
 CARD = "card.json"
 STUDENT = "student.safetensors"
@@ -28,31 +26,10 @@ LOSSES = "losses.json"
 LOSS_CURVE = "losses.png"
 TRACES = (LOSSES, LOSS_CURVE)
 """What training leaves for people to look at; a pair is whole without it, and nothing but the eye reads it."""
-PREVIOUS = ".previous"
-"""Folder in the weights folder that keeps the version of each category that was replaced last."""
-CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-RESERVED_NAMES = frozenset(("teachers",))
 
 
 class StoreError(ExpectedError):
     """A category cannot be read or written; the message says why."""
-
-
-class CategoryExistsError(StoreError):
-    """The category exists, and was not to be replaced."""
-
-
-class NoPreviousVersionError(StoreError):
-    """No version of this category has been replaced yet."""
-
-
-def check_category_name(category: str) -> None:
-    """Raises `StoreError` unless the name is safe as a folder's and in a URL."""
-    if not CATEGORY_NAME.fullmatch(category) or category in RESERVED_NAMES:
-        raise StoreError(
-            f"{category!r} cannot name a category: 1 to 64 letters, digits, '_' or '-', not starting with '_' or '-', "
-            f"and not {', '.join(sorted(RESERVED_NAMES))}"
-        )
 
 
 def encode_student(student: Student) -> bytes:
@@ -60,8 +37,12 @@ def encode_student(student: Student) -> bytes:
     return save_tensors({name: tensor.contiguous() for name, tensor in student.state_dict().items()})
 
 
-def read_card(folder: Path) -> Card:
-    """Reads and validates a pair's card.
+def read_card(folder: Path, category: str | None = None) -> Card:
+    """Reads and validates a version's card.
+
+    Args:
+        folder: of the version.
+        category: whose card it must be; else the one that the folder is named after.
 
     Raises:
         StoreError: if it is missing, damaged, of a newer schema, or says something impossible.
@@ -81,7 +62,7 @@ def read_card(folder: Path) -> Card:
     except ValidationError as error:
         first = error.errors()[0]
         raise StoreError(f"{path} is not a valid card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if card.category != folder.name:
+    if card.category != (category or folder.name):
         raise StoreError(f"{path} is the card of {card.category!r}")
     return card
 
@@ -160,108 +141,35 @@ def read_traces(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in TRACES if (folder / name).is_file()}
 
 
-def write_pair(
-    weights: Path,
-    card: Card,
-    student: bytes,
-    seen: SeenImages,
-    traces: Mapping[str, bytes] = MappingProxyType({}),
-    *,
-    replace: bool = False,
-) -> Path:
-    """Writes a pair into the weights folder: first beside its place, then moved there in one step.
-
-    The version that it replaces is kept, see `roll_back`; the one that was kept before goes.
+def write_version(
+    folder: Path, card: Card, student: bytes, seen: SeenImages, traces: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
+    """Makes a new folder with these files, and waits until the disk has them.
 
     Args:
-        weights: the folder of categories.
+        folder: must not exist.
         card: the passport; its hash must be that of ``student``.
         student: from `encode_student`.
         seen: the images it has seen.
         traces: the content of files to lie beside, by name; see `TRACES`.
-        replace: put it in the place of an existing pair of that category.
-
-    Returns:
-        The pair's folder.
 
     Raises:
-        CategoryExistsError: if the category exists and is not to be replaced.
-        StoreError: if its name is impossible.
+        OSError: if they cannot be written.
     """
-    check_category_name(card.category)
-    place = weights / card.category
-    if place.exists() and not replace:
-        raise CategoryExistsError(f"{place} exists")
-    weights.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=weights, prefix=f".{card.category}-") as temporary:
-        new = Path(temporary, "new")
-        new.mkdir()
-        (new / STUDENT).write_bytes(student)
-        for name, content in traces.items():
-            (new / name).write_bytes(content)
-        (new / SEEN).write_text(seen.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        (new / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if place.exists():
-            (weights / PREVIOUS).mkdir(exist_ok=True)
-            _exchange(weights, card.category, Path(temporary, "older"), new)
-        else:
-            new.rename(place)
-    return place
+    folder.mkdir()
+    for name, content in traces.items():
+        write_file(folder / name, content)
+    write_file(folder / STUDENT, student)
+    write_file(folder / SEEN, seen.model_dump_json(indent=1).encode() + b"\n")
+    write_file(folder / CARD, card.model_dump_json(indent=2).encode() + b"\n")
+    sync_folder(folder)
 
 
-def roll_back(weights: Path, category: str) -> None:
-    """Puts the version that was replaced last back in its place, and keeps the one that is there in its stead.
-
-    Raises:
-        NoPreviousVersionError: if there is none.
-        StoreError: if the name is impossible.
-        OSError: if the folder cannot be written; then nothing has changed.
-    """
-    check_category_name(category)
-    place, previous = weights / category, weights / PREVIOUS / category
-    if not previous.is_dir():
-        raise NoPreviousVersionError(f"there is no previous version of {category!r} in {weights}")
-    if not place.exists():
-        previous.rename(place)
-        return
-    with tempfile.TemporaryDirectory(dir=weights, prefix=f".{category}-") as temporary:
-        older = Path(temporary, "older")
-        _exchange(weights, category, older, new=older)
-
-
-def _exchange(weights: Path, category: str, older: Path, new: Path) -> None:
-    """Moves the previous version aside, the present one to where previous ones are kept, and a new one to its place."""
-    place, previous = weights / category, weights / PREVIOUS / category
-    if previous.exists():
-        previous.rename(older)
+def is_whole(folder: Path, category: str) -> bool:
+    """Whether all files of a version of this category are there and fit together."""
     try:
-        place.rename(previous)
-        new.rename(place)
-    except BaseException:  # Ctrl-C too: all goes back, because what lies aside is about to be removed
-        if not place.exists():
-            previous.rename(place)
-        if older.exists():
-            older.rename(previous)
-        raise
-
-
-def load_detector(
-    weights: Path,
-    teachers: Path,
-    category: str,
-    device: torch.device | str = "cpu",
-    precision: torch.dtype = torch.float32,
-) -> tuple[Card, Detector]:
-    """Loads one category with the teacher its card names.
-
-    Raises:
-        StoreError: if the category is not there or its files are damaged.
-        TeacherError: if its teacher is not there or another one.
-    """
-    check_category_name(category)
-    folder = weights / category
-    if not folder.is_dir():
-        raise StoreError(f"there is no category {category!r} in {weights}")
-    card = read_card(folder)
-    teacher = load_teacher(teachers, card.teacher.name, card.teacher.sha256)
-    return card, build_detector(folder, card, teacher, device, precision)
+        read_student(folder, read_card(folder, category))
+        read_seen(folder)
+    except StoreError:
+        return False
+    return True
