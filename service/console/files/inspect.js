@@ -69,7 +69,7 @@ function chosen() {
   $("category-link").href = `#/categories/${encodeURIComponent(name)}`;
   const closed = blocked();
   $("samples").hidden = name !== SAMPLES.category || Boolean(closed);
-  for (const id of ["files", "camera"]) $(id).disabled = Boolean(closed);
+  for (const id of ["files", "camera"]) $(id).disabled = !name || Boolean(closed);
   const doubt = doubtOf(summary);
   const notice = closed ?? (doubt && [doubt.title, doubt.text]);
   const text = notice?.join(" ") ?? "";
@@ -220,4 +220,5 @@ export function start() {
   verdict.start({ chosen: () => $("category").value, pick, back: () => ((picked = null), draw()), again: (item) => begin(again([item])), take });
   strip.start({ pick });
   listen();
+  chosen();
 }
