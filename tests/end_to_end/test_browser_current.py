@@ -198,6 +198,7 @@ def test_open_tabs_follow_a_calibration_at_once(
     new = card_of(server)
     thresholds = old["calibration"]["threshold"], new["calibration"]["threshold"]
     assert thresholds[0] != thresholds[1]
+    assert old["model_version"] != new["model_version"]
     expect(verdict(page)).to_contain_text(f"{OTHER} has another version now.")
     expect(verdict(page)).to_contain_text(
         f"It was version {old['model_version']} with the threshold {thresholds[0]:.3g}. "
