@@ -1,8 +1,10 @@
 """The schema of what lies beside a student: its passport, ``card.json``, and the images it has seen."""
 
 import json
+import re
 from datetime import datetime
 from hashlib import sha256
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +14,12 @@ from model.choices import MapForm, Score
 from model.preprocessing import Colour, Normalization, Preprocessing, Resize
 
 SCHEMA_VERSION = 2
+CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Of a version or a teacher; it goes into headers, labels and addresses as it is."""
+Line = Annotated[str, Field(pattern=r"^[ -~]{1,100}$")]
+"""Printable ASCII, for people."""
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -23,7 +31,7 @@ class _Record(BaseModel):
 class Architecture(_Record):
     """The student's shape. ``plan``: channels of each convolution in order, ``"M"`` a max-pool."""
 
-    plan: tuple[int | Literal["M"], ...]
+    plan: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)] | Literal["M"], ...], Field(max_length=64)]
     weigh_distillation_layers: bool
 
 
@@ -38,22 +46,22 @@ class PreprocessingRecord(_Record):
 class TeacherReference(_Record):
     """Which teacher the student learned from: its name, and the fingerprint of its weights."""
 
-    name: str
+    name: Name
     sha256: Sha256
 
 
 class TrainingRecord(_Record):
     """How the student came about. ``held_out`` normal images gave the first threshold and the map scale."""
 
-    images: int = Field(ge=1)
-    held_out: int = Field(ge=1)
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    images: Count = Field(ge=1)
+    held_out: Count = Field(ge=1)
+    epochs: Count = Field(ge=1)
+    batch_size: Count = Field(ge=1)
     learning_rate: float = Field(gt=0)
     final_loss: float = Field(ge=0)
-    seed: int
-    device: str
-    torch: str
+    seed: Count
+    device: Line
+    torch: Line
     seconds: float = Field(ge=0, description="Wall-clock time of training, seconds")
     date: datetime
 
@@ -65,13 +73,27 @@ class RocCurve(_Record):
     detection_rate: tuple[Share, ...]
     threshold: tuple[float, ...]
 
+    @model_validator(mode="after")
+    def _has_whole_points(self) -> Self:
+        if not 0 < len(self.false_alarm_rate) == len(self.detection_rate) == len(self.threshold):
+            raise ValueError("every point needs a false-alarm rate, a detection rate and a threshold")
+        return self
+
 
 class ScoreHistogram(_Record):
     """Counts of calibration scores between neighbouring ``edges`` (one more edge than counts)."""
 
     edges: tuple[float, ...]
-    normal: tuple[int, ...]
-    anomalous: tuple[int, ...]
+    normal: tuple[Count, ...]
+    anomalous: tuple[Count, ...]
+
+    @model_validator(mode="after")
+    def _has_whole_bins(self) -> Self:
+        if not 0 < len(self.normal) == len(self.anomalous) == len(self.edges) - 1:
+            raise ValueError("every bin needs two edges, a count of normal images and one of anomalous images")
+        if any(left >= right for left, right in pairwise(self.edges)):
+            raise ValueError("the edges must rise")
+        return self
 
 
 class Calibration(_Record):
@@ -84,14 +106,23 @@ class Calibration(_Record):
 
     method: Literal["youden", "synthetic", "normal-quantile"]
     threshold: float = Field(description="An image is anomalous when its score is at or above this")
-    normal_images: int = Field(ge=1)
-    anomalous_images: int = Field(ge=0)
+    normal_images: Count = Field(ge=1)
+    anomalous_images: Count
     quantile: Share | None = None
     youden_index: Share | None = None
     auroc: Share | None = None
     roc: RocCurve | None = None
     histogram: ScoreHistogram
     date: datetime
+
+    @model_validator(mode="after")
+    def _fits_its_method(self) -> Self:
+        measured = [one is not None for one in (self.youden_index, self.auroc, self.roc)]
+        if self.method == "youden" and not (all(measured) and self.anomalous_images):
+            raise ValueError("with the method youden there are anomalous images, a Youden index, an AUROC and a ROC")
+        if self.method != "youden" and any(measured):
+            raise ValueError(f"with the method {self.method} there is no Youden index, no AUROC and no ROC")
+        return self
 
     def rejects(self, score: float) -> bool:
         """Whether an image of this score is anomalous."""
@@ -126,9 +157,9 @@ class Card(_Record):
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score.
     """
 
-    schema_version: Literal[1, 2] = 2
-    category: str
-    model_version: str
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
+    category: Annotated[str, Field(pattern=f"^{CATEGORY_NAME.pattern}$")]
+    model_version: Name
     architecture: Architecture
     image_size: int = Field(ge=32, le=2048, description="Side in pixels of the square that the networks see")
     preprocessing: PreprocessingRecord = PreprocessingRecord()

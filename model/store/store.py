@@ -26,7 +26,7 @@ import torch
 from model.detector import Detector
 from model.networks.vgg import Teacher
 from model.store import history
-from model.store.card import Card, SeenImages
+from model.store.card import CATEGORY_NAME, Card, SeenImages
 from model.store.files import exchange, link_folder, locked, sync_folder
 from model.store.history import ROLLED_BACK, VERSIONS, Kept
 from model.store.teachers import load_teacher
@@ -44,7 +44,6 @@ from model.store.version import (
 )
 
 TEACHERS = "teachers"
-CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RESERVED_NAMES = frozenset((TEACHERS,))
 _CHANGE = re.compile(rf"\.({CATEGORY_NAME.pattern})-[a-z0-9_]{{8}}")
 _NEW, _OLDER, _COPY, _GONE = _PARTS = ("new", "older", "copy", "gone")

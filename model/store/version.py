@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -26,6 +27,14 @@ LOSSES = "losses.json"
 LOSS_CURVE = "losses.png"
 TRACES = (LOSSES, LOSS_CURVE)
 """What training leaves for people to look at; a pair is whole without it, and nothing but the eye reads it."""
+
+MAX_CARD_BYTES = 16 << 20
+"""A ROC curve of a hundred thousand points fits."""
+MAX_SEEN_BYTES = 256 << 20
+"""The hashes of three million images fit."""
+MAX_STUDENT_BYTES = 256 << 20
+"""A student of the full VGG16 has 1.4 MB."""
+M = TypeVar("M", bound=BaseModel)
 
 
 class StoreError(ExpectedError):
@@ -48,23 +57,47 @@ def read_card(folder: Path, category: str | None = None) -> Card:
         StoreError: if it is missing, damaged, of a newer schema, or says something impossible.
     """
     path = folder / CARD
+    card = _read_json(path, MAX_CARD_BYTES, Card, "a valid card")
+    if card.category != (category or folder.name):
+        raise StoreError(f"{path} is the card of {card.category!r}")
+    return card
+
+
+def _read_bytes(path: Path, limit: int) -> bytes:
     try:
-        fields = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > limit:
+        raise StoreError(f"{path} has more than {limit} bytes")
+    return data
+
+
+def _read_json(path: Path, limit: int, model: type[M], what: str) -> M:
+    """Reads a file strictly: each name once, numbers as numbers, nothing that the model does not know."""
+    data = _read_bytes(path, limit)
+    try:
+        fields = json.loads(data, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON: {error}") from None
     version = fields.get("schema_version") if isinstance(fields, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise StoreError(f"{path} has schema version {version}, this software reads up to {SCHEMA_VERSION}: upgrade it")
     try:
-        card = Card.model_validate(fields)
+        return model.model_validate_json(data, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        raise StoreError(f"{path} is not a valid card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if card.category != (category or folder.name):
-        raise StoreError(f"{path} is the card of {card.category!r}")
-    return card
+        where, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise StoreError(f"{path} is not {what}: {where}{': ' if where else ''}{reason}") from None
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return fields
 
 
 def read_encoded_student(folder: Path, card: Card) -> bytes:
@@ -74,10 +107,7 @@ def read_encoded_student(folder: Path, card: Card) -> bytes:
         StoreError: if the file is missing, or is not the one the card was written for.
     """
     path = folder / STUDENT
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from None
+    data = _read_bytes(path, MAX_STUDENT_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if found != card.student_sha256:
         raise StoreError(f"{path} is not the file its card was written for (SHA-256 {found})")
@@ -128,12 +158,7 @@ def read_seen(folder: Path) -> SeenImages:
     Raises:
         StoreError: if the file is missing or damaged.
     """
-    try:
-        return SeenImages.model_validate_json((folder / SEEN).read_bytes())
-    except OSError as error:
-        raise StoreError(f"cannot read {folder / SEEN}: {error.strerror}") from None
-    except ValidationError as error:
-        raise StoreError(f"{folder / SEEN} is damaged: {error.errors()[0]['msg']}") from None
+    return _read_json(folder / SEEN, MAX_SEEN_BYTES, SeenImages, "a list of images")
 
 
 def read_traces(folder: Path) -> dict[str, bytes]:
@@ -168,7 +193,7 @@ def write_version(
 def is_whole(folder: Path, category: str) -> bool:
     """Whether all files of a version of this category are there and fit together."""
     try:
-        read_student(folder, read_card(folder, category))
+        read_encoded_student(folder, read_card(folder, category))
         read_seen(folder)
     except StoreError:
         return False

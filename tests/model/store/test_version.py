@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from model.store.version import StoreError, read_card, read_student
+from model.store import version as version_module
+from model.store.version import StoreError, read_card, read_seen, read_student
 from tests.conftest import Factory
 
 
@@ -39,6 +40,31 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
         (lambda card: card["preprocessing"].update(colour="bgr"), "preprocessing.colour"),
         (lambda card: card.update(category="other"), "is the card of 'other'"),
         (lambda card: card["teacher"].update(sha256="x"), "teacher.sha256"),
+        (lambda card: card["calibration"].update(threshold=True), "threshold: Input should be a valid number"),
+        (lambda card: card["calibration"].update(threshold="0.5"), "threshold: Input should be a valid number"),
+        (lambda card: card["training"].update(images="16"), "images: Input should be a valid integer"),
+        (lambda card: card["training"].update(epochs=2.0), "epochs: Input should be a valid integer"),
+        (lambda card: card["training"].update(epochs=10**400), "epochs"),
+        (lambda card: card.update(image_size=True), "image_size: Input should be a valid integer"),
+        (lambda card: card.update(schema_version=True), "schema_version: Input should be a valid integer"),
+        (lambda card: card.update(model_version="1\r\nSet-Cookie: a=b"), "model_version: String should match"),
+        (lambda card: card.update(model_version="version-\u4e00"), "model_version: String should match"),
+        (lambda card: card.update(model_version="newer\n"), "model_version: String should match"),
+        (lambda card: card.update(model_version=""), "model_version: String should match"),
+        (lambda card: card.update(model_version="x" * 65), "model_version: String should match"),
+        (lambda card: card.update(category="striped\u202e"), "category: String should match"),
+        (lambda card: card["teacher"].update(name="../elsewhere"), "teacher.name: String should match"),
+        (lambda card: card["training"].update(device="cpu\x1b[2J"), "training.device: String should match"),
+        (lambda card: card["training"].update(torch="2" * 101), "training.torch: String should match"),
+        (lambda card: card["architecture"].update(plan=[16, "M"] * 40), "architecture.plan"),
+        (lambda card: card["architecture"]["plan"].__setitem__(0, 0), "architecture.plan"),
+        (lambda card: card["calibration"]["roc"]["threshold"].pop(), "roc: every point needs"),
+        (lambda card: card["calibration"]["histogram"]["edges"].pop(), "histogram: every bin needs"),
+        (lambda card: card["calibration"]["histogram"]["anomalous"].pop(), "histogram: every bin needs"),
+        (lambda card: card["calibration"]["histogram"]["edges"].reverse(), "the edges must rise"),
+        (lambda card: card["calibration"]["histogram"]["normal"].__setitem__(0, -1), "histogram.normal"),
+        (lambda card: card["calibration"].update(roc=None), "with the method youden there are"),
+        (lambda card: card["calibration"].update(method="synthetic"), "with the method synthetic there is no Youden"),
     ],
 )
 def test_an_impossible_card_is_refused(folder: Path, change: Callable[[dict[str, Any]], None], reason: str):
@@ -47,7 +73,30 @@ def test_an_impossible_card_is_refused(folder: Path, change: Callable[[dict[str,
         read_card(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
+@pytest.mark.parametrize(("name", "read"), [("card.json", read_card), ("images.json", read_seen)])
+def test_a_name_that_stands_there_twice_is_refused(folder: Path, name: str, read: Callable[[Path], object]):
+    """Programs do not agree on which of the two counts."""
+    text = (folder / name).read_text()
+    first = json.loads(text).popitem()[0]
+    (folder / name).write_text(text.replace("{", f'{{"{first}": 1, ', 1))
+    with pytest.raises(StoreError, match=f"'{first}' stands there twice"):
+        read(folder)
+
+
+def test_a_file_without_end_is_not_read_into_memory(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    card = read_card(folder)
+    for name, limit, read in (
+        ("card.json", "MAX_CARD_BYTES", read_card),
+        ("images.json", "MAX_SEEN_BYTES", read_seen),
+        ("student.safetensors", "MAX_STUDENT_BYTES", lambda folder: read_student(folder, card)),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(version_module, limit, (folder / name).stat().st_size - 1)
+            with pytest.raises(StoreError, match=f"{name} has more than"):
+                read(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_card_is_refused(folder: Path, content: bytes):
     (folder / "card.json").write_bytes(content)
     with pytest.raises(StoreError, match="card"):
