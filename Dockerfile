@@ -1,5 +1,6 @@
 # The inspection server. CUDA comes with the torch wheels, so a plain Python image is base enough; the host brings the
-# NVIDIA driver and its container toolkit. Any base with Python 3.11 or newer and its venv module will do.
+# NVIDIA driver and its container toolkit. Any base with Python 3.11 or newer and its venv module will do. With a digest
+# it is the same at every build: --build-arg BASE_IMAGE=python:3.11-slim@sha256:...
 ARG BASE_IMAGE=python:3.11-slim
 FROM ${BASE_IMAGE}
 
@@ -8,15 +9,12 @@ ENV PATH=/opt/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
 
-# Dependencies first: this layer, by far the largest, is built again only when they change.
+# Dependencies first: this layer, by far the largest, is built again only when they change. pip checks the hash of each.
+# LOCK=image-ray has those of the service on Ray as well.
 WORKDIR /opt/eca-inspect
-COPY pyproject.toml constraints.txt ./
-ARG EXTRAS=otel
-RUN python3 -m venv /opt/venv \
-    && python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print(*p["dependencies"], *(d for n in sys.argv[1:] for d in e[n]), sep="\n")' $EXTRAS \
-       > /tmp/requirements.txt \
-    && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
-    && rm /tmp/requirements.txt
+ARG LOCK=image
+COPY lock/${LOCK}.txt lock.txt
+RUN python3 -m venv /opt/venv && pip install --require-hashes --requirement lock.txt
 
 # The teachers: what is built in, and VGG16 for ImageNet unless told to do without (FETCH_TEACHER=0).
 COPY weights/teachers teachers
@@ -26,9 +24,9 @@ RUN if [ "$FETCH_TEACHER" = 1 ]; then python -c \
     'from pathlib import Path; from model.store.teachers import fetch_imagenet, save_teacher; save_teacher(fetch_imagenet(), Path("teachers"), "imagenet")' \
     || { echo "To build without the ImageNet teacher: --build-arg FETCH_TEACHER=0" >&2; exit 1; }; fi
 
-COPY README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY service service
-RUN pip install --no-deps --editable .
+RUN pip install --no-deps --no-index --no-build-isolation --editable .
 
 ENV INSPECT_HOST=0.0.0.0 \
     INSPECT_PORT=8000 \

@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SETUP := .venv/.setup
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+        --custom-compile-command 'make lock' --constraint constraints.txt pyproject.toml lock/build.in
 
-.PHONY: serve test lint audit format setup builtin pictures clean
+.PHONY: serve test lint audit lock format setup builtin pictures clean
 
 serve: $(READY)
 	@echo
@@ -30,6 +32,11 @@ lint: setup
 # Known vulnerabilities of the pinned packages; where the service cannot be asked, it says so and does not fail.
 audit: setup
 	$(BIN)/python .ci/audit.py
+
+# The image's packages with their hashes: after each change of pyproject.toml or constraints.txt.
+lock: setup
+	$(LOCK) --extra otel --output-file lock/image.txt
+	$(LOCK) --extra otel --extra ray --output-file lock/image-ray.txt
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -10,9 +10,7 @@ from model.lifecycle.datasets import MasksAmongImagesError
 from model.lifecycle.evaluate import SeenImagesError
 from model.lifecycle.train import InterruptedTrainingError
 from model.store.store import CategoryExistsError
-from model.store.teachers import DownloadError, MissingTeacherError
-
-VGG16_FILE = "vgg16-397923af.pth"
+from model.store.teachers import VGG16_FILE, DownloadError, MissingTeacherError
 
 
 def _of_teacher(error: MissingTeacherError) -> str:

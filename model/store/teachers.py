@@ -19,6 +19,10 @@ from model.networks.vgg import VGG16, Plan, Teacher
 
 SHIPPED_COMPACT = Path(__file__).parents[2] / "weights" / "teachers" / f"{COMPACT}.safetensors"
 """The compact teacher as this project ships it."""
+VGG16_FILE = "vgg16-397923af.pth"
+"""The name under which torchvision publishes VGG16 for ImageNet."""
+VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+"""Of that file. torchvision itself checks the eight digits that are in the name."""
 TEACHER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -61,10 +65,16 @@ def read_teacher(path: Path) -> Teacher:
     """Reads VGG16 weights of any width from a file: all of VGG16 or its features only, ``.pth`` or ``.safetensors``.
 
     Raises:
-        TeacherError: if the file is missing, damaged or holds something else.
+        TeacherError: if the file is missing, damaged or holds something else, or has the name of torchvision's VGG16
+            and not its SHA-256.
     """
     if not path.is_file():
         raise TeacherError(f"there is no file {path}")
+    if path.name == VGG16_FILE and (found := _sha256_of(path)) != VGG16_SHA256:
+        raise TeacherError(
+            f"{path} is not the file that torchvision publishes under this name: its SHA-256 is {found} instead of "
+            f"{VGG16_SHA256}. Download it again, or give weights of your own another name"
+        )
     try:
         if path.suffix == ".safetensors":
             state = load(path.read_bytes())
@@ -84,6 +94,11 @@ def read_teacher(path: Path) -> Teacher:
             f"cannot read a teacher from {path}: the file is damaged, or holds more than tensors, which is never read "
             "because it could run code"
         ) from None
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def teacher_path(folder: Path, name: str) -> Path:
@@ -159,11 +174,10 @@ def fetch_imagenet() -> Teacher:
         DownloadError: if it cannot be downloaded or its hash is wrong.
     """
     url = VGG16_Weights.IMAGENET1K_V1.url
-    expected = url.rpartition("-")[2].removesuffix(".pth")  # torchvision puts the first digits of the hash in the name
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vgg16.pth")
         try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=VGG16_SHA256)
         except (OSError, RuntimeError) as error:
             raise DownloadError(f"cannot fetch VGG16 from {url}: {error}") from None
         return read_teacher(path)

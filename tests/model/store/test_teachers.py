@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def full_vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name: torch.randn(shape) * 0.01 if name.startswith("features.") else torch.zeros(1).expand(shape)
         for name, shape in shapes.items()
     }
-    path = tmp_path_factory.mktemp("vgg") / "vgg16-397923af.pth"
+    path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
     torch.save(state, path)
     return path
 
@@ -128,20 +129,27 @@ def test_a_teacher_is_never_overwritten_by_another(tmp_path: Path, teacher: Teac
 def test_imagenet_is_fetched_from_where_torchvision_says(
     full_vgg16: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    """The download itself, from a file URL; its hash must be the one in the file's name, and here it is not."""
-    url = full_vgg16.as_uri()
-    monkeypatch.setattr(teachers, "VGG16_Weights", _weights_at(url))
-    with pytest.raises(TeacherError, match="invalid hash value"):
-        fetch_imagenet()
+    """The download itself, from a file URL. The whole hash counts, not only the digits in the file's name."""
     digest = hashlib.sha256(full_vgg16.read_bytes()).hexdigest()
-    named_right = tmp_path / f"vgg16-{digest[:8]}.pth"
-    named_right.write_bytes(full_vgg16.read_bytes())
+    named_right = Path(shutil.copy(full_vgg16, tmp_path / f"vgg16-{digest[:8]}.pth"))
     monkeypatch.setattr(teachers, "VGG16_Weights", _weights_at(named_right.as_uri()))
+    monkeypatch.setattr(teachers, "VGG16_SHA256", digest[:-1] + ("1" if digest[-1] == "0" else "0"))
+    with pytest.raises(DownloadError, match="invalid hash value"):
+        fetch_imagenet()
+    monkeypatch.setattr(teachers, "VGG16_SHA256", digest)
     assert fingerprint(fetch_imagenet()) == fingerprint(read_teacher(full_vgg16))
 
 
+def test_a_file_with_the_name_of_torchvisions_vgg16_must_be_it(full_vgg16: Path, tmp_path: Path):
+    other = Path(shutil.copy(full_vgg16, tmp_path / "vgg16-397923af.pth"))
+    with pytest.raises(TeacherError, match="not the file that torchvision publishes under this name"):
+        resolve_teacher(tmp_path / "teachers", str(other))
+    assert not (tmp_path / "teachers").exists()
+
+
 def test_torchvision_still_names_the_file_by_its_hash():
-    assert VGG16_Weights.IMAGENET1K_V1.url.endswith("/vgg16-397923af.pth")
+    assert VGG16_Weights.IMAGENET1K_V1.url.endswith(f"/{teachers.VGG16_FILE}")
+    assert f"vgg16-{teachers.VGG16_SHA256[:8]}.pth" == teachers.VGG16_FILE
 
 
 def _weights_at(address: str) -> type:
@@ -165,7 +173,7 @@ def test_imagenet_that_cannot_be_fetched_names_the_two_ways_out(tmp_path: Path, 
 
 def test_a_teacher_given_as_a_file_is_kept_under_its_name(tmp_path: Path, full_vgg16: Path):
     name, network = resolve_teacher(tmp_path, str(full_vgg16))
-    assert name == "vgg16-397923af"
+    assert name == "vgg16"
     assert fingerprint(load_teacher(tmp_path, name)) == fingerprint(network)
 
 

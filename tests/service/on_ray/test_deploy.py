@@ -1,7 +1,6 @@
 """The files of deploy/ray are what Ray Serve, Kubernetes and Prometheus take, and say the same."""
 
 import subprocess
-import sys
 from typing import Any
 
 import yaml
@@ -62,15 +61,3 @@ def test_prometheus_takes_its_configuration():
         [promtool, "check", "config", str(FOLDER / "prometheus.yml")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_image_with_ray_has_its_extra():
-    """The line of the Dockerfile that lists what to install, with the argument that the manifest's comment names."""
-    line = next(line for line in (ROOT / "Dockerfile").read_text().splitlines() if "tomllib" in line)
-    script = line[line.index("'") + 1 : line.rindex("'")]
-    done = subprocess.run(
-        [sys.executable, "-c", script, "otel", "ray"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert any(one.startswith("ray[serve]") for one in done.stdout.splitlines())
-    assert any(one.startswith("opentelemetry-sdk") for one in done.stdout.splitlines())
-    assert 'EXTRAS="otel ray"' in (FOLDER / "rayservice.yml").read_text()
