@@ -44,11 +44,11 @@ format: setup
 
 # Makes again what is built in: the category, its samples, the pages' pictures and the API's examples.
 builtin: setup
-	$(BIN)/python -m benchmarks.builtin
+	$(BIN)/python -m tools.builtin
 
 # The pages' pictures alone, with the category that is there.
 pictures: setup
-	$(BIN)/python -m benchmarks.pictures
+	$(BIN)/python -m tools.pictures
 
 # What the service needs; and beside it what tests and lint need.
 $(READY): pyproject.toml constraints.txt

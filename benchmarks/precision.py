@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.builtin import CATEGORY, TEST_SEED, WEIGHTS
 from benchmarks.record import machine_and_commit
 from model.calibration import rejects
 from model.detector import maps_of, scores_of
@@ -23,6 +22,7 @@ from model.lab.synthetic import write_dataset
 from model.lifecycle.datasets import load_images, mvtec_test
 from model.measures import auroc
 from model.store.store import Store
+from tools.pictures import CATEGORY, TEST_SEED, WEIGHTS
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from benchmarks.pictures import CATEGORY, ROOT, TEST_SEED, WEIGHTS, make_pictures
 from benchmarks.record import machine_and_commit
 from model.lab.synthetic import DEFECTS, sample_image, write_dataset
 from model.lifecycle.datasets import mvtec_test
@@ -30,6 +29,7 @@ from service.device.engine import MAX_RESTARTS, Engine
 from service.device.torch_backend import TorchBackend
 from service.http.keys import create_key
 from service.settings import Settings
+from tools.pictures import CATEGORY, ROOT, TEST_SEED, WEIGHTS, make_pictures
 
 EPOCHS = 60
 TRAINING_SEED = 1
