@@ -6,7 +6,6 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from importlib.metadata import version
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -22,13 +21,15 @@ from starlette.routing import BaseRoute, Route
 
 from model.detector import BEST_BATCH
 from model.errors import MissingExtraError
+from model.store.store import Store
 from service import console
-from service.catalogue import Catalogue
+from service.catalogue import Catalogue, VersionRefusedError
 from service.device.allowance import MEMORY_SHARE, TIME_SHARE, Allowance
 from service.device.backend import Backend
 from service.device.engine import Engine
 from service.device.jobs import Job, Outcome
 from service.device.memory import available_bytes
+from service.device.students import Students
 from service.device.torch_backend import TorchBackend
 from service.http.access import RequireKey, document_keys, endpoint_behind, open_to_all, role_of
 from service.http.connections import OpenConnections, most_connections
@@ -42,9 +43,9 @@ from service.http.uploads import BoundUploads, UploadMemory
 from service.inspection import Inspector, Limits
 from service.observe.observation import Observation, endpoint_of, is_probe
 from service.observe.telemetry import Telemetry
-from service.problems import Problem
 from service.settings import Settings
 from service.state import State
+from service.versions import Versions
 
 if TYPE_CHECKING:
     from service.observe.tracing import Tracing
@@ -73,20 +74,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _load(settings: Settings, device: torch.device, allowance: Allowance, telemetry: Telemetry) -> Catalogue:
-    log.info("loading the categories of %s onto %s", settings.weights, device)
-    catalogue = Catalogue(
-        settings.weights,
-        settings.teachers_folder,
+def _versions(
+    settings: Settings, catalogue: Catalogue, device: torch.device, allowance: Allowance, telemetry: Telemetry
+) -> Versions:
+    return Versions(
+        Store(settings.weights, settings.teachers_folder),
+        catalogue,
+        Students(settings.student_memory_bytes, telemetry.students_evicted.inc),
         device,
         settings.dtype,
-        settings.student_memory_bytes,
+        allowance,
         on_load=telemetry.students_loaded.inc,
-        on_evict=telemetry.students_evicted.inc,
         on_refuse=telemetry.reloads_refused.inc,
     )
-    catalogue.warm_up(allowance)
-    return catalogue
 
 
 def _allowance(settings: Settings, device: torch.device) -> Allowance:
@@ -106,14 +106,14 @@ def _tracing(endpoint: str) -> "Tracing":
     return Tracing(endpoint)
 
 
-async def _reload_what_changes(catalogue: Catalogue, engine: Engine[Job, Outcome], seconds: float) -> None:
+async def _reload_what_changes(versions: Versions, engine: Engine[Job, Outcome], seconds: float) -> None:
     """Looks for new versions in the weights folder for ever."""
     while True:
         await asyncio.sleep(seconds)
         try:
-            for category in await asyncio.to_thread(catalogue.changed):
-                with suppress(Problem):  # it is in the log, with its reason
-                    await asyncio.wrap_future(engine.call(partial(catalogue.reload, category)))
+            for category in await asyncio.to_thread(versions.changed):
+                with suppress(VersionRefusedError):  # it is in the log, with its reason
+                    await asyncio.wrap_future(engine.call_in_steps(versions.reload(category)))
         except Exception:
             log.exception("looking for new versions failed")
 
@@ -149,8 +149,10 @@ def create_app(
             timeout_seconds=settings.device_timeout_seconds,
             on_restart=telemetry.device_restarts.inc,
         )
-        load = partial(_load, settings, device, allowance, telemetry)
-        catalogue = await asyncio.wrap_future(engine.call(load, timeout_seconds=math.inf))
+        catalogue = Catalogue()
+        versions = _versions(settings, catalogue, device, allowance, telemetry)
+        log.info("loading the categories of %s onto %s", settings.weights, device)
+        await asyncio.wrap_future(engine.call(versions.load, timeout_seconds=math.inf))
         telemetry.describe_build(app.version, device, settings.precision)
         telemetry.watch_device(device, lambda: engine.running)
         telemetry.watch_queue(lambda: engine.depth, lambda: engine.admitted, settings.queue_size)
@@ -163,10 +165,10 @@ def create_app(
         with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
             inspector = Inspector(engine, pool, limits, settings.deadline_seconds, telemetry)
-            app.state.parts = State(settings, catalogue, engine, inspector, telemetry, tracing)
+            app.state.parts = State(settings, catalogue, versions, engine, inspector, telemetry, tracing)
             reloading = None
             if settings.reload_seconds > 0:
-                reloading = asyncio.create_task(_reload_what_changes(catalogue, engine, settings.reload_seconds))
+                reloading = asyncio.create_task(_reload_what_changes(versions, engine, settings.reload_seconds))
             try:
                 yield
             finally:

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 
 from model.images import ImageError, ImageTooLargeError
+from service.catalogue import CategoryRefusedError, NoSuchVersionError, UnknownCategoryError, VersionRefusedError
 from service.device.backend import DeviceMemoryError
 from service.device.engine import DeviceLostError, EngineClosedError, QueueFullError
 from service.schemas import ProblemBody
@@ -175,6 +176,15 @@ def problem_of(error: Exception) -> Problem:
             return Problem("device-lost")
         case DeviceMemoryError():
             return Problem("out-of-memory")
+        case UnknownCategoryError():
+            known = ", ".join(error.known) or "none"
+            return Problem("unknown-category", category=error.category, known=known, categories=error.known)
+        case CategoryRefusedError():
+            return Problem("category-refused", category=error.category, reason=error.reason)
+        case VersionRefusedError():
+            return Problem("reload-refused", reason=error)
+        case NoSuchVersionError():
+            return Problem("no-previous-version", reason=error)
         case TimeoutError():
             return Problem("deadline-passed")
     log.error("unexpected error", exc_info=error)

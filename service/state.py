@@ -11,6 +11,7 @@ from service.device.jobs import Job, Outcome
 from service.inspection import Inspector
 from service.observe.telemetry import Telemetry
 from service.settings import Settings
+from service.versions import Versions
 
 if TYPE_CHECKING:  # needs the extra `otel`
     from service.observe.tracing import Tracing
@@ -22,6 +23,7 @@ class State:
 
     settings: Settings
     catalogue: Catalogue
+    versions: Versions
     engine: Engine[Job, Outcome]
     inspector: Inspector
     telemetry: Telemetry

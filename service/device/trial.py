@@ -39,6 +39,7 @@ def try_out(
     Raises:
         TooCostlyError: if one image takes more than a batch may, or a batch more than is free; then none was run.
         DeviceFailedError: if the device failed.
+        DeviceMemoryError: if it has too little memory to measure its speed.
     """
     first, plan = detectors[0], detectors[0].teacher.plan
     most = allowance.images_of(plan, side)

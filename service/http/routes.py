@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -11,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
 from model.choices import MapForm
+from model.store.history import Kept
 from service.catalogue import Ready, Refused, summary_of
 from service.choices import Localize, Role
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
@@ -23,7 +23,16 @@ from service.observe.logs import RECORD, server_timing
 from service.observe.observation import PROBES
 from service.observe.telemetry import UNKNOWN_CATEGORY
 from service.problems import Problem, problem_of
-from service.schemas import BatchAnswer, CategoryDetail, CategoryList, CategorySummary, Health, Inspection, RolledBack
+from service.schemas import (
+    BatchAnswer,
+    CategoryDetail,
+    CategoryList,
+    CategorySummary,
+    Health,
+    Inspection,
+    KeptVersion,
+    RolledBack,
+)
 from service.state import State, state_of
 
 router = APIRouter()
@@ -262,8 +271,19 @@ async def category_detail(category: CategoryName, state: StateOf) -> CategoryDet
     """A category with the record of its training and calibration."""
     entry: Ready | Refused = state.catalogue.find(category)
     card = entry.card if isinstance(entry, Ready) else None
-    kept = await asyncio.to_thread(state.catalogue.kept, category)
+    kept = [_kept_version_of(one) for one in await asyncio.to_thread(state.versions.kept, category)]
     return CategoryDetail(**summary_of(entry).model_dump(), card=card, kept_versions=kept)
+
+
+def _kept_version_of(one: Kept) -> KeptVersion:
+    found = one.card.calibration
+    return KeptVersion(
+        model_version=one.version,
+        threshold=found.threshold,
+        calibration=found.method,
+        calibrated=found.date,
+        rolled_back=one.rolled_back,
+    )
 
 
 async def _works(engine: Engine[Job, Outcome]) -> bool:
@@ -285,8 +305,7 @@ async def _works(engine: Engine[Job, Outcome]) -> bool:
 @needs(Role.ADMIN)
 async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
     """Reads what is on the disk beside the version that serves, tries it, and swaps the two in one step."""
-    work = partial(state.catalogue.reload, category)
-    return summary_of(await asyncio.wrap_future(state.engine.call(work)))
+    return summary_of(await asyncio.wrap_future(state.engine.call_in_steps(state.versions.reload(category))))
 
 
 @router.post(
@@ -299,8 +318,8 @@ async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
 async def rollback(category: CategoryName, state: StateOf, to: VersionQuery = None) -> RolledBack:
     """Serves the version that served before, or the one named, on the disk too if that can be written. What it
     replaces is kept, and `to` brings it back."""
-    work = partial(state.catalogue.roll_back, category, to)
-    persistent = await asyncio.wrap_future(state.engine.call(work))
+    work = state.versions.roll_back(category, to)
+    persistent = await asyncio.wrap_future(state.engine.call_in_steps(work))
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 
 

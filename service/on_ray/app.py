@@ -9,7 +9,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import ray
@@ -147,10 +146,10 @@ class Replica:
         if leader == self._identity["replica"]:
             return None
         parts = self._application.state.parts
-        catalogue = parts.catalogue
-        work = partial(catalogue.reload if change == "reload" else partial(catalogue.roll_back, to=version), category)
+        versions = parts.versions
+        work = versions.reload(category) if change == "reload" else versions.roll_back(category, version)
         try:
-            await asyncio.wrap_future(parts.engine.call(work))
+            await asyncio.wrap_future(parts.engine.call_in_steps(work))
         except Exception as error:
             log.error("the %s of category %s cannot be followed: %s", change, category, error)
             return str(error) or type(error).__name__
