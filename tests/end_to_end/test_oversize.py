@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import Factory
 from tests.end_to_end.conftest import COMMAND, Server, running_server
-from tests.end_to_end.test_faults import edit, listed
 from tests.end_to_end.test_refusals import PNG, URL, problem
+from tests.end_to_end.test_reloading import edit, listed
 
 SIDE = 2048
 """The largest that a card may say, pixels."""
