@@ -2,13 +2,16 @@
 
 import logging
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.observe.logs import RECORD, Record, request_id_of
-from service.state import State
+
+if TYPE_CHECKING:
+    from service.state import State
 
 PROBES = "probes"
 """Tag of routes that machines ask every few seconds: logged at debug only, and not counted."""
@@ -69,7 +72,7 @@ def _path_of(scope: Scope) -> str | None:
     return getattr(scope.get("route"), "path", None)
 
 
-def _conclude(state: State, scope: Scope, record: Record, status: int) -> None:
+def _conclude(state: "State", scope: Scope, record: Record, status: int) -> None:
     seconds = perf_counter() - record.started
     route, path = scope.get("route"), _path_of(scope)
     probe = is_probe(route)
