@@ -139,6 +139,8 @@ def summary_of(entry: Ready | Refused) -> CategorySummary:
             image_size=None,
             threshold=None,
             calibration=None,
+            separates=None,
+            warning=None,
         )
     card = entry.card
     return CategorySummary(
@@ -150,4 +152,6 @@ def summary_of(entry: Ready | Refused) -> CategorySummary:
         image_size=card.image_size,
         threshold=card.calibration.threshold,
         calibration=card.calibration.method,
+        separates=card.calibration.separates,
+        warning=card.calibration.warning,
     )

@@ -6,6 +6,7 @@ from typing import Any
 from model.choices import COMPACT, IMAGENET
 from model.errors import ExpectedError
 from model.lab.reproduction.sets import MissingSetError
+from model.lifecycle.calibrate import YoudenThresholdError
 from model.lifecycle.datasets import MasksAmongImagesError
 from model.lifecycle.evaluate import SeenImagesError
 from model.lifecycle.train import InterruptedTrainingError
@@ -32,6 +33,7 @@ HINTS: dict[type[ExpectedError], Callable[[Any], str]] = {
     MasksAmongImagesError: lambda error: "or, in a plain folder, say which files are images: --pattern '*.jpg'",
     MissingSetError: lambda error: "torchvision fetches these files with --download",
     MissingTeacherError: _of_teacher,
+    YoudenThresholdError: lambda error: "name them with --anomalous or --data, or say --without-anomalous",
     SeenImagesError: lambda error: "leave them out with --seen skip, or count them all the same with --seen include",
 }
 

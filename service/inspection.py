@@ -121,6 +121,7 @@ def answer(
         score=outcome.score,
         threshold=card.calibration.threshold,
         calibration=card.calibration.method,
+        separates=card.calibration.separates,
         decision="anomalous" if card.calibration.rejects(outcome.score) else "normal",
         localization=localization,
         image=decoded.info,

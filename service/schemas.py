@@ -13,6 +13,13 @@ CalibrationMethod = Literal["youden", "synthetic", "normal-quantile"]
 Score = Annotated[float, Field(ge=0, description="Anomaly score in the category's own units, larger is stranger")]
 Threshold = Annotated[float, Field(description="The decision is anomalous when the score is at or above this")]
 PngBase64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
+Separates = Annotated[
+    bool | None,
+    Field(
+        description="False where the 95 % interval of the AUROC of the calibration reaches down to 0.6: its scores are "
+        "not shown to tell faulty parts from good ones. Null where it has seen no faulty parts"
+    ),
+]
 Milliseconds = Annotated[float, Field(ge=0), PlainSerializer(lambda value: round(value, 3))]
 
 
@@ -93,6 +100,7 @@ class Inspection(BaseModel):
     score: Score
     threshold: Threshold
     calibration: CalibrationMethod = Field(description="Where the threshold comes from; only youden has seen defects")
+    separates: Separates
     decision: Decision
     localization: Localization | None
     image: ImageInfo
@@ -127,6 +135,8 @@ class CategorySummary(BaseModel):
     image_size: int | None = Field(description="Side in pixels of the square that the networks see")
     threshold: float | None
     calibration: CalibrationMethod | None
+    separates: Separates
+    warning: str | None = Field(description="Why nobody should decide about parts by this category, else null")
 
 
 class CategoryList(BaseModel):

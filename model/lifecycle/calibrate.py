@@ -7,20 +7,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.calibration import Youden, without_anomalous, youden
+from model import calibration as thresholds
+from model.calibration import CalibrationError, Youden, youden
 from model.choices import NORMAL_QUANTILE, MapForm, Score
 from model.detector import Detector, batches_of, maps_of, scores_of
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.pasting import paste_defect
 from model.lifecycle.remarks import Remarks
-from model.store.card import SCHEMA_VERSION, Calibration, Card, RocCurve, ScoreHistogram, SeenImages
+from model.measures import auroc_interval
+from model.store.card import SCHEMA_VERSION, Calibration, Card, Interval, RocCurve, ScoreHistogram, SeenImages
 from model.store.store import Store
 from model.text import readable
 
 PASTING_SEED = 0
 MAP_SCALE_QUANTILE = 0.995
 HISTOGRAM_BINS = 30
+
+
+class YoudenThresholdError(CalibrationError):
+    """A threshold from anomalous images would be replaced by one without any."""
 
 
 def calibrate_category(
@@ -32,6 +38,7 @@ def calibrate_category(
     *,
     score: Score | None = None,
     quantile: float = NORMAL_QUANTILE,
+    without_anomalous: bool = False,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
     skip_unreadable: bool = False,
@@ -51,15 +58,22 @@ def calibrate_category(
         StoreError, TeacherError: see `model.store.store.Store.load`.
         DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
         CalibrationError: if the scores give no threshold.
+        YoudenThresholdError: if no anomalous images are given, those that the threshold comes from would be lost, and
+            ``without_anomalous`` is not set.
     """
     store = Store(weights, teachers)
     card, detector = store.load(category, device, precision)
+    if card.calibration.method == "youden" and not anomalous and not without_anomalous:
+        raise YoudenThresholdError(
+            f"the threshold of {category!r} comes from {card.calibration.anomalous_images} anomalous images, and no "
+            "anomalous images are given: the new one would know no real fault"
+        )
     seen = store.seen(category)
     good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
     _refuse_trained(good, seen)
     if score is not None:
         detector.score = score
-        card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
+        card = card.model_copy(update={"score": score})
         card = with_map_scales(card, detector, good.pixels)
     used = [digest for index in range(len(good.samples)) for digest in good.seen_as(index)]
     remarks = good.remarks
@@ -74,7 +88,7 @@ def calibrate_category(
     else:
         calibration = calibration_without_anomalous(detector, good.pixels, quantile)
     encoded = store.encoded_student(category, card)
-    card = card.model_copy(update={"calibration": calibration}).named()
+    card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "calibration": calibration}).named()
     seen = seen.model_copy(update={"calibration": tuple(used)})
     store.write(card, encoded, seen, store.traces(category), replace=True)
     return card, remarks
@@ -98,7 +112,7 @@ def calibration_without_anomalous(detector: Detector, normal: np.ndarray, quanti
     ]
     return Calibration(
         method="synthetic",
-        threshold=without_anomalous(scores, np.concatenate(pasted), quantile),
+        threshold=thresholds.without_anomalous(scores, np.concatenate(pasted), quantile),
         normal_images=len(normal),
         anomalous_images=0,
         quantile=quantile,
@@ -108,6 +122,7 @@ def calibration_without_anomalous(detector: Detector, normal: np.ndarray, quanti
 
 
 def _youden_calibration(found: Youden, normal: np.ndarray, anomalous: np.ndarray) -> Calibration:
+    low, high = auroc_interval(found.auroc, len(normal), len(anomalous))
     return Calibration(
         method="youden",
         threshold=found.threshold,
@@ -115,6 +130,7 @@ def _youden_calibration(found: Youden, normal: np.ndarray, anomalous: np.ndarray
         anomalous_images=len(anomalous),
         youden_index=found.index,
         auroc=found.auroc,
+        auroc_interval=Interval(low=low, high=high),
         roc=RocCurve(
             false_alarm_rate=tuple(found.false_alarm_rates.tolist()),
             detection_rate=tuple(found.detection_rates.tolist()),

@@ -13,9 +13,10 @@ from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import DatasetError
 from model.lifecycle.distillation import TrainingInterrupted
 from model.lifecycle.folders import sub_folders
-from model.lifecycle.recipe import Recipe, TrainingError
+from model.lifecycle.recipe import ENOUGH_STEPS, Recipe, TrainingError
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
 from model.lifecycle.train import train_category
+from model.store.card import Card
 from model.store.store import Store
 from model.store.teachers import TeacherError, load_teacher
 from model.store.version import StoreError
@@ -65,6 +66,7 @@ class Made:
         model_version, threshold, auroc: of the category; the AUROC of its calibration, if it had anomalous images.
         reason: why it failed.
         remarks: what was left out of its images.
+        warning: why nobody should decide about parts by it.
     """
 
     category: str
@@ -75,6 +77,7 @@ class Made:
     auroc: float | None = None
     reason: str | None = None
     remarks: Remarks = NONE
+    warning: str | None = None
 
 
 def categories_of(root: Path) -> tuple[list[Path], Remarks]:
@@ -120,6 +123,7 @@ def make(order: Order) -> Made:
                 found.threshold,
                 found.auroc,
                 remarks=remarks,
+                warning=_warning_of(card),
             )
     return Made(order.category, "failed", monotonic() - started, reason=reason)
 
@@ -162,6 +166,12 @@ def _make_once(order: Order) -> tuple[str, Remarks]:
             remarks += listing.remarks + about_images
             outcome = "trained"
     return outcome, remarks
+
+
+def _warning_of(card: Card) -> str | None:
+    steps = card.training.steps
+    few = f"was trained for {steps} steps only, {ENOUGH_STEPS} are the least" if steps < ENOUGH_STEPS else None
+    return "; ".join(filter(None, (card.calibration.warning, few))) or None
 
 
 def table(made: Iterable[Made]) -> str:

@@ -10,6 +10,8 @@ from model.errors import ExpectedError
 if TYPE_CHECKING:
     from model.preprocessing import Preprocessing
 
+ENOUGH_STEPS = 500
+"""Batches to learn from, at least; with fewer, scores of faults were often no higher than those of good parts."""
 FEATURE_MEMORY_BYTES = 4 << 30
 """For the teacher's features of the training images; beyond it they go to a file."""
 

@@ -1,8 +1,10 @@
 """The schema of what lies beside a student: its passport, ``card.json``, and the images it has seen."""
 
 import json
+import math
 import re
 from datetime import datetime
+from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +15,9 @@ from model.calibration import rejects
 from model.choices import MapForm, Score
 from model.preprocessing import Colour, Normalization, Preprocessing, Resize
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+SEPARATION = 0.6
+"""A category whose AUROC may be this low or lower is not shown to separate faulty parts from good ones."""
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Of a version or a teacher; it goes into headers, labels and addresses as it is."""
@@ -65,6 +69,11 @@ class TrainingRecord(_Record):
     seconds: float = Field(ge=0, description="Wall-clock time of training, seconds")
     date: datetime
 
+    @property
+    def steps(self) -> int:
+        """How many batches it has learned from."""
+        return self.epochs * math.ceil(self.images / self.batch_size)
+
 
 class RocCurve(_Record):
     """Points of the ROC curve in order of rising false-alarm rate."""
@@ -96,6 +105,13 @@ class ScoreHistogram(_Record):
         return self
 
 
+class Interval(_Record):
+    """A 95 % interval of a share."""
+
+    low: Share
+    high: Share
+
+
 class Calibration(_Record):
     """Where the threshold comes from.
 
@@ -111,6 +127,7 @@ class Calibration(_Record):
     quantile: Share | None = None
     youden_index: Share | None = None
     auroc: Share | None = None
+    auroc_interval: Interval | None = Field(default=None, description="Where the AUROC may lie, with so few images")
     roc: RocCurve | None = None
     histogram: ScoreHistogram
     date: datetime
@@ -120,13 +137,39 @@ class Calibration(_Record):
         measured = [one is not None for one in (self.youden_index, self.auroc, self.roc)]
         if self.method == "youden" and not (all(measured) and self.anomalous_images):
             raise ValueError("with the method youden there are anomalous images, a Youden index, an AUROC and a ROC")
-        if self.method != "youden" and any(measured):
+        if self.method != "youden" and (any(measured) or self.auroc_interval):
             raise ValueError(f"with the method {self.method} there is no Youden index, no AUROC and no ROC")
         return self
 
     def rejects(self, score: float) -> bool:
         """Whether an image of this score is anomalous."""
         return rejects(score, self.threshold)
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """The 95 % interval of the AUROC, also of a card that was written before it was kept; None without AUROC."""
+        if self.auroc is None or self.auroc_interval is not None:
+            return self.auroc_interval
+        from model.measures import auroc_interval  # brings scipy and OpenCV, which newer cards need not wait for
+
+        low, high = auroc_interval(self.auroc, self.normal_images, self.anomalous_images)
+        return Interval(low=low, high=high)
+
+    @property
+    def separates(self) -> bool | None:
+        """Whether its images have shown that scores tell faulty parts from good ones; None without faulty ones."""
+        return None if self.interval is None else self.interval.low > SEPARATION
+
+    @property
+    def warning(self) -> str | None:
+        """Why nobody should decide about parts by this calibration, or None."""
+        if self.interval is None or self.separates:
+            return None
+        return (
+            f"does not separate: the AUROC is {self.auroc:.3f}, and with {self.normal_images} normal and "
+            f"{self.anomalous_images} anomalous images it may be anything from {self.interval.low:.2f} to "
+            f"{self.interval.high:.2f} (95 %), which reaches down to {SEPARATION}"
+        )
 
 
 UNNAMED = "unnamed"
@@ -143,6 +186,7 @@ RECORDS: dict[str, Any] = {
         "quantile",
         "youden_index",
         "auroc",
+        "auroc_interval",
         "roc",
         "histogram",
         "date",
@@ -154,7 +198,8 @@ RECORDS: dict[str, Any] = {
 class Card(_Record):
     """The passport of a pair, ``card.json``.
 
-    Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score.
+    Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
+    ``auroc_interval``.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -181,6 +226,8 @@ class Card(_Record):
     def _fits_its_version(self) -> Self:
         if self.schema_version == 1 and (self.score is not Score.GLOBAL or self.other_map_scales):
             raise ValueError("schema version 1 has the global score and one map scale only")
+        if self.schema_version < 3 and self.calibration.auroc_interval is not None:
+            raise ValueError(f"schema version {self.schema_version} knows no auroc_interval")
         return self
 
     def fingerprint(self) -> str:

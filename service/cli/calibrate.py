@@ -32,6 +32,9 @@ def calibrate(
         Score | None, typer.Option(help="Change to this score; the same pair has both. Else as the card has it.")
     ] = None,
     quantile: Quantile = NORMAL_QUANTILE,
+    without_anomalous: Annotated[
+        bool, typer.Option("--without-anomalous", help="Replace a threshold that comes from anomalous images.")
+    ] = False,
     skip_unreadable: SkipUnreadable = False,
     weights: Weights = None,
     teachers: Teachers = None,
@@ -40,7 +43,7 @@ def calibrate(
     """Set the threshold: Youden's where there are anomalous images, else from defects pasted on normal ones."""
     from model.lifecycle import datasets
     from model.lifecycle.calibrate import calibrate_category
-    from model.measures import auroc_interval
+    from model.store.store import Store
     from service.cli.samples import by_label, judged_samples, report, warn_of_few
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
@@ -48,6 +51,7 @@ def calibrate(
     report(listing.remarks)
     samples = datasets.split(listing, share, seed)[0] if data is not None and share < 1 else listing
     good, bad = by_label(samples)
+    before = Store(settings.weights).card(category)
     card, about_images = calibrate_category(
         settings.weights,
         settings.teachers_folder,
@@ -56,6 +60,7 @@ def calibrate(
         bad,
         score=score,
         quantile=quantile,
+        without_anomalous=without_anomalous,
         device=torch_device(settings.device),
         precision=settings.dtype,
         skip_unreadable=skip_unreadable,
@@ -63,11 +68,19 @@ def calibrate(
     report(about_images)
     found = card.calibration
     typer.echo(f"{category}: {card.score.value} score, threshold {found.threshold:.6g}, method {found.method}")
+    was = before.calibration
+    typer.echo(f"before: {before.score.value} score, threshold {was.threshold:.6g}, method {was.method}")
     typer.echo(f"{found.normal_images} normal and {found.anomalous_images} anomalous images")
-    if found.method == "youden":
-        low, high = auroc_interval(found.auroc or 0, found.normal_images, found.anomalous_images)
+    if found.interval is not None:
+        low, high = found.interval.low, found.interval.high
         typer.echo(f"Youden index {found.youden_index:.4f}, AUROC {found.auroc:.4f}, 95 % [{low:.4f}, {high:.4f}]")
     warn_of_few(found.normal_images, found.anomalous_images)
+    if found.warning:
+        typer.echo(
+            f"warning: {category} {found.warning}. Do not decide about parts by it: calibrate with more images, or "
+            "train for more epochs or on another teacher",
+            err=True,
+        )
     if found.auroc is not None and found.auroc < 0.5:
         typer.echo(
             f"warning: the AUROC is {found.auroc:.3f}: most anomalous images score lower than normal ones, so this "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.choices import ANY_NAME, COMPACT, IMAGENET, NORMAL_QUANTILE, Score
-from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe
+from model.lifecycle.recipe import ENOUGH_STEPS, FEATURE_MEMORY_BYTES, Recipe
 from service.cli.errors import EXIT_INTERRUPTED, ray_or_the_extra
 from service.cli.options import (
     GIB,
@@ -108,6 +108,12 @@ def train(
         typer.echo(f"{stop}; the same command with --resume goes on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(f"{settings.weights / category}: version {card.model_version}, loss {card.training.final_loss:.4g}")
+    if card.training.steps < ENOUGH_STEPS:
+        typer.echo(
+            f"warning: {card.training.steps} steps are few, {ENOUGH_STEPS} are the least for a first look: scores may "
+            "not tell faulty parts from good ones; train for more epochs",
+            err=True,
+        )
     typer.echo(
         f"threshold {card.calibration.threshold:.4g}: from {card.calibration.normal_images} held-out images and "
         "defects pasted on them; `eca-inspect calibrate` with real ones does better"
@@ -171,6 +177,8 @@ def train_many(
             made.append(one)
             typer.echo(f"{one.category}: {one.reason or one.outcome} ({len(made)} of {len(orders)})", err=True)
             report(one.remarks)
+            if one.warning:
+                typer.echo(f"warning: {one.category} {one.warning}", err=True)
     except (TrainingInterrupted, KeyboardInterrupt):
         typer.echo("stopped; the same command goes on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

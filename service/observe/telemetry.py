@@ -217,12 +217,20 @@ class _Categories(Collector):
             "What serves the category",
             labels=("category", "model_version", "calibration", "teacher"),
         )
+        separates = GaugeMetricFamily(
+            "inspect_category_separates",
+            "0 if the scores of a category are not shown to tell faulty parts from good ones, else 1; only for "
+            "categories that were calibrated with faulty parts",
+            labels=("category",),
+        )
         summaries = self._summaries()
         for status in ("ready", "refused"):
             by_status.add_metric((status,), sum(one.status == status for one in summaries))
         for one in summaries:
             ready.add_metric((one.category,), one.status == "ready")
+            if one.separates is not None:
+                separates.add_metric((one.category,), one.separates)
             if one.model_version and one.calibration and one.teacher:
                 self._announce(one.category)
                 info.add_metric((one.category, one.model_version, one.calibration, one.teacher), 1)
-        return by_status, ready, info
+        return by_status, ready, info, separates

@@ -28,8 +28,10 @@ def test_categories_are_listed(client: httpx.Client, factory: Factory):
         "image_size": 64,
         "threshold": card.calibration.threshold,
         "calibration": "youden",
+        "separates": True,
+        "warning": None,
     }
-    assert listed["fresh"]["calibration"] == "synthetic"
+    assert (listed["fresh"]["calibration"], listed["fresh"]["separates"]) == ("synthetic", None)
 
 
 def test_one_category_shows_its_whole_card(client: httpx.Client, factory: Factory):

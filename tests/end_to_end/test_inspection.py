@@ -86,6 +86,7 @@ def test_the_answer_has_everything_the_contract_names(client: httpx.Client, file
         "score",
         "threshold",
         "calibration",
+        "separates",
         "decision",
         "localization",
         "image",

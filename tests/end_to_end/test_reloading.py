@@ -83,7 +83,7 @@ def hand_edited(folder: Path) -> None:
 
 
 def newer(folder: Path) -> None:
-    edit(folder, schema_version=3)
+    edit(folder, schema_version=4)
 
 
 def of_another_teacher(folder: Path) -> None:
@@ -98,7 +98,7 @@ BROKEN = {
     not_finite: "not finite",
     negative_variance: "not finite",
     hand_edited: "map_scale",
-    newer: "schema version 3",
+    newer: "schema version 4",
     of_another_teacher: "not the one this student learned from",
 }
 

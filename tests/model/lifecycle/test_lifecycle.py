@@ -12,7 +12,7 @@ from model.calibration import CalibrationError, without_anomalous
 from model.choices import MapForm, Score, SeenPolicy
 from model.detector import scores_of
 from model.images import read_image
-from model.lifecycle.calibrate import PASTING_SEED, calibrate_category
+from model.lifecycle.calibrate import PASTING_SEED, YoudenThresholdError, calibrate_category
 from model.lifecycle.datasets import DatasetError, Sample, normal_samples
 from model.lifecycle.distillation import Epoch, TrainingInterrupted
 from model.lifecycle.evaluate import evaluate_category
@@ -122,11 +122,44 @@ def test_each_calibration_is_a_version_of_its_own_and_each_can_be_gone_back_to(c
     assert again.model_version.partition("-")[2] == third.model_version.partition("-")[2]
 
 
-def test_calibration_refuses_images_that_were_trained_on(copy: Path, factory: Factory):
+def test_a_category_whose_scores_are_near_chance_is_marked(copy: Path, factory: Factory):
+    assert read_card(copy / "striped").calibration.separates is True
+    assert read_card(copy / "fresh").calibration.separates is None  # no faulty part has been seen
+    good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
+    mixed = [*(Sample(one.path, "spot") for one in good[6:]), *bad[:3]]
+    found = calibrate_category(copy, factory.teachers, "striped", [*good[:6], *bad[3:6]], mixed)[0].calibration
+    assert found.separates is False
+    assert found.auroc_interval is not None
+    assert found.auroc_interval.low <= 0.6
+    assert found.warning is not None
+    assert f"may be anything from {found.auroc_interval.low:.2f}" in found.warning
+
+
+def test_one_image_of_each_kind_proves_nothing(copy: Path, factory: Factory):
+    good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
+    found = calibrate_category(copy, factory.teachers, "striped", good[:1], bad[:1])[0].calibration
+    assert (found.auroc, found.separates) == (1.0, False)
+    assert found.auroc_interval is not None
+    assert found.auroc_interval.low < 0.3
+
+
+def test_a_threshold_from_real_faults_is_not_replaced_without_any_unless_told(copy: Path, factory: Factory):
+    good = normal_samples(factory.data / "good")
     before = (copy / "striped" / "card.json").read_bytes()
-    with pytest.raises(DatasetError, match="were trained on"):
-        calibrate_category(copy, factory.teachers, "striped", normal_samples(factory.data / "train"), [])
+    with pytest.raises(YoudenThresholdError, match="comes from 12 anomalous images"):
+        calibrate_category(copy, factory.teachers, "striped", good, [])
     assert (copy / "striped" / "card.json").read_bytes() == before
+    told, _ = calibrate_category(copy, factory.teachers, "striped", good, [], without_anomalous=True)
+    assert told.calibration.method == "synthetic"
+    again, _ = calibrate_category(copy, factory.teachers, "striped", good, [])
+    assert again.calibration.method == "synthetic"
+
+
+def test_calibration_refuses_images_that_were_trained_on(copy: Path, factory: Factory):
+    before = (copy / "fresh" / "card.json").read_bytes()
+    with pytest.raises(DatasetError, match="were trained on"):
+        calibrate_category(copy, factory.teachers, "fresh", normal_samples(factory.data / "train"), [])
+    assert (copy / "fresh" / "card.json").read_bytes() == before
 
 
 def test_calibration_refuses_trained_images_as_anomalous_ones_too(copy: Path, factory: Factory):
@@ -182,12 +215,13 @@ def as_version_1(folder: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
     for name in ("score", "other_map_scales"):
         del card[name]
+    card["calibration"].pop("auroc_interval")
     (folder / "card.json").write_text(json.dumps(card | {"schema_version": 1}))
 
 
 def test_new_categories_have_the_local_score_and_a_scale_for_every_map(factory: Factory):
     card, detector = Store(factory.weights, factory.teachers).load("striped")
-    assert (card.schema_version, card.score, detector.score) == (2, Score.LOCAL, Score.LOCAL)
+    assert (card.schema_version, card.score, detector.score) == (3, Score.LOCAL, Score.LOCAL)
     assert card.map_form is MapForm.GRADIENT_DISTANCE
     assert set(card.other_map_scales) == {MapForm.GRADIENT, MapForm.DISTANCE}
     assert all((card.scale_of(form) or 0) > 0 for form in MapForm)
@@ -220,9 +254,9 @@ def test_calibration_changes_the_score_when_told_and_only_then(copy: Path, facto
     before = read_card(copy / "striped")
     as_version_1(copy / "striped")
     calibrated, _ = calibrate_category(copy, factory.teachers, "striped", good, bad)
-    assert (calibrated.schema_version, calibrated.score) == (1, Score.GLOBAL)
+    assert (calibrated.schema_version, calibrated.score) == (3, Score.GLOBAL)
     changed, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=Score.LOCAL)
-    assert (changed.schema_version, changed.score) == (2, Score.LOCAL)
+    assert (changed.schema_version, changed.score) == (3, Score.LOCAL)
     assert changed.calibration.threshold == pytest.approx(before.calibration.threshold, rel=1e-5)
     assert changed.student_sha256 == before.student_sha256
     assert all((changed.scale_of(form) or 0) > 0 for form in MapForm)

@@ -49,7 +49,7 @@ def test_whatever_decides_is_in_the_name_of_the_version(card: Card, change: Call
 def test_what_is_only_recorded_is_not(card: Card):
     day_later = card.calibration.date + timedelta(days=1)
     for change in (
-        lambda fields: fields.update(category="other", model_version="old", schema_version=2),
+        lambda fields: fields.update(category="other", model_version="old"),
         lambda fields: fields["teacher"].update(name="other"),
         lambda fields: fields["training"].update(seconds=1.0, device="cuda"),
         lambda fields: fields["calibration"].update(date=day_later, auroc=0.9),
@@ -89,3 +89,5 @@ def test_an_old_card_keeps_its_version_until_it_is_calibrated_anew():
     old = read_card(BUILT_IN)
     assert old.model_version == "20261124-378bd8e0"
     assert old.named().model_version != old.model_version
+    assert old.calibration.auroc_interval is None  # it was not kept then, and is known all the same
+    assert old.calibration.separates is True

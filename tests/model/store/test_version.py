@@ -28,11 +28,12 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda card: card.update(schema_version=3), "schema version 3"),
+        (lambda card: card.update(schema_version=4), "schema version 4"),
         (lambda card: card.update(schema_version=1), "schema version 1 has the global score"),
         (lambda card: card.update(score="median"), "score: Input should be 'global' or 'local'"),
         (lambda card: card.update(other_map_scales={"gradient": 0}), "other_map_scales.gradient: Input should be"),
         (lambda card: card.update(other_map_scales={"picture": 1}), "other_map_scales"),
+        (lambda card: card.update(schema_version=2), "schema version 2 knows no auroc_interval"),
         (lambda card: card.pop("teacher"), "teacher: Field required"),
         (lambda card: card.update(surprise=1), "surprise: Extra inputs"),
         (lambda card: card.update(map_scale=0), "map_scale: Input should be greater than 0"),

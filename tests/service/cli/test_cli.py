@@ -258,6 +258,25 @@ def test_a_calibration_worse_than_chance_is_written_with_a_warning(weights: Path
     assert run("calibrate", "striped", *right, *options).stderr == ""
 
 
+def test_calibrating_without_faulty_parts_says_what_it_would_lose_and_what_it_changes(weights: Path, factory: Factory):
+    calibrate = ("calibrate", "striped", "--normal", factory.data / "good", "--weights", weights)
+    before = read_card(weights / "striped").calibration
+    assert "say --without-anomalous" in run(*calibrate, status=1).stderr
+    assert read_card(weights / "striped").calibration == before
+    told = run(*calibrate, "--without-anomalous").stdout
+    assert "method synthetic" in told
+    assert f"before: local score, threshold {before.threshold:.6g}, method youden" in told
+
+
+def test_few_steps_and_scores_that_do_not_separate_are_warned_of(weights: Path, factory: Factory):
+    train = ("train", "few", "--normal", factory.data / "train", "--teacher", "narrow", "--epochs", 2)
+    assert "warning: 2 steps are few" in run(*train, "--image-size", 32, "--weights", weights).stderr
+    calibrate = ("calibrate", "few", "--normal", factory.data / "good", "--anomalous", factory.data / "bad")
+    shown = run(*calibrate, "--weights", weights).stderr
+    separates = read_card(weights / "few").calibration.separates
+    assert ("warning: few does not separate" in shown) is (separates is False)
+
+
 def test_overlays_of_images_with_one_name_do_not_overwrite_each_other(factory: Factory, tmp_path: Path):
     images = [factory.data / "good" / "000.png", factory.data / "bad" / "000.png"]
     run("inspect", "striped", *images, "--overlay", tmp_path / "out", "--weights", factory.weights)
