@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-import os
+import io
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from model.memory import images_at_once
 from model.networks.vgg import Student, Teacher, student_plan
 from model.preprocessing import as_input
 from model.score import distillation_score, distillation_terms
+from model.store.files import replace_file
 
 MINIMUM_IMAGES = 8
 CHECKPOINT_SECONDS = 60.0
@@ -212,9 +213,9 @@ def _snapshot(
 
 def _save(state: dict[str, Any], checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    temporary = checkpoint.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, checkpoint)
+    content = io.BytesIO()
+    torch.save(state, content)
+    replace_file(checkpoint, content.getvalue())
 
 
 def _restore(

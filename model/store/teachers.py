@@ -1,7 +1,6 @@
 """The teachers a weights folder holds: ``teachers/NAME.safetensors``, each known by a hash of its weights."""
 
 import hashlib
-import os
 import re
 import tempfile
 import warnings
@@ -16,6 +15,7 @@ from torchvision.models import VGG16_Weights
 from model.choices import COMPACT, IMAGENET
 from model.errors import ExpectedError
 from model.networks.vgg import VGG16, Plan, Teacher
+from model.store.files import replace_file
 
 SHIPPED_COMPACT = Path(__file__).parents[2] / "weights" / "teachers" / f"{COMPACT}.safetensors"
 """The compact teacher as this project ships it."""
@@ -160,10 +160,8 @@ def save_teacher(teacher: Teacher, folder: Path, name: str) -> Path:
             return path
         raise TeacherError(f"{path} is another teacher, and students may depend on it; choose another name")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     state = {name: tensor.contiguous() for name, tensor in teacher.state_dict().items()}
-    temporary.write_bytes(save(state))  # save_file would make it readable by its owner alone
-    os.replace(temporary, path)
+    replace_file(path, save(state))  # safetensors' save_file would make it readable by its owner alone
     return path
 
 

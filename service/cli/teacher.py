@@ -60,6 +60,7 @@ def pretrain(
 
     from model.lab import pretraining
     from model.networks.vgg import vgg16_plan
+    from model.store.files import replace_file
     from model.store.teachers import check_plan, fingerprint, save_teacher, teacher_path
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
@@ -110,7 +111,7 @@ def pretrain(
         "seconds": round((datetime.now(UTC) - started).total_seconds()),
         "date": started.date().isoformat(),
     }
-    path.with_suffix(".json").write_text(json_text(record, indent=2) + "\n", encoding="utf-8")
+    replace_file(path.with_suffix(".json"), json_text(record, indent=2).encode() + b"\n")
     typer.echo(f"{path}: top-1 accuracy {accuracy:.3f} on the held-out share")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from model.errors import ExpectedError
+from model.store.files import locked, sync_folder
 from service.choices import Role
 
 log = logging.getLogger(__name__)
@@ -90,13 +91,14 @@ def create_key(path: Path, name: str, role: Role) -> str:
     """
     if not KEY_NAME.fullmatch(name):
         raise KeyFileError(f"{name!r} is no name for a key: letters, digits, '.', '_' and '-', at most 64")
-    if path.exists() and any(key.name == name for key in read_keys(path)):
-        raise KeyFileError(f"{path} has a key {name!r} already; revoke it, or choose another name")
-    token = secrets.token_urlsafe(KEY_BYTES)
-    text = path.read_text(encoding="utf-8") if path.exists() else "# NAME ROLE SHA256HEX\n"
-    if text and not text.endswith("\n"):
-        text += "\n"
-    _write(path, f"{text}{Key(name, role, digest_of(token))}\n")
+    with locked(path.parent):
+        if path.exists() and any(key.name == name for key in read_keys(path)):
+            raise KeyFileError(f"{path} has a key {name!r} already; revoke it, or choose another name")
+        token = secrets.token_urlsafe(KEY_BYTES)
+        text = path.read_text(encoding="utf-8") if path.exists() else "# NAME ROLE SHA256HEX\n"
+        if text and not text.endswith("\n"):
+            text += "\n"
+        _write(path, f"{text}{Key(name, role, digest_of(token))}\n")
     return token
 
 
@@ -107,10 +109,13 @@ def revoke_key(path: Path, name: str) -> None:
         KeyFileError: the file is damaged or has no such key.
         OSError: the file cannot be written.
     """
-    if all(key.name != name for key in read_keys(path)):
-        raise KeyFileError(f"{path} has no key {name!r}")
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    _write(path, "".join(line for line in lines if line.partition("#")[0].split()[:1] != [name]))
+    if not path.exists():
+        read_keys(path)  # says so
+    with locked(path.parent):
+        if all(key.name != name for key in read_keys(path)):
+            raise KeyFileError(f"{path} has no key {name!r}")
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        _write(path, "".join(line for line in lines if line.partition("#")[0].split()[:1] != [name]))
 
 
 def _write(path: Path, text: str) -> None:
@@ -127,6 +132,7 @@ def _write(path: Path, text: str) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    sync_folder(path.parent)
 
 
 class KeyRing:

@@ -3,6 +3,8 @@
 import hmac
 import re
 import stat
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -103,6 +105,39 @@ def test_a_ring_reads_its_file_again_and_keeps_the_last_good_keys(file: Path, ca
     assert ring.find(newest) is not None
     assert ring.find(old) is ring.find(new) is None
     assert not any(token in caplog.text for token in (old, new, newest))
+
+
+def test_keys_made_and_revoked_at_the_same_time_are_never_lost(file: Path):
+    """Each process makes keys and revokes every other one; whatever it has printed and not revoked is in the file."""
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from service.choices import Role\n"
+        "from service.http.keys import create_key, revoke_key\n"
+        "file, who = Path(sys.argv[1]), sys.argv[2]\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "for number in range(20):\n"
+        "    print(create_key(file, f'{who}-{number}', Role.INSPECT))\n"
+        "    if number % 2:\n"
+        "        revoke_key(file, f'{who}-{number}')\n"
+    )
+    command = [sys.executable, "-c", program, str(file)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen([*command, f"w{index}"], **pipes) for index in range(3)]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:  # all at once
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    printed = [worker.communicate()[0].split() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    expected = {sha256(key.encode()).hexdigest() for keys in printed for key in keys[::2]}
+    assert len(expected) == 30
+    assert {key.digest for key in read_keys(file)} == expected
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 def test_a_missing_or_damaged_file_refuses_the_start(file: Path):
