@@ -37,6 +37,7 @@ from service.http.errors import AnswerErrors, answer_errors, drop_foreign_errors
 from service.http.examples import add_examples
 from service.http.headers import SecurityHeaders
 from service.http.keys import KeyRing
+from service.http.origin import AllowOrigins, RefuseStrangers
 from service.http.protocol import BoundedProtocol, protocol_with
 from service.http.routes import metrics_router, no_metrics_router, router
 from service.http.uploads import BoundUploads, UploadMemory
@@ -194,13 +195,12 @@ def create_app(
         role_of(route)  # a route that does not say who may call it ends the start
     app.state.connections = connections
     answer_errors(app)
-    # The last one added is the outermost.
-    app.add_middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds)
-    if ring is not None:
-        app.add_middleware(RequireKey, ring=ring, routes=app.routes)
-    app.add_middleware(AnswerErrors)
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(Observation)
+    app.user_middleware = [  # the first is the outermost
+        Middleware(Observation),
+        *_outside(settings),
+        *([Middleware(RequireKey, ring=ring, routes=app.routes)] if ring else []),
+        Middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds),
+    ]
     _document(app, [drop_foreign_errors, *([document_keys] if ring else []), add_examples])
     return app
 
@@ -214,13 +214,24 @@ def http_protocol(app: FastAPI, settings: Settings) -> type[BoundedProtocol]:
     return protocol_with(settings.header_seconds, count, app.state.connections)
 
 
-def metrics_app(app: FastAPI) -> Starlette:
+def _outside(settings: Settings) -> list[Middleware]:
+    """The middleware of every application, whatever it answers; the first is the outermost."""
+    hosts = (*settings.allowed_hosts, settings.host)
+    return [
+        Middleware(SecurityHeaders),
+        *([Middleware(AllowOrigins, origins=settings.allowed_origins)] if settings.allowed_origins else []),
+        Middleware(AnswerErrors),
+        Middleware(RefuseStrangers, allowed_hosts=hosts, allowed_origins=settings.allowed_origins),
+    ]
+
+
+def metrics_app(app: FastAPI, settings: Settings) -> Starlette:
     """The metrics of an application alone, for a port of their own."""
 
     async def metrics(_: Request) -> Response:
         return Response(app.state.parts.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/metrics", metrics)], middleware=[Middleware(SecurityHeaders)])
+    return Starlette(routes=[Route("/metrics", metrics)], middleware=_outside(settings))
 
 
 def _document(app: FastAPI, corrections: Sequence[Callable[[dict[str, Any], Iterable[BaseRoute]], None]]) -> None:

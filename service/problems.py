@@ -64,6 +64,11 @@ KINDS: Mapping[str, Kind] = {
     "forbidden": Kind(
         403, "the key's role is too low", "the key {name!r} has the role {role}; this call needs the role {needed}"
     ),
+    "foreign-origin": Kind(
+        403,
+        "a web page of another origin sent this",
+        "a web page of {origin} sent this; to allow it name its origin in INSPECT_ALLOWED_ORIGINS",
+    ),
     "not-found": Kind(404, "there is nothing at this path; see /docs"),
     "unknown-category": Kind(
         404,
@@ -87,6 +92,11 @@ KINDS: Mapping[str, Kind] = {
     "too-many-pixels": Kind(413, "the image has too many pixels", "{reason}"),
     "too-many-images": Kind(413, "the form has too many images", "the form has too many images; send {allowed}"),
     "unsupported-media-type": Kind(415, "the media type is not that of an image", "{reason}"),
+    "unknown-host": Kind(
+        421,
+        "this server does not know this host name as its own",
+        "this server does not know the host name {host!r} as its own; to allow it add it to INSPECT_ALLOWED_HOSTS",
+    ),
     "not-decodable": Kind(422, "the image cannot be decoded", "{reason}"),
     "invalid-request": Kind(422, "a parameter is wrong", "{reason}"),
     "unknown-map": Kind(

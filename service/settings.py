@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.choices import MAX_PIXELS, PILLOW_MAX_PIXELS
 from model.errors import ExpectedError
@@ -24,6 +24,16 @@ TEST_PREFIX = "INSPECT_TEST_"
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 """How the variables end that Kubernetes sets in every pod for a Service, besides the one for its address."""
+
+
+def _split(given: Any) -> Any:
+    """Names that commas separate, in small letters."""
+    return tuple(filter(None, (one.strip().lower() for one in given.split(",")))) if isinstance(given, str) else given
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+_HOST_NAME = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[?[0-9a-f:.]+\]?")
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 
 
 class SettingsError(ExpectedError):
@@ -57,6 +67,13 @@ class Settings(BaseSettings):
 
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+
+    allowed_hosts: Names = ()
+    """Names that clients may reach the server by, separated by commas, such as ``inspect.example`` or ``*.example``;
+    IP addresses and names of the own network need not be named. ``*`` allows all."""
+
+    allowed_origins: Names = ()
+    """Origins whose web pages may use the API from a browser, separated by commas, such as ``https://mes.example``."""
 
     keys_file: Path | None = None
     """File of API keys, see ``eca-inspect key``; without it the server does not ask who is calling."""
@@ -163,6 +180,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        for host in self.allowed_hosts:
+            if not _HOST_NAME.fullmatch(host):
+                raise ValueError(f"INSPECT_ALLOWED_HOSTS: {host!r} is no name; leave out scheme, port and path")
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"INSPECT_ALLOWED_ORIGINS: {origin!r} is no origin; give scheme and host, such as https://mes.example"
+                )
         if self.metrics_port == self.port:
             raise ValueError("INSPECT_METRICS_PORT and INSPECT_PORT must differ")
         if self.max_image_bytes > self.upload_memory_bytes:

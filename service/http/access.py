@@ -13,6 +13,7 @@ from service.http.keys import KeyRing
 from service.problems import Problem
 
 READING = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 _DECLARED: WeakKeyDictionary[Any, Role | None] = WeakKeyDictionary()
 """By endpoint: the role that it needs, or None if it is open to all."""
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])

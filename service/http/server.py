@@ -55,7 +55,7 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
             return
         config = uvicorn.Config(
-            metrics_app(self._app),
+            metrics_app(self._app, self._settings),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -39,10 +39,10 @@ def find_chromium(playwright: Playwright) -> str | None:
     return own if Path(own).exists() else None
 
 
-def start_chromium(playwright: Playwright, path: str) -> Browser:
+def start_chromium(playwright: Playwright, path: str, *arguments: str) -> Browser:
     """Starts it without a window; its sandbox does not work for root."""
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    return playwright.chromium.launch(executable_path=path, args=arguments)
+    without_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return playwright.chromium.launch(executable_path=path, args=[*without_sandbox, *arguments])
 
 
 @dataclass

@@ -186,16 +186,23 @@ def gated(factory: Factory, request: pytest.FixtureRequest) -> Iterator[GatedSer
         thread.join(60)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """No longer than a module: while Playwright runs, no test can run an event loop of its own."""
+@contextmanager
+def running_chromium(*arguments: str) -> Iterator[Browser]:
+    """Chromium with these arguments; where there is none, the test is left out."""
     with sync_playwright() as playwright:
         path = find_chromium(playwright)
         if path is None:
             BROWSER.missing()
         expect.set_options(timeout=60_000)
-        with start_chromium(playwright, path) as browser:
+        with start_chromium(playwright, path, *arguments) as browser:
             yield browser
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """No longer than a module: while Playwright runs, no test can run an event loop of its own."""
+    with running_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

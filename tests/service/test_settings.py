@@ -153,5 +153,35 @@ def test_every_setting_is_documented_with_its_default():
     for name, field in Settings.model_fields.items():
         row = next((line for line in page.splitlines() if line.startswith(f"| `INSPECT_{name.upper()}` ")), None)
         assert row is not None, name
-        if field.default_factory is None and field.default is not None:
+        if field.default_factory is None and field.default not in (None, ()):
             assert f"`{field.default:g}`" in row if isinstance(field.default, float) else f"`{field.default}`" in row
+
+
+def test_names_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch):
+    assert Settings().allowed_hosts == Settings().allowed_origins == ()
+    monkeypatch.setenv("INSPECT_ALLOWED_HOSTS", "Inspect.example, *.plant.example,,")
+    monkeypatch.setenv("INSPECT_ALLOWED_ORIGINS", "https://mes.example,http://10.0.0.1:8080")
+    assert Settings().allowed_hosts == ("inspect.example", "*.plant.example")
+    assert Settings().allowed_origins == ("https://mes.example", "http://10.0.0.1:8080")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INSPECT_ALLOWED_HOSTS", "https://inspect.example"),
+        ("INSPECT_ALLOWED_HOSTS", "inspect.example:8000"),
+        ("INSPECT_ALLOWED_HOSTS", "inspect.example/path"),
+        ("INSPECT_ALLOWED_HOSTS", "in*.example"),
+        ("INSPECT_ALLOWED_ORIGINS", "*"),
+        ("INSPECT_ALLOWED_ORIGINS", "null"),
+        ("INSPECT_ALLOWED_ORIGINS", "mes.example"),
+        ("INSPECT_ALLOWED_ORIGINS", "https://mes.example/"),
+        ("INSPECT_ALLOWED_ORIGINS", "https://*.example"),
+    ],
+)
+def test_names_that_would_never_match_are_refused_with_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"{name}.*{re.escape(value)}"):
+        read_settings()

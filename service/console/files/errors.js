@@ -27,6 +27,8 @@ const SENTENCES = {
   "headers-too-large": ["The browser sent more headers than the server takes.", "Delete this site's cookies and reload the page."],
   "internal-error": ["The server failed on this image.", "Try again; if it fails again, give the request id to whoever runs the server: its log says why."],
   "category-refused": ["This category cannot be served at the moment.", "Choose another one; the page Categories shows the reason."],
+  "unknown-host": ["The server does not know the name by which it was asked.", "Use its address, or ask for the name to be added to INSPECT_ALLOWED_HOSTS."],
+  "foreign-origin": ["The server takes this page for one of somebody else.", "If there is a proxy in front, it must pass on the header Host."],
   "too-many-connections": ["The server has as many connections as it takes.", "Send it again in a moment."],
   "no-replica": ["The part of the server that had this request has ended.", "Send it again."],
   "no-category": ["No category is ready.", "The page Categories shows why."],
