@@ -163,13 +163,13 @@ def card_of(server: Server) -> dict:
     return httpx.get(f"{server.url}/v1/categories/{OTHER}").raise_for_status().json()["card"]
 
 
-def calibrate_on_few(weights: Path, factory: Factory, folder: Path) -> None:
-    """Calibrates ``striped`` on four good and four faulty images, with the command that a person uses."""
-    for kind in ("good", "bad"):
+def calibrate(weights: Path, normal: list[Path], anomalous: list[Path], folder: Path) -> None:
+    """Calibrates ``striped`` on these images, with the command that a person uses."""
+    for kind, paths in (("normal", normal), ("anomalous", anomalous)):
         (folder / kind).mkdir(parents=True)
-        for number in (2, 3, 5, 7):
-            shutil.copy(factory.data / kind / f"{number:03}.png", folder / kind)
-    options = ["--normal", str(folder / "good"), "--anomalous", str(folder / "bad"), "--weights", str(weights)]
+        for path in paths:
+            shutil.copy(path, folder / kind)
+    options = ["--normal", str(folder / "normal"), "--anomalous", str(folder / "anomalous"), "--weights", str(weights)]
     subprocess.run([str(COMMAND), "calibrate", OTHER, *options], check=True, capture_output=True)
 
 
@@ -193,7 +193,8 @@ def test_open_tabs_follow_a_calibration_at_once(
     slider = card_page.get_by_role("slider", name="Threshold")
     slider.press("End")
 
-    calibrate_on_few(weights, factory, tmp_path / "few")
+    good, bad = (sorted((factory.data / kind).iterdir())[:5] for kind in ("good", "bad"))
+    calibrate(weights, good, bad, tmp_path / "few")
     expect_verdict(page, LATER)
     new = card_of(server)
     thresholds = old["calibration"]["threshold"], new["calibration"]["threshold"]
@@ -218,7 +219,7 @@ def test_open_tabs_follow_a_calibration_at_once(
     slider.press("Home")
     lowest = min(edges[0], *new["calibration"]["roc"]["threshold"])
     expect(tried).to_have_text(f"{lowest:.4g}")
-    expect(card_page.get_by_role("row", name=re.compile("^False alarms"))).to_contain_text("4 of 4")
+    expect(card_page.get_by_role("row", name=re.compile("^False alarms"))).to_contain_text("5 of 5")
     open_card.shot("new version of an open category")
 
     with page.expect_response(re.compile(f"/v1/categories/{OTHER}$")) as asked:  # for the new histogram
@@ -284,3 +285,45 @@ def test_the_figures_of_the_page_live_are_dated_while_the_server_does_not_answer
     visit.shot("live, server gone")
     page.context.set_offline(False)
     expect(page.get_by_text(re.compile("^The figures below are of"))).to_be_hidden()
+
+
+def test_a_category_that_does_not_separate_is_marked_wherever_it_is_shown(
+    browse: Visits, changing: tuple[Server, Path], factory: Factory, tmp_path: Path
+):
+    """Most of its faulty parts look like the good ones, so its verdicts mean nothing."""
+    server, weights = changing
+    title, tag = "Does not separate faulty parts from good ones.", "does not separate"
+    visit = browse(server.url)
+    page = visit.page
+    good = sorted((factory.data / "good").iterdir())
+    calibrate(weights, good[::2], [*good[1::2], sorted((factory.data / "bad").iterdir())[1]], tmp_path / "useless")
+    expect(page.get_by_role("option", name=f"{OTHER} ({tag})")).to_be_attached()
+    page.get_by_label("Category", exact=True).select_option(OTHER)
+    expect(page.get_by_role("main").get_by_text(title)).to_be_visible()
+    for name, kind in (("000.png", "bad"), ("001.png", "good")):
+        choose(page, payload(f"{kind}.png", (factory.data / kind / name).read_bytes()))
+        expect(announced(page)).to_contain_text(f"{kind}.png: ")
+        expect(announced(page)).to_contain_text(title)
+        expect(verdict(page)).to_contain_text("Do not rely on this")
+        expect(verdict(page)).to_contain_text("Look at the part itself: this category cannot tell.")
+        expect(verdict(page).get_by_text(title)).to_be_visible()
+        expect(verdict(page)).not_to_contain_text(re.compile("Reject this part|looks like the good ones"))
+        assert not solid(page)
+    visit.shot("does not separate")
+    assert visit.findings() == []
+    choose(page, *(payload(path.name, path.read_bytes()) for path in good[:2]))
+    expect(announced(page)).to_contain_text("2 images: ")
+    expect(verdict(page)).to_contain_text("Do not rely on this")
+    expect(verdict(page).get_by_text(title)).to_be_visible()
+    assert not solid(page)
+    assert [row["separates"] for row in downloaded(page)] == ["false"] * 4
+    page.get_by_role("link", name="About it").click()
+    listed = page.get_by_role("navigation", name="Categories").get_by_role("link", name=re.compile(OTHER))
+    expect(listed).to_contain_text(tag)
+    expect(page.get_by_role("main").get_by_text(title).last).to_be_visible()
+    expect(page.get_by_text(re.compile("^The server says: does not separate: the AUROC is"))).to_be_visible()
+    visit.shot("category that does not separate")
+    assert visit.findings() == []
+    page.goto(server.url + "/#/live")
+    expect(page.get_by_role("row", name=re.compile(f"^{OTHER} {tag}"))).to_be_visible()
+    page.goto("about:blank")

@@ -94,6 +94,7 @@ function draw(detail) {
   const blocks = [head];
   const doubt = doubtOf(detail);
   if (doubt) blocks.push(warning(doubt));
+  if (detail.warning) blocks.push(h("p", { className: "small muted" }, `The server says: ${detail.warning}.`));
   const scores = h("div", { className: "chart", role: "img" });
   const curve = h("div", { className: "chart curve", role: "img" });
   const trial = thresholds(calibration);

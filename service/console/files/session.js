@@ -166,7 +166,7 @@ function letGo(item) {
 
 /** Everything that is known of the session's images, RFC 4180. */
 export function csv(listed) {
-  const head = ["file", "category", "time", "score", "threshold", "decision", "model_version", "request_id", "error"];
+  const head = ["file", "category", "time", "score", "threshold", "decision", "model_version", "request_id", "error", "calibration", "separates"];
   const rows = listed.map((item) => [
     item.name,
     item.category,
@@ -177,6 +177,8 @@ export function csv(listed) {
     item.answer?.model_version,
     item.requestId,
     item.problem ? [item.problem.kind, item.problem.detail].filter(Boolean).join(": ") : "",
+    item.answer?.calibration,
+    item.answer?.separates, // empty where no faulty part was ever seen
   ]);
   return [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }

@@ -48,8 +48,8 @@ export function doubtOf(told) {
     return {
       kind: "useless",
       tag: "does not separate",
-      title: "This category does not separate faulty parts from good ones.",
-      text: "On the images of its calibration its scores were little or no better than chance. Do not decide about parts by its verdicts. Train it longer or with more images, then calibrate it again.",
+      title: "Does not separate faulty parts from good ones.",
+      text: "On the images of its calibration its scores were little better than chance, or there were too few images to know. Do not decide about parts by its verdicts. Calibrate it with more images of faulty parts; if it stays so, train it longer or with more images.",
     };
   }
   if (told.calibration === "youden") return null;

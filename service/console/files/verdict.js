@@ -64,7 +64,7 @@ function saying() {
   if (why && cause === null && ["category", "version"].includes(why.cause)) announce(`The verdict is not current any more. ${why.text}`);
   cause = why?.cause ?? null;
   if (why) return { state: "outdated", title: "No current verdict", lines: [why.text, `The last one was: ${says.title}.`] };
-  return doubtOf(decided[0]?.answer)?.kind === "useless" ? { ...says, over: "Do not rely on this", weak: true } : says;
+  return decided.some(({ answer }) => doubtOf(answer)?.kind === "useless") ? { ...says, over: "Do not rely on this", weak: true } : says;
 }
 
 function sayingOfOne({ state, name, answer, problem }) {
