@@ -16,6 +16,8 @@ SUFFIXES = frozenset(
 """In lower case, as Pillow has them for these formats, and as other programs call them."""
 LEAST_WHITE = 4096
 """A 16-bit image whose largest value is below this has 12 bits or fewer, and does not say so."""
+_BASE64 = (b"/9j/", b"iVBORw0KGgo", b"Qk", b"SUkq", b"TU0A", b"UklGR")
+"""How JPEG, PNG, BMP, TIFF and WebP begin as base64."""
 _ROWS = 256
 """Laid on white at a time, so that it takes little memory."""
 
@@ -51,7 +53,17 @@ def _read(data: bytes, max_pixels: int) -> Samples:
         return webp.read(data, max_pixels)
     if data.startswith(bmp.SIGNATURE):
         return bmp.read(data, max_pixels)
-    raise ImageError("not a JPEG, PNG, BMP, TIFF or WebP image")
+    raise ImageError("not a JPEG, PNG, BMP, TIFF or WebP image" + _what_else(data))
+
+
+def _what_else(data: bytes) -> str:
+    """A hint for the usual mistakes: an image as text."""
+    start = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n\"'")  # a byte order mark, white space, quotes
+    if start[:5].lower() == b"data:":
+        return "; this is a data URL: send the bytes that it encodes"
+    if start.startswith(_BASE64):
+        return "; this is base64 text: send the bytes that it encodes"
+    return ""
 
 
 def _check_white(colour: np.ndarray) -> None:

@@ -35,6 +35,7 @@ from service.http.access import RequireKey, document_keys, endpoint_behind, open
 from service.http.connections import OpenConnections, most_connections
 from service.http.errors import AnswerErrors, answer_errors, drop_foreign_errors
 from service.http.examples import add_examples
+from service.http.head import HeadAsGet
 from service.http.headers import SecurityHeaders
 from service.http.keys import KeyRing
 from service.http.origin import AllowOrigins, RefuseStrangers
@@ -200,6 +201,7 @@ def create_app(
         *_outside(settings),
         *([Middleware(RequireKey, ring=ring, routes=app.routes)] if ring else []),
         Middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds),
+        Middleware(HeadAsGet),
     ]
     _document(app, [drop_foreign_errors, *([document_keys] if ring else []), add_examples])
     return app

@@ -18,6 +18,7 @@ from service.device.jobs import Job, Outcome
 from service.http.access import needs, open_to_all
 from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.http.errors import documented
+from service.http.parameters import refuse_unknown_parameters
 from service.inspection import Wanted
 from service.observe.logs import RECORD, server_timing
 from service.observe.observation import PROBES
@@ -35,8 +36,8 @@ from service.schemas import (
 )
 from service.state import State, state_of
 
-router = APIRouter()
-metrics_router = APIRouter()
+router = APIRouter(dependencies=[Depends(refuse_unknown_parameters)])
+metrics_router = APIRouter(dependencies=[Depends(refuse_unknown_parameters)])
 """Of the metrics, where they have no port of their own."""
 no_metrics_router = APIRouter(include_in_schema=False)
 """In its place, where they have."""
@@ -253,6 +254,7 @@ async def inspect_batch(
     "/v1/categories",
     summary="List the categories",
     tags=["categories"],
+    responses=documented("invalid-request"),
 )
 @needs(Role.INSPECT)
 async def categories(state: StateOf) -> CategoryList:
@@ -264,7 +266,7 @@ async def categories(state: StateOf) -> CategoryList:
     "/v1/categories/{category}",
     summary="Show one category",
     tags=["categories"],
-    responses=documented("unknown-category"),
+    responses=documented("unknown-category", "invalid-request"),
 )
 @needs(Role.INSPECT)
 async def category_detail(category: CategoryName, state: StateOf) -> CategoryDetail:
@@ -300,7 +302,7 @@ async def _works(engine: Engine[Job, Outcome]) -> bool:
     "/v1/categories/{category}/reload",
     summary="Read a category again",
     tags=["categories"],
-    responses=documented("unknown-category", "reload-refused", "device-lost", "shutting-down"),
+    responses=documented("unknown-category", "reload-refused", "invalid-request", "device-lost", "shutting-down"),
 )
 @needs(Role.ADMIN)
 async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
@@ -312,7 +314,9 @@ async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
     "/v1/categories/{category}/rollback",
     summary="Go back to a version that was replaced",
     tags=["categories"],
-    responses=documented("unknown-category", "no-previous-version", "reload-refused", "device-lost", "shutting-down"),
+    responses=documented(
+        "unknown-category", "no-previous-version", "reload-refused", "invalid-request", "device-lost", "shutting-down"
+    ),
 )
 @needs(Role.ADMIN)
 async def rollback(category: CategoryName, state: StateOf, to: VersionQuery = None) -> RolledBack:
@@ -323,7 +327,12 @@ async def rollback(category: CategoryName, state: StateOf, to: VersionQuery = No
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 
 
-@router.get("/livez", summary="Is the process able to work?", tags=[PROBES], responses=documented("not-alive"))
+@router.get(
+    "/livez",
+    summary="Is the process able to work?",
+    tags=[PROBES],
+    responses=documented("invalid-request", "not-alive"),
+)
 @open_to_all
 async def livez(state: StateOf) -> Health:
     """200 unless the device is lost for good, or hangs longer than it may; then restart the process."""
@@ -337,7 +346,7 @@ async def livez(state: StateOf) -> Health:
     "/readyz",
     summary="Would an image be answered?",
     tags=[PROBES],
-    responses=documented("shutting-down", "device-lost", "no-category", "device-busy"),
+    responses=documented("invalid-request", "shutting-down", "device-lost", "no-category", "device-busy"),
 )
 @open_to_all
 async def readyz(state: StateOf) -> Health:
@@ -353,7 +362,13 @@ async def readyz(state: StateOf) -> Health:
     return Health(status="ready")
 
 
-@metrics_router.get("/metrics", summary="Metrics for Prometheus", tags=[PROBES], response_class=Response)
+@metrics_router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    tags=[PROBES],
+    response_class=Response,
+    responses=documented("invalid-request"),
+)
 @needs(Role.INSPECT)
 async def metrics(state: StateOf) -> Response:
     """Prometheus' text format."""

@@ -245,3 +245,69 @@ def test_a_full_batch_is_answered(client: httpx.Client, files: list[Path], offli
     assert len(results) == 32
     for path, result in zip(files * 2, results, strict=True):
         same_verdict(result, offline["fresh"][path.name])
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "image/jpg",
+        "image/pjpeg",
+        "image/x-png",
+        "image/tif",
+        "image/x-ms-bmp",
+        "binary/octet-stream",
+        "",
+        None,
+        "image/gif",
+    ],
+)
+def test_the_bytes_decide_what_an_image_is(client: httpx.Client, factory: Factory, media_type: str | None):
+    data = (factory.data / "good" / "000.png").read_bytes()
+    headers = {} if media_type is None else {"Content-Type": media_type}
+    expected = post(client, "striped", factory.data / "good" / "000.png").json()["score"]
+    answer = client.post("/v1/categories/striped/inspect", content=data, headers=headers)
+    assert answer.json()["score"] == expected
+
+
+def form_of(part_headers: str, data: bytes, *, before: bytes = b"") -> bytes:
+    """A form of one part, written by hand."""
+    return before + b"--sep\r\n" + part_headers.encode() + b"\r\n\r\n" + data + b"\r\n--sep--\r\n"
+
+
+@pytest.mark.parametrize("route", ["inspect", "inspect-batch"])
+@pytest.mark.parametrize(
+    ("disposition", "before"),
+    [
+        ("form-data; name=\"image\"; filename*=UTF-8''pi%C3%A8ce.png", b""),
+        ('form-data; name="image"; filename="a.png"', b"This is a message in MIME format.\r\n--not the boundary\r\n"),
+        ('form-data; name="image"; filename="a.png"', b"\r\n"),
+        ('form-data; name="image"; filename="a.png"', bytes(range(256)) * 600 + b"\r\n"),
+    ],
+    ids=["encoded file name", "preamble", "empty line", "long preamble"],
+)
+def test_forms_that_other_programs_write(
+    client: httpx.Client, factory: Factory, route: str, disposition: str, before: bytes
+):
+    image = factory.data / "good" / "000.png"
+    body = form_of(f"Content-Disposition: {disposition}", image.read_bytes(), before=before)
+    headers = {"Content-Type": "multipart/form-data; boundary=sep"}
+    answer = client.post(f"/v1/categories/striped/{route}", content=body, headers=headers).json()
+    score = answer["score"] if route == "inspect" else answer["results"][0]["score"]
+    assert score == post(client, "striped", image).json()["score"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/categories", "/v1/categories/striped", "/livez", "/readyz", "/metrics", "/", "/docs", "/openapi.json"]
+)
+def test_head_is_get_without_the_body(client: httpx.Client, path: str):
+    asked, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == asked.headers["content-type"]
+    if path != "/metrics":  # which has changed in between
+        assert head.headers["content-length"] == asked.headers["content-length"]
+    assert client.get("/livez").status_code == 200  # the connection is still good
+
+
+def test_head_of_what_takes_no_get_says_so(client: httpx.Client):
+    assert client.head("/v1/categories/striped/inspect").status_code == 405
+    assert client.head("/v1/categories/none").status_code == 404

@@ -1,5 +1,6 @@
 """Every way a request can be wrong gets its status, a problem document and a sentence a person can act on."""
 
+import base64
 import io
 import json
 import shutil
@@ -153,9 +154,7 @@ def test_413_too_many_images(small: Server, png: bytes):
     assert "exactly one" in problem(httpx.post(small.url + URL, files=parts[:2]), 413, "too-many-images")
 
 
-@pytest.mark.parametrize(
-    "media_type", ["image/gif", "text/plain", "application/json", "application/x-www-form-urlencoded"]
-)
+@pytest.mark.parametrize("media_type", ["text/plain", "application/json", "application/x-www-form-urlencoded"])
 def test_415_other_media_types(client: httpx.Client, png: bytes, media_type: str):
     sentence = problem(
         client.post(URL, content=png, headers={"Content-Type": media_type}), 415, "unsupported-media-type"
@@ -164,8 +163,44 @@ def test_415_other_media_types(client: httpx.Client, png: bytes, media_type: str
     assert "image/jpeg" in sentence
 
 
+@pytest.mark.parametrize("url", [URL, BATCH])
+@pytest.mark.parametrize("coding", ["gzip", "br", "gzip, identity"])
+def test_415_a_compressed_body_names_its_encoding(client: httpx.Client, png: bytes, url: str, coding: str):
+    headers = PNG | {"Content-Encoding": coding}
+    sentence = problem(client.post(url, content=png, headers=headers), 415, "unsupported-media-type")
+    assert repr(coding) in sentence
+
+
 def test_415_a_batch_is_a_form(client: httpx.Client, png: bytes):
     problem(client.post(BATCH, content=png, headers=PNG), 415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
+def test_422_an_image_as_text_is_told_so(client: httpx.Client, png: bytes, file_format: str):
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, file_format)
+    text = base64.b64encode(buffer.getvalue())
+    for body, word in ((text, "base64"), (b'"' + text + b'"', "base64"), (b"data:image/x;base64," + text, "data URL")):
+        assert word in problem(client.post(URL, content=body, headers=PNG), 422, "not-decodable")
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("localise=always", "did you mean 'localize'?"),
+        ("Map=distance", "did you mean 'map'?"),
+        ("localize=always&zzz=1", "there is 'localize', 'map'"),
+        ("localize=always&localize=never", "'localize' is given more than once"),
+    ],
+)
+def test_422_a_query_parameter_that_is_not_known(client: httpx.Client, png: bytes, query: str, sentence: str):
+    for url in (URL, BATCH):
+        assert sentence in problem(client.post(f"{url}?{query}", content=png, headers=PNG), 422, "invalid-request")
+
+
+@pytest.mark.parametrize("path", ["/v1/categories", "/v1/categories/striped", "/livez", "/readyz", "/metrics"])
+def test_422_a_query_parameter_where_there_is_none(client: httpx.Client, path: str):
+    assert "there is none here" in problem(client.get(path, params={"pretty": "1"}), 422, "invalid-request")
 
 
 def test_422_not_decodable(client: httpx.Client, png: bytes):
