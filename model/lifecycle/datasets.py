@@ -12,8 +12,9 @@ import numpy as np
 
 from model.choices import ANY_NAME
 from model.images import SUFFIXES, ImageError, decode_image
+from model.lifecycle.copies import near_copies, pixel_hash
 from model.lifecycle.folders import DatasetError as DatasetError
-from model.lifecycle.folders import files_below, sub_folders
+from model.lifecycle.folders import files_below, read_file, sub_folders
 from model.lifecycle.masks import MASK_NAMES, MaskFolder, name_key, seem_image_and_mask
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
 from model.preprocessing import Preprocessing
@@ -246,7 +247,7 @@ def load_images(
     unreadable: list[str] = []
     for sample in samples:
         try:
-            data = sample.path.read_bytes()
+            data = read_file(sample.path)
             if not data:
                 raise ImageError("the file is empty")
             image = decode_image(data)
@@ -293,14 +294,15 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 def unique(images: LoadedImages) -> LoadedImages:
     """Drops images whose file, or whose prepared pixels, came before, and remarks on them.
 
-    A picture that was saved again in another format, or by another program, has the same pixels in another file.
+    A picture that was saved again in another format, or by another program, has the same pixels in another file. Saved
+    again with losses it has nearly the same; such images are kept and remarked on.
     """
     copies: dict[int, list[str]] = {}
     dropped: dict[Kind, list[str]] = {Kind.SAME_CONTENT: [], Kind.SAME_PIXELS: []}
     by_digest: dict[str, int] = {}
     by_pixels: dict[bytes, int] = {}
     for index, digest in enumerate(images.digests):
-        of_pixels = _pixel_hash(images, index)
+        of_pixels = pixel_hash(images.pixels[index])
         known = digest in by_digest
         first = by_digest.setdefault(digest, by_pixels.setdefault(of_pixels, index))
         if first == index:
@@ -313,6 +315,7 @@ def unique(images: LoadedImages) -> LoadedImages:
         )
     once = pick(images, copies)
     remarks = sum((remark(kind, *files) for kind, files in dropped.items()), images.remarks)
+    remarks += remark(Kind.NEAR_COPY, *(once.samples[index].path for index in near_copies(once.pixels)))
     return replace(once, copies=[tuple(of_one) for of_one in copies.values()], remarks=remarks)
 
 
@@ -331,16 +334,12 @@ def pick(images: LoadedImages, indices: Iterable[int]) -> LoadedImages:
 
 def refuse_two_labels(good: LoadedImages, bad: LoadedImages) -> None:
     """Raises `DatasetError` if an image, by its prepared pixels, is given both as normal and as anomalous."""
-    anomalous = {_pixel_hash(bad, index): sample for index, sample in enumerate(bad.samples)}
+    anomalous = {pixel_hash(pixels): sample for pixels, sample in zip(bad.pixels, bad.samples, strict=True)}
     both = [
         (sample, anomalous[of_pixels])
-        for index, sample in enumerate(good.samples)
-        if (of_pixels := _pixel_hash(good, index)) in anomalous
+        for pixels, sample in zip(good.pixels, good.samples, strict=True)
+        if (of_pixels := pixel_hash(pixels)) in anomalous
     ]
     if both:
         first = " and ".join(readable(sample.path) for sample in both[0])
         raise DatasetError(f"{len(both)} images are given both as normal and as anomalous (first: {first})")
-
-
-def _pixel_hash(images: LoadedImages, index: int) -> bytes:
-    return hashlib.sha256(images.pixels[index]).digest()

@@ -215,15 +215,21 @@ def read_masks(bad: LoadedImages, size: int) -> tuple[dict[int, np.ndarray], Rem
     """The masks of anomalous images that have one, as bool ``[size, size]`` by position, and why others have none.
 
     Raises:
-        DatasetError: see `model.lifecycle.masks.decode_mask` and `check_mask`; or if none of the masks marks a pixel.
+        DatasetError: naming the first mask that is refused, see `model.lifecycle.masks.decode_mask` and `check_mask`,
+            and the number of others; or if none of the masks marks a pixel.
     """
+    refused: list[str] = []
     found: dict[int, np.ndarray] = {}
     files: dict[Kind, list[Path]] = {kind: [] for kind in (Kind.EMPTY_MASK, Kind.TURNED, Kind.SHADED_MASK)}
     for index, (sample, shape) in enumerate(zip(bad.samples, bad.shapes, strict=True)):
         if sample.mask is None:
             continue
-        mask = masks.decode_mask(sample.mask)
-        masks.check_mask(sample.mask, mask, sample.path, shape)
+        try:
+            mask = masks.decode_mask(sample.mask)
+            masks.check_mask(sample.mask, mask, sample.path, shape)
+        except DatasetError as error:
+            refused.append(str(error))
+            continue
         if not mask.marked.any():
             files[Kind.EMPTY_MASK].append(sample.path)
         elif masks.is_ambiguous(mask, sample.path, shape):
@@ -232,6 +238,9 @@ def read_masks(bad: LoadedImages, size: int) -> tuple[dict[int, np.ndarray], Rem
             found[index] = masks.on_grid(mask.marked, size)
             if mask.shaded:
                 files[Kind.SHADED_MASK].append(sample.mask)
+    if refused:
+        more = len(refused) - 1
+        raise DatasetError(refused[0] + (f" ({more} more of the masks cannot be used)" if more else ""))
     given = [sample.path for sample in bad.samples if sample.mask is not None]
     if given and len(files[Kind.EMPTY_MASK]) == len(given):
         raise DatasetError("none of the masks marks a pixel")

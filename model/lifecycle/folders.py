@@ -1,6 +1,8 @@
 """Walking through folders of files as people, operating systems and other programs leave them."""
 
+import errno
 import os
+import stat
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,10 @@ SYSTEM_FOLDERS = frozenset(
 """Folders that operating systems, network storage and other programs make, in lower case."""
 
 SYSTEM_FILES = frozenset(("desktop.ini", "ehthumbs.db", "icon\r", "thumbs.db"))
+
+
+MAX_FILE_BYTES = 1 << 30
+"""More than any image of the size allowed needs."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,22 @@ def files_below(top: Path) -> Found:
                 else:
                     notes.add(Kind.SPECIAL_FILE, path)
     return Found({path: place for place, path in sorted(places.items(), key=lambda item: item[1])}, notes.remarks())
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: if it is no regular file, larger than an image may be, or cannot be read.
+    """
+    # Not to wait for someone to write into a pipe that took the file's place.
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if status.st_size > MAX_FILE_BYTES:
+            raise OSError(errno.EFBIG, f"{status.st_size} bytes are more than the {MAX_FILE_BYTES} allowed", path)
+        return file.read()
 
 
 def _follow(

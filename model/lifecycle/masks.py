@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model.choices import MAX_PIXELS
 from model.images import SUFFIXES
-from model.lifecycle.folders import DatasetError, files_below
+from model.lifecycle.folders import DatasetError, files_below, read_file
 from model.lifecycle.remarks import Kind, Remarks, remark
 from model.text import readable
 
@@ -145,7 +145,7 @@ def decode_mask(path: Path) -> Mask:
         DatasetError: if the file cannot be read exactly.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     UNREADABLE = "unreadable"
     SAME_CONTENT = "same-content"
     SAME_PIXELS = "same-pixels"
+    NEAR_COPY = "near-copy"
     SEEN = "seen"
     NO_MASK = "no-mask"
     EMPTY_MASK = "empty-mask"
@@ -52,6 +53,12 @@ _IN_WORDS = {
         "left out",
         "image with the same pixels as another, in another file",
         "images with the same pixels as others, in other files",
+    ),
+    Kind.NEAR_COPY: (
+        "note",
+        "image differs from another by less than 1.5 grey levels, so it teaches and proves little more",
+        "images differ from another by less than 1.5 grey levels (saved again, or a scene that did not move), so they "
+        "teach and prove little more than one",
     ),
     Kind.SEEN: (
         "left out",

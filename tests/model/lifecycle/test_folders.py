@@ -13,6 +13,7 @@ from model.lifecycle.datasets import DatasetError
 from model.lifecycle.folders import files_below
 from model.lifecycle.many import categories_of
 from model.lifecycle.remarks import Kind, remark
+from model.preprocessing import Preprocessing
 from tests.conftest import surface, write_images
 
 MACHINE_MADE = (
@@ -189,6 +190,31 @@ def test_pipes_sockets_and_devices_are_not_opened(photos: Path, monkeypatch: pyt
     assert remarks.of(Kind.SPECIAL_FILE) == (
         str(photos / "pipe.png"), str(photos / "socket.png"), f"{photos / 'zero.png'} -> /dev/zero",
     )  # fmt: skip
+
+
+def test_a_pipe_in_the_place_of_an_image_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match=r"a\.png: not a regular file"):
+        datasets.load_images([datasets.Sample(tmp_path / "a.png")], Preprocessing(32))
+
+
+def test_a_file_that_is_too_large_for_memory_is_named(tmp_path: Path):
+    with (tmp_path / "a.tif").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DatasetError, match=r"a\.tif: 1099511627776 bytes are more than the 1073741824 allowed"):
+        datasets.load_images(datasets.normal_samples(tmp_path), Preprocessing(32))
+
+
+def test_an_empty_file_is_named(tmp_path: Path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(DatasetError, match=r"a\.png: the file is empty"):
+        datasets.load_images(datasets.normal_samples(tmp_path), Preprocessing(32))
+
+
+def test_a_file_that_fails_while_it_is_read_is_named(tmp_path: Path):
+    (tmp_path / "a.png").symlink_to("/proc/self/mem")
+    with pytest.raises(DatasetError, match=r"a\.png: Input/output error"):
+        datasets.load_images(datasets.normal_samples(tmp_path), Preprocessing(32))
 
 
 def test_a_folder_with_the_name_of_an_image_is_a_folder(photos: Path):

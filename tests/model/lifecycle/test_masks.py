@@ -378,3 +378,11 @@ def test_thin_faults_are_kept_beside_large_ones(tmp_path: Path):
     assert small.sum() == 15 * 15 + 50
     cv2.imwrite(str(tmp_path / "a.png"), marked.astype(np.uint8))
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png", 50), small)
+
+
+def test_masks_that_are_refused_are_counted(tmp_path: Path):
+    images = loaded(tmp_path, photograph(100, 80), drawn(80, 100))
+    drawn(10, 80).save(tmp_path / "b_mask.png")
+    images.samples[1] = Sample(images.samples[1].path, "spot", tmp_path / "b_mask.png")
+    with pytest.raises(DatasetError, match=r"a_mask\.png has 80x100 pixels.* \(1 more of the masks cannot be used\)"):
+        read_masks(images, 32)
