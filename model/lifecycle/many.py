@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Order:
-    """One category to be made.
+class CategoryTraining:
+    """A category to be trained and calibrated.
 
     Attributes:
         category: its name.
@@ -56,8 +56,8 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What became of an order.
+class TrainingResult:
+    """What became of a training.
 
     Attributes:
         category: its name.
@@ -95,28 +95,28 @@ def categories_of(root: Path) -> tuple[list[Path], Remarks]:
     return found, remarks + remark(Kind.NO_TRAINING, *(folder for folder in folders if folder not in found))
 
 
-def make(order: Order) -> Made:
+def train_one(training: CategoryTraining) -> TrainingResult:
     """Trains and calibrates one category, going on where an earlier call was stopped, and tries again if it fails.
 
     Raises:
         TrainingInterrupted: after Ctrl-C.
     """
     started = monotonic()
-    for attempt in range(order.retries + 1):
+    for attempt in range(training.retries + 1):
         try:
-            outcome, remarks = _make_once(order)
+            outcome, remarks = _train_once(training)
         except HOPELESS as error:
-            return Made(order.category, "failed", monotonic() - started, reason=str(error))
+            return TrainingResult(training.category, "failed", monotonic() - started, reason=str(error))
         except TrainingInterrupted:
             raise
         except Exception as error:
-            log.exception("attempt %d of category %s failed", attempt + 1, order.category)
+            log.exception("attempt %d of category %s failed", attempt + 1, training.category)
             reason = f"{type(error).__name__}: {error}"
         else:
-            card = Store(order.weights).card(order.category)
+            card = Store(training.weights).card(training.category)
             found = card.calibration
-            return Made(
-                order.category,
+            return TrainingResult(
+                training.category,
                 outcome,
                 monotonic() - started,
                 card.model_version,
@@ -125,43 +125,43 @@ def make(order: Order) -> Made:
                 remarks=remarks,
                 warning=_warning_of(card),
             )
-    return Made(order.category, "failed", monotonic() - started, reason=reason)
+    return TrainingResult(training.category, "failed", monotonic() - started, reason=reason)
 
 
-def make_in_turn(orders: Iterable[Order]) -> Iterator[Made]:
+def train_in_turn(trainings: Iterable[CategoryTraining]) -> Iterator[TrainingResult]:
     """Makes one after the other."""
-    return map(make, orders)
+    return map(train_one, trainings)
 
 
-def _make_once(order: Order) -> tuple[str, Remarks]:
+def _train_once(training: CategoryTraining) -> tuple[str, Remarks]:
     remarks = NONE
-    store = Store(order.weights, order.teachers)
+    store = Store(training.weights, training.teachers)
     outcome = "there already"
-    if not store.holds(order.category):
-        teacher = load_teacher(order.teachers, *order.teacher)
-        listing = datasets.mvtec_training(order.data)
+    if not store.holds(training.category):
+        teacher = load_teacher(training.teachers, *training.teacher)
+        listing = datasets.mvtec_training(training.data)
         loaded: list[Remarks] = []
         train_category(
-            order.category,
+            training.category,
             listing,
-            order.weights,
-            order.teacher[0],
+            training.weights,
+            training.teacher[0],
             teacher,
-            order.recipe,
-            device=order.device,
-            resume=store.checkpoint(order.category).exists(),
+            training.recipe,
+            device=training.device,
+            resume=store.checkpoint(training.category).exists(),
             on_start=lambda images, held_out: loaded.append(images.remarks),
         )
         remarks = sum(loaded, listing.remarks)
         outcome = "trained"
-    if store.card(order.category).calibration.method != "youden" and (order.data / "test").is_dir():
-        listing = datasets.mvtec_test(order.data, with_masks=False)
-        share, _ = datasets.split(listing, CALIBRATION_SHARE, order.recipe.seed)
+    if store.card(training.category).calibration.method != "youden" and (training.data / "test").is_dir():
+        listing = datasets.mvtec_test(training.data, with_masks=False)
+        share, _ = datasets.split(listing, CALIBRATION_SHARE, training.recipe.seed)
         good = [one for one in share if one.defect is None]
         bad = [one for one in share if one.defect is not None]
         if bad:
             _, about_images = calibrate_category(
-                order.weights, order.teachers, order.category, good, bad, device=order.device
+                training.weights, training.teachers, training.category, good, bad, device=training.device
             )
             remarks += listing.remarks + about_images
             outcome = "trained"
@@ -174,8 +174,8 @@ def _warning_of(card: Card) -> str | None:
     return "; ".join(filter(None, (card.calibration.warning, few))) or None
 
 
-def table(made: Iterable[Made]) -> str:
-    """What became of every order, for people."""
+def table(results: Iterable[TrainingResult]) -> str:
+    """What became of every training, for people."""
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.4g}"
@@ -190,7 +190,7 @@ def table(made: Iterable[Made]) -> str:
             number(one.auroc),
             f"{one.seconds:.0f}",
         )
-        for one in sorted(made, key=lambda one: one.category)
+        for one in sorted(results, key=lambda one: one.category)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(

@@ -28,7 +28,7 @@ from service.settings import read_settings
 
 if TYPE_CHECKING:
     from model.lifecycle.datasets import LoadedImages
-    from model.lifecycle.many import Made, Order
+    from model.lifecycle.many import CategoryTraining, TrainingResult
 
 
 def train(
@@ -158,8 +158,8 @@ def train_many(
     report(remarks)
     name, network = resolve_teacher(settings.teachers_folder, teacher)
     recipe = Recipe(image_size=image_size, epochs=epochs, batch_size=batch_size, seed=seed)
-    orders = [
-        many.Order(
+    trainings = [
+        many.CategoryTraining(
             folder.name,
             folder,
             settings.weights.absolute(),
@@ -171,23 +171,27 @@ def train_many(
         )
         for folder in folders
     ]
-    made = []
+    results = []
     try:
-        for one in _make_on_ray(orders, settings.ray_address, cpus, gpus) if on_ray else many.make_in_turn(orders):
-            made.append(one)
-            typer.echo(f"{one.category}: {one.reason or one.outcome} ({len(made)} of {len(orders)})", err=True)
+        for one in (
+            _train_on_ray(trainings, settings.ray_address, cpus, gpus) if on_ray else many.train_in_turn(trainings)
+        ):
+            results.append(one)
+            typer.echo(f"{one.category}: {one.reason or one.outcome} ({len(results)} of {len(trainings)})", err=True)
             report(one.remarks)
             if one.warning:
                 typer.echo(f"warning: {one.category} {one.warning}", err=True)
     except (TrainingInterrupted, KeyboardInterrupt):
         typer.echo("stopped; the same command goes on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    typer.echo(many.table(made))
-    if any(one.outcome == "failed" for one in made):
+    typer.echo(many.table(results))
+    if any(one.outcome == "failed" for one in results):
         raise typer.Exit(1)
 
 
-def _make_on_ray(orders: list["Order"], address: str | None, cpus: float, gpus: float) -> Iterator["Made"]:
+def _train_on_ray(
+    trainings: list["CategoryTraining"], address: str | None, cpus: float, gpus: float
+) -> Iterator["TrainingResult"]:
     with ray_or_the_extra():
-        from service.on_ray.training import make_on_ray
-    return make_on_ray(orders, address, cpus, gpus)
+        from service.on_ray.training import train_on_ray
+    return train_on_ray(trainings, address, cpus, gpus)

@@ -5,35 +5,37 @@ from collections.abc import Iterable, Iterator
 import ray
 from ray.exceptions import RayError
 
-from model.lifecycle.many import Made, Order, make
+from model.lifecycle.many import CategoryTraining, TrainingResult, train_one
 from service.on_ray.cluster import join
 
 
-def make_on_ray(orders: Iterable[Order], address: str | None, cpus: float, gpus: float) -> Iterator[Made]:
+def train_on_ray(
+    trainings: Iterable[CategoryTraining], address: str | None, cpus: float, gpus: float
+) -> Iterator[TrainingResult]:
     """Makes as many at once as the cluster has room for; the first done comes first.
 
     A task whose machine is lost runs again elsewhere, and goes on from its checkpoint in the shared folder.
 
     Args:
-        orders: their folders are the same ones on every machine.
+        trainings: their folders are the same ones on every machine.
         address: of the cluster, see `service.on_ray.cluster.join`.
         cpus: cores for each.
         gpus: GPUs for each.
     """
     join(address)
     try:
-        task = ray.remote(make)
+        task = ray.remote(train_one)
         running = {
-            task.options(num_cpus=cpus, num_gpus=gpus, max_retries=order.retries).remote(order): order
-            for order in orders
+            task.options(num_cpus=cpus, num_gpus=gpus, max_retries=training.retries).remote(training): training
+            for training in trainings
         }
         while running:
             (done, *_), _ = ray.wait(list(running), num_returns=1)
-            order = running.pop(done)
+            training = running.pop(done)
             try:
                 yield ray.get(done)
             except RayError as error:
                 reason = str(error).strip().splitlines()[-1]
-                yield Made(order.category, "failed", 0.0, reason=f"{type(error).__name__}: {reason}")
+                yield TrainingResult(training.category, "failed", 0.0, reason=f"{type(error).__name__}: {reason}")
     finally:
         ray.shutdown()
