@@ -54,17 +54,19 @@ export function judge() {
   if (when) when.textContent = whenOf(shown);
 }
 
-/** @returns {{state: string, title: string, lines: string[], over?: string, weak?: boolean, back?: string}} */
+/** @returns {{state: string, title: string, lines: string[], over?: string, weak?: boolean, useless?: boolean, back?: string}} */
 function saying() {
   const says = shown.length === 1 ? sayingOfOne(shown[0]) : sayingOfMany(shown);
   if (says.state === "waiting") return says;
-  if (picked) return { ...says, over: "Picked from the list", weak: true, back: "Back to the newest" };
   const decided = shown.filter(isVerdict);
+  const useless = decided.some(({ answer }) => doubtOf(answer)?.kind === "useless");
+  const over = [picked ? "Picked from the list." : "", useless ? "Do not rely on this." : ""].filter(Boolean).join(" ");
+  if (picked) return { ...says, over, useless, weak: true, back: "Back to the newest" };
   const why = decided.length ? outdated(decided, page.chosen()) : null;
   if (why && cause === null && ["category", "version"].includes(why.cause)) announce(`The verdict is not current any more. ${why.text}`);
   cause = why?.cause ?? null;
   if (why) return { state: "outdated", title: "No current verdict", lines: [why.text, `The last one was: ${says.title}.`] };
-  return decided.some(({ answer }) => doubtOf(answer)?.kind === "useless") ? { ...says, over: "Do not rely on this", weak: true } : says;
+  return { ...says, over, useless, weak: useless };
 }
 
 function sayingOfOne({ state, name, answer, problem }) {
@@ -117,11 +119,11 @@ function whenOf(items) {
   return `${what}, ${clock(time)}, ${ago(time)}`;
 }
 
-function drawBand({ state, title, lines, over, weak, back }) {
+function drawBand({ state, title, lines, over, weak, useless, back }) {
   const verdict = $("verdict");
-  Object.assign(verdict.dataset, { state, weak: Boolean(weak), long: title.length > 10 });
+  Object.assign(verdict.dataset, { state, weak: Boolean(weak), useless: Boolean(useless), long: title.length > 10 });
   verdict.replaceChildren(
-    icon(state === "outdated" ? "waiting" : state),
+    icon(useless ? "failed" : state === "outdated" ? "waiting" : state),
     h("div", {},
       over ? h("p", { className: "over" }, over) : null,
       h("h2", { id: "verdict-title", tabIndex: -1 }, title),
