@@ -26,12 +26,21 @@ class Score(StrEnum):
     """Which score a category has.
 
     ``global``: equation 13, the paper's. It compares whole maps, so a small fault drowns in what surrounds it.
-    ``local``: the largest sum of `model.score.layer_distances` at one location. It learns from the same loss and finds
-    more (``benchmarks/accuracy.md``).
+    ``local``: the largest sum of `model.score.layer_distances` at one location. On even surfaces it finds more; where a
+    part lies on a ground, the ground counts as much as the part.
+    ``weighted``: the same distances with each location weighted by how much the teacher sees there, as the mean of the
+    largest half per cent. It is safe on surfaces and on objects (``benchmarks/accuracy.md``).
+
+    All three belong to the same networks, trained on the same loss.
     """
 
     GLOBAL = "global"
     LOCAL = "local"
+    WEIGHTED = "weighted"
+
+
+DEFAULT_SCORE = Score.WEIGHTED
+"""Of new categories."""
 
 
 class TermWeights(NamedTuple):

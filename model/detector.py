@@ -13,7 +13,7 @@ from model.graphs import Outputs, graphs_of
 from model.localization import Evidence
 from model.memory import images_at_once
 from model.networks.vgg import Student, Teacher, fold_batch_norm
-from model.score import LOCAL_ALONE, ScoreWeights, score_and_gradient
+from model.score import ScoreWeights, score_and_gradient
 
 BEST_BATCH = {"cpu": 8, "cuda": 64}
 """Images per pass that measured fastest, by device type: more fit no cache on a CPU. Fewer of large ones, see
@@ -74,11 +74,15 @@ class Detector:
     @property
     def score_weights(self) -> ScoreWeights:
         """The pair's score as a weighted sum."""
-        return LOCAL_ALONE if self.score is Score.LOCAL else ScoreWeights(*self.weights, local=0.0)
+        return {
+            Score.GLOBAL: ScoreWeights(*self.weights),
+            Score.LOCAL: ScoreWeights(local=1.0),
+            Score.WEIGHTED: ScoreWeights(weighted=1.0),
+        }[self.score]
 
     def objective(self, form: MapForm) -> ScoreWeights:
         """What the gradient of such a map is taken of."""
-        return ScoreWeights(*self.weights, local=0.0) if form is MapForm.GRADIENT else LOCAL_ALONE
+        return ScoreWeights(*self.weights) if form is MapForm.GRADIENT else ScoreWeights(local=1.0)
 
     def __call__(self, images: np.ndarray, *, maps: MapForm | None = None) -> Detection:
         """Inspects images of this one category; see `detect`."""

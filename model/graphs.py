@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from model.networks.vgg import Student, Teacher
-from model.score import Scored, score_and_gradient
+from model.score import Scored, ScoreWeights, score_and_gradient
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Sizes that batches are padded to; a larger batch is cut."""
@@ -63,8 +63,8 @@ class PairGraphs:
             teacher: the same one always.
             images: uint8 RGB ``[N, H, W, 3]``.
             students: one for each image, on the teacher's device in its precision.
-            weights: of each image's score, float32 ``[N, 3]``.
-            objectives: of each image's gradient, float32 ``[N, 3]``, or None.
+            weights: of each image's score, float32 ``[N, 4]``.
+            objectives: of each image's gradient, float32 ``[N, 4]``, or None.
         """
         parts = [
             self._graph(teacher, images[start:end], students[start:end], objectives is not None)(
@@ -134,8 +134,8 @@ class _Graph:
         self._pixels = torch.zeros((key.batch, *key.image), dtype=torch.uint8, pin_memory=pin)
         self._mixed = key.mixed
         self._images = self._pixels.to(device)
-        self._weights = torch.ones((key.batch, 3), device=device)
-        self._objectives = torch.ones((key.batch, 3), device=device) if key.gradient else None
+        self._weights = torch.ones((key.batch, len(ScoreWeights._fields)), device=device)
+        self._objectives = torch.ones_like(self._weights) if key.gradient else None
         self._student = {
             name: (tensor.expand(key.batch, *tensor.shape) if key.mixed else tensor).clone()
             for name, tensor in student.state_dict().items()

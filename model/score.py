@@ -1,4 +1,4 @@
-"""The distillation loss and two anomaly scores: the loss itself (equation 13), and the largest local distance."""
+"""The distillation loss and three anomaly scores: the loss itself (equation 13), and two of the local distances."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import cosine_similarity, interpolate
+from torch.nn.functional import interpolate
 
 from model.choices import TermWeights
 from model.preprocessing import normalize, unit_range
@@ -16,6 +16,12 @@ TINY = 1e-12
 
 GRADIENT_SCALE = 2.0**14
 """Keeps gradients of float16 networks from vanishing on their way back; a power of two, so it rounds nothing."""
+
+FLOOR = 3.0
+"""Of the weighted score, see `layer_distances`: half weight where the teacher has so many medians of energy."""
+
+LARGEST_SHARE = 0.005
+"""Of the locations: the weighted score is the mean of so many distances, at least one, the largest."""
 
 POWER = 4
 """Exponent of the power mean that stands in for the largest distance where a gradient is taken."""
@@ -64,36 +70,58 @@ def distillation_score(terms: Tensor, weights: TermWeights | Tensor) -> Tensor:
     return squared * terms[..., 0].sum(dim=1) + direction * terms[..., 1].sum(dim=1)
 
 
-def layer_distances(teacher_maps: Sequence[Tensor], student_maps: Sequence[Tensor]) -> list[Tensor]:
+def layer_distances(
+    teacher_maps: Sequence[Tensor], student_maps: Sequence[Tensor], floors: Tensor | float = 0.0
+) -> list[Tensor]:
     """One minus the cosine similarity of the two networks' channels at every location of every layer.
+
+    With a floor both networks have one more channel at every location, the same constant in both. It hardly changes a
+    location where the teacher sees much, and brings the two together where it sees little, as on an empty ground.
 
     Args:
         teacher_maps: one ``[N, C_i, H_i, W_i]`` a layer, the finest first.
         student_maps: the same shapes.
+        floors: the square of that constant for each image, ``[N]``, or for all; in medians of the teacher's energy (the
+            sum of its squared channels) over the locations of the image's own layer. 0 is the cosine alone.
 
     Returns:
         float32 ``[N, H_1, W_1]`` a layer, 0 to 2, each brought to the finest layer's grid (bilinear). A location where
-        a network gives zeros alone has cosine zero.
+        a network gives zeros alone has cosine zero if there is no floor.
     """
     grid = teacher_maps[0].shape[-2:]
-    distances = [
-        (1 - cosine_similarity(t.float(), s.float(), dim=1)).clamp_min(0)  # not -1e-7 where they agree
-        for t, s in zip(teacher_maps, student_maps, strict=True)
-    ]
-    return [
-        interpolate(layer.unsqueeze(1), grid, mode="bilinear", align_corners=False).squeeze(1) for layer in distances
-    ]
+    layers = []
+    for teacher_map, student_map in zip(teacher_maps, student_maps, strict=True):
+        t, s = teacher_map.float(), student_map.float()
+        t_energy, s_energy = t.square().sum(dim=1), s.square().sum(dim=1)
+        medians = t_energy.detach().flatten(start_dim=1).median(dim=1).values
+        constant = (floors * medians)[:, None, None]
+        lengths = ((t_energy + constant).clamp_min(TINY) * (s_energy + constant).clamp_min(TINY)).sqrt()
+        distance = 1 - ((t * s).sum(dim=1) + constant) / lengths
+        distance = distance.clamp_min(0)  # not -1e-7 where they agree
+        layers.append(interpolate(distance.unsqueeze(1), grid, mode="bilinear", align_corners=False).squeeze(1))
+    return layers
+
+
+def largest_distances(distances: Tensor) -> torch.return_types.topk:
+    """The largest of the distances ``[N, H, W]`` of each image, in falling order: `LARGEST_SHARE` of them.
+
+    Returns:
+        ``values`` ``[N, K]``, and ``indices`` into the flattened locations, likewise.
+    """
+    flat = distances.flatten(start_dim=1)
+    return flat.topk(max(1, round(LARGEST_SHARE * flat.shape[1])), dim=1)
 
 
 class ScoreWeights(NamedTuple):
-    """An image's score as a weighted sum: both terms of equation 13, and the largest local distance."""
+    """An image's score as a weighted sum: both terms of equation 13, and the local and the weighted score.
 
-    squared: float
-    direction: float
-    local: float
+    Where the last is above 0 the image's distances have a floor, see `layer_distances`.
+    """
 
-
-LOCAL_ALONE = ScoreWeights(0.0, 0.0, 1.0)
+    squared: float = 0.0
+    direction: float = 0.0
+    local: float = 0.0
+    weighted: float = 0.0
 
 
 class Scored(NamedTuple):
@@ -123,9 +151,9 @@ def score_and_gradient(
     Args:
         teacher: from normalised images in that precision to one map a distillation layer.
         student: the same; or several, each of which sees its own images.
-        weights: of each image's score, ``[N, 3]``, see `ScoreWeights`.
-        objectives: of what each image's gradient is taken of, ``[N, 3]``, or None for no gradient. The last column
-            weighs the power mean of the distances, because their largest has a gradient at one location only.
+        weights: of each image's score, ``[N, 4]``, see `ScoreWeights`.
+        objectives: of what each image's gradient is taken of, ``[N, 4]``, or None for no gradient. The last two columns
+            weigh the power mean of the distances, because the largest have gradients at a few locations only.
         images: uint8 RGB ``[N, H, W, 3]``.
         precision: of the networks.
     """
@@ -134,13 +162,14 @@ def score_and_gradient(
     inputs = normalize(x).to(precision)
     teacher_maps, student_maps = teacher(inputs), student(inputs)
     terms = distillation_terms(teacher_maps, student_maps)
-    *finer, coarsest = layer_distances(teacher_maps, student_maps)
+    *finer, coarsest = layer_distances(teacher_maps, student_maps, FLOOR * (weights[:, 3] > 0))
     distances = torch.stack(finer).sum(dim=0)  # the coarsest layer says whether, but hardly where
-    largest = (distances + coarsest).amax(dim=(1, 2))
-    scores = distillation_score(terms, weights[:, :2]) + weights[:, 2] * largest
+    largest = largest_distances(distances + coarsest).values
+    scores = distillation_score(terms, weights[:, :2])
+    scores = scores + weights[:, 2] * largest[:, 0] + weights[:, 3] * largest.mean(dim=1)
     if objectives is None:
         return Scored(scores, distances, None)
     power_mean = distances.pow(POWER).mean(dim=(1, 2)).clamp_min(TINY**POWER) ** (1 / POWER)
-    objective = distillation_score(terms, objectives[:, :2]) + objectives[:, 2] * power_mean
+    objective = distillation_score(terms, objectives[:, :2]) + objectives[:, 2:].sum(dim=1) * power_mean
     (at_pixels,) = torch.autograd.grad(objective.sum() * GRADIENT_SCALE, x)
     return Scored(scores.detach(), distances.detach(), at_pixels.abs().sum(dim=1) / GRADIENT_SCALE)

@@ -1,4 +1,4 @@
-"""What the local score and the forms of maps cost beside the paper's: full-size networks, batches of eight at 128x128.
+"""What the local scores and the forms of maps cost beside the paper's: full-size networks, batches of 8 at 128x128.
 
     python -m benchmarks.accuracy.cost
 
@@ -26,7 +26,7 @@ from model.networks.vgg import Student
 BATCH = 8
 
 
-def nothing_local(teacher_maps: list[Tensor], _: list[Tensor]) -> list[Tensor]:
+def nothing_local(teacher_maps: list[Tensor], *_: object) -> list[Tensor]:
     """Stands in for the local distances where the paper's score is timed as if there were no other."""
     zeros = teacher_maps[0].new_zeros((len(teacher_maps[0]), *teacher_maps[0].shape[2:]))
     return [zeros, zeros]
@@ -37,17 +37,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
-    detector, images = Detector(seeded_teacher(), Student(), score=Score.LOCAL), photographs(BATCH)
+    teacher, images = seeded_teacher(), photographs(BATCH)
+    local, weighted = (Detector(teacher, Student(), score=score) for score in (Score.LOCAL, Score.WEIGHTED))
 
     def maps(form: MapForm) -> np.ndarray | None:
-        return detector(images, maps=form).maps
+        return weighted(images, maps=form).maps
 
     def paper_alone(work: Callable[[], object]) -> Callable[[], object]:
         return patch("model.score.layer_distances", nothing_local)(work)
 
     variants: dict[str, Callable[[], object]] = {
-        "global score alone": paper_alone(lambda: detector(images)),
-        "local score": lambda: detector(images),
+        "global score alone": paper_alone(lambda: local(images)),
+        "local score": lambda: local(images),
+        "weighted score": lambda: weighted(images),
         "map gradient alone": paper_alone(lambda: maps(MapForm.GRADIENT)),
         **{f"map {form}": lambda form=form: maps(form) for form in MapForm},  # type: ignore[misc]
     }

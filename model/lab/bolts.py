@@ -13,7 +13,7 @@ import numpy as np
 from model.lab.optics import SIDE, VISIBLE_CHANGE, axes, blob, expose, smooth_noise, step
 
 MINIMUM_FAULT_AREA = 0.002
-MAXIMUM_FAULT_AREA = 0.5
+MAXIMUM_FAULT_AREA = 1.0
 """Share of the bolt's own area that a fault's mask covers; a fault outside these limits is drawn anew."""
 
 STEEL = np.array([176.0, 172.0, 164.0])
@@ -180,14 +180,14 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 def _bend(rng: np.random.Generator) -> _Fault:
     """The shank is bent to one side, up to its tip."""
-    start, by = rng.uniform(0.35, 0.7), rng.uniform(0.5, 1.6) * rng.choice((-1, 1))
+    start, by = rng.uniform(0.3, 0.6), _log_uniform(rng, 0.7, 2.5) * rng.choice((-1, 1))
     return _Fault(bent=lambda along: by * ((along - start).clip(0) / 0.4) ** 1.5)
 
 
 def _colour(rng: np.random.Generator) -> _Fault:
     """A spot of rust or soot."""
-    place, side, size = rng.uniform(0.05, 0.95), rng.uniform(-0.6, 0.6), _log_uniform(rng, 0.25, 0.9)
-    density = rng.uniform(0.6, 1.4)
+    place, side, size = rng.uniform(0.05, 0.95), rng.uniform(-0.6, 0.6), _log_uniform(rng, 0.3, 1.5)
+    density = rng.uniform(0.6, 1.6)
     absorbs = np.array([0.2, 0.45, 0.7]) if rng.random() < 0.6 else np.array([0.5, 0.5, 0.5])
     outline = int(rng.integers(2**63))
 
@@ -205,7 +205,7 @@ def _colour(rng: np.random.Generator) -> _Fault:
 def _dent(rng: np.random.Generator) -> _Fault:
     """The mark of a blow on the head, the shank or the thread."""
     place, side = rng.uniform(0.03, 0.95), rng.uniform(-0.6, 0.6)
-    size, depth = _log_uniform(rng, 0.22, 0.7), rng.uniform(0.25, 0.6)
+    size, depth = _log_uniform(rng, 0.25, 1.1), rng.uniform(0.3, 0.7)
 
     def hollow(pose: _Pose) -> np.ndarray:
         u, v = axes(pose.x, pose.y, pose.angle)
@@ -217,8 +217,8 @@ def _dent(rng: np.random.Generator) -> _Fault:
 
 
 def _thread(rng: np.random.Generator) -> _Fault:
-    """The thread is missing over one to five turns."""
-    start, width = rng.uniform(THREAD + 0.03, 0.85), _log_uniform(rng, 0.025, 0.14)
+    """The thread is missing over one to ten turns."""
+    start, width = rng.uniform(THREAD, 0.75), _log_uniform(rng, 0.03, 0.35)
     return _Fault(stripped=lambda along: step(along - start, 0.005) * step(start + width - along, 0.005))
 
 

@@ -9,7 +9,7 @@ from model.detector import Detector
 from model.lifecycle.figures import Layer
 from model.networks.vgg import DISTILLATION_POOLS
 from model.preprocessing import as_input
-from model.score import distillation_terms, layer_distances
+from model.score import FLOOR, distillation_terms, largest_distances, layer_distances
 
 
 def layers_of(detector: Detector, pixels: np.ndarray) -> list[Layer]:
@@ -22,11 +22,13 @@ def layers_of(detector: Detector, pixels: np.ndarray) -> list[Layer]:
     with torch.inference_mode():
         inputs = as_input(torch.from_numpy(pixels)[None].to(detector.device)).to(detector.precision)
         teacher, student = detector.teacher(inputs), detector.student(inputs)
-        if detector.score is Score.LOCAL:
-            distances = torch.cat(layer_distances(teacher, student)).flatten(start_dim=1)
-            parts = distances[:, distances.sum(dim=0).argmax()]
-        else:
+        if detector.score is Score.GLOBAL:
             parts = distillation_terms(teacher, student)[0] @ torch.tensor(detector.weights, device=detector.device)
+        else:
+            weighted = detector.score is Score.WEIGHTED
+            distances = torch.cat(layer_distances(teacher, student, FLOOR if weighted else 0.0)).flatten(start_dim=1)
+            places = largest_distances(distances.sum(dim=0)[None, None]).indices[0]
+            parts = distances[:, places if weighted else places[:1]].mean(dim=1)
     layers = []
     for pool, of_teacher, of_student, adds in zip(DISTILLATION_POOLS, teacher, student, parts.tolist(), strict=True):
         layers.append(

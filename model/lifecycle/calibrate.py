@@ -45,7 +45,7 @@ def calibrate_category(
 ) -> tuple[Card, Remarks]:
     """Sets the threshold from images that training has not seen, and writes it into the card of a new version.
 
-    The same student has both scores: with ``score`` the category changes to that one, without training anew, and the
+    The same student has every score: with ``score`` the category changes to that one, without training anew, and the
     scales of its maps are taken from the normal images.
 
     With anomalous images it is Youden's; without any see `model.calibration.without_anomalous`. Images held out of
@@ -73,7 +73,7 @@ def calibrate_category(
     _refuse_trained(good, seen)
     if score is not None:
         detector.score = score
-        card = card.model_copy(update={"score": score})
+        card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
         card = with_map_scales(card, detector, good.pixels)
     used = [digest for index in range(len(good.samples)) for digest in good.seen_as(index)]
     remarks = good.remarks

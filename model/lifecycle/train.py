@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from model.calibration import check_quantile
-from model.choices import NORMAL_QUANTILE, Score
+from model.choices import DEFAULT_SCORE, NORMAL_QUANTILE, Score
 from model.detector import Detector
 from model.lifecycle import datasets
 from model.lifecycle.calibrate import calibration_without_anomalous, with_map_scales
@@ -62,7 +62,7 @@ def train_category(
     teacher: Teacher,
     recipe: Recipe,
     *,
-    score: Score = Score.LOCAL,
+    score: Score = DEFAULT_SCORE,
     device: torch.device | str = "cpu",
     skip_unreadable: bool = False,
     resume: bool = False,

@@ -199,7 +199,7 @@ class Card(_Record):
     """The passport of a pair, ``card.json``.
 
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
-    ``auroc_interval``.
+    ``auroc_interval`` and the weighted score.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -209,7 +209,11 @@ class Card(_Record):
     image_size: int = Field(ge=32, le=2048, description="Side in pixels of the square that the networks see")
     preprocessing: PreprocessingRecord = PreprocessingRecord()
     score: Score = Field(
-        default=Score.GLOBAL, description="global: equation 13; local: the largest distance at one location"
+        default=Score.GLOBAL,
+        description=(
+            "global: equation 13; local: the largest distance at one location; weighted: the largest distances, each "
+            "weighted by how much the teacher sees there"
+        ),
     )
     squared_weight: float = Field(ge=0, default=1.0, description="Of equation 13, the loss; with global the score too")
     direction_weight: float = Field(ge=0, description="Lambda of equation 13")
@@ -228,6 +232,8 @@ class Card(_Record):
             raise ValueError("schema version 1 has the global score and one map scale only")
         if self.schema_version < 3 and self.calibration.auroc_interval is not None:
             raise ValueError(f"schema version {self.schema_version} knows no auroc_interval")
+        if self.schema_version < 3 and self.score is Score.WEIGHTED:
+            raise ValueError(f"schema version {self.schema_version} has no weighted score")
         return self
 
     def fingerprint(self) -> str:

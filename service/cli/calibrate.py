@@ -29,7 +29,7 @@ def calibrate(
     share: Annotated[float, typer.Option(min=0, max=1, help="With --data: how much of its test images to use.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of that share.")] = 0,
     score: Annotated[
-        Score | None, typer.Option(help="Change to this score; the same pair has both. Else as the card has it.")
+        Score | None, typer.Option(help="Change to this score; the same pair has them all. Else as the card has it.")
     ] = None,
     quantile: Quantile = NORMAL_QUANTILE,
     without_anomalous: Annotated[

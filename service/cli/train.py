@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.choices import ANY_NAME, COMPACT, IMAGENET, NORMAL_QUANTILE, Score
+from model.choices import ANY_NAME, COMPACT, DEFAULT_SCORE, IMAGENET, NORMAL_QUANTILE, Score
 from model.lifecycle.recipe import ENOUGH_STEPS, FEATURE_MEMORY_BYTES, Recipe
 from service.cli.errors import EXIT_INTERRUPTED, ray_or_the_extra
 from service.cli.options import (
@@ -49,8 +49,12 @@ def train(
     ] = Recipe.weigh_distillation_layers,
     seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
     score: Annotated[
-        Score, typer.Option(help="local: the largest distance at one location; global: the paper's score.")
-    ] = Score.LOCAL,
+        Score,
+        typer.Option(
+            help="weighted: the largest distances, weighted by how much the teacher sees; local: the same unweighted; "
+            "global: the paper's score."
+        ),
+    ] = DEFAULT_SCORE,
     quantile: Quantile = NORMAL_QUANTILE,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Put the pair in place of one that exists.")] = False,

@@ -9,7 +9,7 @@ from scipy import ndimage
 from model.choices import MapForm, Score, TermWeights
 from model.detector import Detector, detect
 from model.networks.vgg import Student, Teacher, student_plan
-from model.score import distillation_score, distillation_terms, layer_distances
+from model.score import distillation_score, distillation_terms, largest_distances, layer_distances
 from tests.conftest import terms_of
 
 
@@ -30,15 +30,16 @@ def students(teacher: Teacher) -> list[Student]:
         trained_looking(Student(plan), 1),
         trained_looking(Student(plan), 2),
         trained_looking(Student(plan, weigh_distillation_layers=False), 3),
+        trained_looking(Student(plan), 4),
     ]
 
 
-WEIGHTS = [TermWeights(direction=0.1), TermWeights(squared=0.5, direction=0.01), TermWeights()]
+WEIGHTS = [TermWeights(direction=0.1), TermWeights(squared=0.5, direction=0.01), TermWeights(), TermWeights()]
 
 
 @pytest.fixture
 def detectors(teacher: Teacher, students: list[Student]) -> list[Detector]:
-    scores = (Score.GLOBAL, Score.GLOBAL, Score.LOCAL)
+    scores = (Score.GLOBAL, Score.GLOBAL, Score.LOCAL, Score.WEIGHTED)
     return [
         Detector(teacher, student, weights, score=score)
         for student, weights, score in zip(students, WEIGHTS, scores, strict=True)
@@ -95,8 +96,11 @@ def reference(detector: Detector, student: Student, image: np.ndarray) -> tuple[
         a, b = t.flatten(), s.flatten()
         score = score + weights.squared * ((a - b) ** 2).sum() / a.numel()
         score = score + weights.direction * (1 - a @ b / (a.norm() * b.norm()))
-        lengths = t.square().sum(1).sqrt() * s.square().sum(1).sqrt()
-        distance = 1 - (t * s).sum(1) / lengths.clamp(min=1e-30)
+        energies = t.square().sum(1), s.square().sum(1)
+        lower_median = energies[0].detach().flatten().sort().values[(energies[0].numel() - 1) // 2]
+        more = 3 * lower_median if detector.score is Score.WEIGHTED else 0
+        lengths = (energies[0] + more).sqrt() * (energies[1] + more).sqrt()
+        distance = 1 - ((t * s).sum(1) + more) / lengths.clamp(min=1e-30)
         grow = torch.from_numpy(bilinear(distance.shape[-1], 16))
         if distance.shape[-1] > 2:  # all layers but the coarsest
             distances = distances + grow @ distance[0] @ grow.T
@@ -116,7 +120,8 @@ def reference(detector: Detector, student: Student, image: np.ndarray) -> tuple[
         MapForm.DISTANCE: large,
         MapForm.GRADIENT_DISTANCE: np.sqrt(filtered((distances**4).mean() ** 0.25) * large),
     }
-    return largest.max().item() if detector.score is Score.LOCAL else score.item(), maps
+    # Half a per cent of 16 x 16 locations is one.
+    return score.item() if detector.score is Score.GLOBAL else largest.max().item(), maps
 
 
 def bilinear(few: int, many: int) -> np.ndarray:
@@ -229,8 +234,50 @@ def test_local_distances_are_zero_to_two_a_layer_and_found_at_one_place():
     assert coarse.max() < 1e-5
 
 
-def test_the_gradient_of_identical_networks_is_finite(teacher: Teacher, images: np.ndarray):
-    found = Detector(teacher, teacher, score=Score.LOCAL)(images, maps=MapForm.GRADIENT_DISTANCE)
+def test_a_floor_weighs_a_location_by_how_much_the_teacher_sees_there():
+    """The same change of direction counts fully where the energy is high, and hardly where it is low."""
+    energies = torch.full((8, 8), 1.0)
+    energies[1, 1], energies[6, 6] = 100.0, 0.01
+    teacher = torch.stack((energies.sqrt(), torch.zeros(8, 8)))[None]
+    student = teacher.clone()
+    for y, x in ((1, 1), (3, 4), (6, 6)):
+        student[0, :, y, x] = teacher[0, :, y, x].flip(0)  # a right angle
+    (plain,), (floored,) = (layer_distances([teacher], [student], floor) for floor in (0.0, 3.0))
+    for found, expected in ((plain, (1, 1, 1)), (floored, (100 / 103, 1 / 4, 0.01 / 3.01))):
+        places = found[0, 1, 1].item(), found[0, 3, 4].item(), found[0, 6, 6].item()
+        assert places == pytest.approx(expected, rel=1e-3)
+        assert (found > 1e-3).sum() == 3
+
+
+def test_a_floor_is_relative_so_a_teacher_on_another_scale_scores_the_same():
+    torch.manual_seed(0)
+    teacher, student = torch.rand(2, 6, 8, 8), torch.rand(2, 6, 8, 8)
+    floors = torch.tensor([0.0, 5.0])
+    (found,), (scaled,) = (layer_distances([k * teacher], [k * student], floors) for k in (1, 1000))
+    torch.testing.assert_close(found, scaled, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("floor", [0.0, 5.0])
+def test_maps_of_zeros_have_finite_distances_and_gradients(floor: float):
+    teacher, student = torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8, requires_grad=True)
+    (found,) = layer_distances([teacher], [student], floor)
+    assert found.isfinite().all()
+    (gradient,) = torch.autograd.grad(found.sum(), student)
+    assert gradient.isfinite().all()
+
+
+def test_the_weighted_score_is_the_mean_of_the_largest_half_per_cent():
+    distances = torch.arange(2048, dtype=torch.float32).reshape(2, 32, 32)
+    assert largest_distances(distances).values.tolist() == [
+        [1023, 1022, 1021, 1020, 1019],
+        [2047, 2046, 2045, 2044, 2043],
+    ]
+    assert largest_distances(distances[:, :4, :4]).values.shape == (2, 1)  # at least one
+
+
+@pytest.mark.parametrize("score", [Score.LOCAL, Score.WEIGHTED])
+def test_the_gradient_of_identical_networks_is_finite(teacher: Teacher, images: np.ndarray, score: Score):
+    found = Detector(teacher, teacher, score=score)(images, maps=MapForm.GRADIENT_DISTANCE)
     assert np.abs(found.scores).max() < 1e-5
     assert np.isfinite(found.maps).all()
 
@@ -253,7 +300,12 @@ def test_the_students_that_training_keeps_are_left_as_they_were(teacher: Teacher
 
 
 @pytest.mark.parametrize(
-    ("score", "form"), [(Score.GLOBAL, MapForm.GRADIENT), (Score.LOCAL, MapForm.GRADIENT_DISTANCE)]
+    ("score", "form"),
+    [
+        (Score.GLOBAL, MapForm.GRADIENT),
+        (Score.LOCAL, MapForm.GRADIENT_DISTANCE),
+        (Score.WEIGHTED, MapForm.GRADIENT_DISTANCE),
+    ],
 )
 @pytest.mark.parametrize(
     ("precision", "largest_error", "alike"), [(torch.float16, 0.003, 0.995), (torch.bfloat16, 0.02, 0.98)]

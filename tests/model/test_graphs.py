@@ -48,6 +48,7 @@ def make_detectors(teacher: Teacher, device: str = "cpu", precision: torch.dtype
         Detector(teacher, Student(plan), TermWeights(direction=0.1), device, precision),
         Detector(teacher, Student(plan), TermWeights(squared=0.5, direction=0.01), device, precision),
         Detector(teacher, Student(plan), TermWeights(), device, precision, Score.LOCAL),
+        Detector(teacher, Student(plan), TermWeights(), device, precision, Score.WEIGHTED),
         Detector(teacher, Student(plan, weigh_distillation_layers=False), TermWeights(), device, precision),
     ]
 
@@ -91,8 +92,8 @@ def test_one_category_padded_to_the_next_size(
 
 @pytest.mark.parametrize("maps", [None, *MapForm])
 def test_many_categories_run_as_one(captures: list[torch.device], detectors: list[Detector], maps: MapForm | None):
-    mixed = [detectors[index] for index in (0, 0, 1, 2, 2)]
-    assert_like_the_plain_way(PairGraphs(), mixed, pictures(5), maps=maps)
+    mixed = [detectors[index] for index in (0, 0, 1, 2, 2, 3)]
+    assert_like_the_plain_way(PairGraphs(), mixed, pictures(6), maps=maps)
     assert len(captures) == 1
 
 
@@ -114,7 +115,7 @@ def test_what_lay_in_a_larger_batch_before_does_no_harm(captures: list[torch.dev
 
 def test_students_with_other_layers_run_on_their_own(captures: list[torch.device], detectors: list[Detector]):
     assert_like_the_plain_way(
-        PairGraphs(), [detectors[index] for index in (0, 1, 3, 3)], pictures(4), maps=MapForm.GRADIENT
+        PairGraphs(), [detectors[index] for index in (0, 1, 4, 4)], pictures(4), maps=MapForm.GRADIENT
     )
     assert len(captures) == 2
 
@@ -129,7 +130,7 @@ def test_a_batch_beyond_the_largest_size_is_cut(
 
 def test_results_are_not_overwritten_by_the_next_batch(captures: list[torch.device], detectors: list[Detector]):
     made = PairGraphs()
-    arguments = [detectors[0].student], np.float32([[1, 0.1, 0]]), np.float32([[1, 0.1, 0]])
+    arguments = [detectors[0].student], np.float32([[1, 0.1, 0, 0]]), np.float32([[1, 0.1, 0, 0]])
     first, _, gradient = made.run(detectors[0].teacher, pictures(1, 1), *arguments)
     kept = first.copy(), gradient.copy()
     made.run(detectors[0].teacher, pictures(1, 2), *arguments)
@@ -154,7 +155,7 @@ def test_the_gpu_scores_like_the_cpu(teacher: Teacher, precision: torch.dtype):
     on_gpu.load_state_dict(teacher.state_dict())
     here, there = make_detectors(teacher), make_detectors(on_gpu, "cuda", precision)
     exact = precision is torch.float32
-    for plan in ((0,), (0, 0, 0), (0, 1, 2, 1, 0), (0, 1, 3)):
+    for plan in ((0,), (0, 0, 0), (0, 1, 2, 1, 3), (0, 1, 4)):
         images = pictures(len(plan), sum(plan))
         for maps in (None, *MapForm):
             forms = None if maps is None else [maps] * len(plan)

@@ -219,9 +219,9 @@ def as_version_1(folder: Path) -> None:
     (folder / "card.json").write_text(json.dumps(card | {"schema_version": 1}))
 
 
-def test_new_categories_have_the_local_score_and_a_scale_for_every_map(factory: Factory):
+def test_new_categories_have_the_weighted_score_and_a_scale_for_every_map(factory: Factory):
     card, detector = Store(factory.weights, factory.teachers).load("striped")
-    assert (card.schema_version, card.score, detector.score) == (3, Score.LOCAL, Score.LOCAL)
+    assert (card.schema_version, card.score, detector.score) == (3, Score.WEIGHTED, Score.WEIGHTED)
     assert card.map_form is MapForm.GRADIENT_DISTANCE
     assert set(card.other_map_scales) == {MapForm.GRADIENT, MapForm.DISTANCE}
     assert all((card.scale_of(form) or 0) > 0 for form in MapForm)
@@ -249,6 +249,27 @@ def test_a_card_of_version_1_keeps_its_meaning(copy: Path, factory: Factory):
     assert card.scale_of(MapForm.DISTANCE) is None
 
 
+def test_a_card_of_version_2_keeps_the_local_score(copy: Path, factory: Factory):
+    path = copy / "striped" / "card.json"
+    fields = json.loads(path.read_text())
+    fields["calibration"].pop("auroc_interval")
+    path.write_text(json.dumps(fields | {"schema_version": 2, "score": "local"}))
+    card, detector = Store(copy, factory.teachers).load("striped")
+    assert (card.schema_version, detector.score) == (2, Score.LOCAL)
+    good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
+    calibrated, _ = calibrate_category(copy, factory.teachers, "striped", good, bad)
+    assert calibrated.score is Score.LOCAL
+
+
+@pytest.mark.parametrize("score", Score)
+def test_an_old_card_can_change_to_any_score(copy: Path, factory: Factory, score: Score):
+    as_version_1(copy / "striped")
+    good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
+    changed, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=score)
+    assert (changed.schema_version, changed.score) == (3, score)
+    assert read_card(copy / "striped") == changed
+
+
 def test_calibration_changes_the_score_when_told_and_only_then(copy: Path, factory: Factory):
     good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
     before = read_card(copy / "striped")
@@ -257,7 +278,10 @@ def test_calibration_changes_the_score_when_told_and_only_then(copy: Path, facto
     assert (calibrated.schema_version, calibrated.score) == (3, Score.GLOBAL)
     changed, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=Score.LOCAL)
     assert (changed.schema_version, changed.score) == (3, Score.LOCAL)
-    assert changed.calibration.threshold == pytest.approx(before.calibration.threshold, rel=1e-5)
+    assert changed.calibration.threshold != calibrated.calibration.threshold
+    back, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=before.score)
+    assert back.calibration.threshold == pytest.approx(before.calibration.threshold, rel=1e-5)
+    changed, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=Score.LOCAL)
     assert changed.student_sha256 == before.student_sha256
     assert all((changed.scale_of(form) or 0) > 0 for form in MapForm)
     assert read_card(copy / "striped") == changed

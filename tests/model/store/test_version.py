@@ -19,6 +19,12 @@ def folder(factory: Factory, tmp_path: Path) -> Path:
     return Path(shutil.copytree(factory.weights / "striped", tmp_path / "striped"))
 
 
+def without_interval(card: dict[str, Any]) -> None:
+    """Makes a card one of version 2, but for its score."""
+    card["calibration"].pop("auroc_interval")
+    card.update(schema_version=2)
+
+
 def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     card = json.loads((folder / "card.json").read_text())
     change(card)
@@ -30,7 +36,8 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     [
         (lambda card: card.update(schema_version=4), "schema version 4"),
         (lambda card: card.update(schema_version=1), "schema version 1 has the global score"),
-        (lambda card: card.update(score="median"), "score: Input should be 'global' or 'local'"),
+        (without_interval, "schema version 2 has no weighted score"),
+        (lambda card: card.update(score="median"), "score: Input should be 'global', 'local' or 'weighted'"),
         (lambda card: card.update(other_map_scales={"gradient": 0}), "other_map_scales.gradient: Input should be"),
         (lambda card: card.update(other_map_scales={"picture": 1}), "other_map_scales"),
         (lambda card: card.update(schema_version=2), "schema version 2 knows no auroc_interval"),
