@@ -265,7 +265,7 @@ def test_calibrating_without_faulty_parts_says_what_it_would_lose_and_what_it_ch
     assert read_card(weights / "striped").calibration == before
     told = run(*calibrate, "--without-anomalous").stdout
     assert "method synthetic" in told
-    assert f"before: local score, threshold {before.threshold:.6g}, method youden" in told
+    assert f"before: weighted score, threshold {before.threshold:.6g}, method youden" in told
 
 
 def test_few_steps_and_scores_that_do_not_separate_are_warned_of(weights: Path, factory: Factory):
