@@ -201,7 +201,6 @@ def create_app(
         *_outside(settings),
         *([Middleware(RequireKey, ring=ring, routes=app.routes)] if ring else []),
         Middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds),
-        Middleware(HeadAsGet),
     ]
     _document(app, [drop_foreign_errors, *([document_keys] if ring else []), add_examples])
     return app
@@ -220,6 +219,7 @@ def _outside(settings: Settings) -> list[Middleware]:
     """The middleware of every application, whatever it answers; the first is the outermost."""
     hosts = (*settings.allowed_hosts, settings.host)
     return [
+        Middleware(HeadAsGet),  # outside of what looks at the body
         Middleware(SecurityHeaders),
         *([Middleware(AllowOrigins, origins=settings.allowed_origins)] if settings.allowed_origins else []),
         Middleware(AnswerErrors),

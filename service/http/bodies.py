@@ -51,6 +51,8 @@ async def read_image_body(request: Request, max_bytes: int) -> bytes:
         hint = ""
         if media_type == "application/x-www-form-urlencoded":
             hint = "; with curl add -H 'Content-Type: application/octet-stream'"
+        elif media_type.startswith("text/") or media_type.endswith("json"):
+            hint = "; send the bytes of the file itself, not base64 or other text"
         reason = f"{media_type!r} is not an image type; send {', '.join(IMAGE_TYPES)} or {FORM_TYPE}{hint}"
         raise Problem("unsupported-media-type", reason=reason)
     return b"".join([chunk async for chunk in _limited(request, max_bytes)])
