@@ -24,6 +24,7 @@ from model.errors import MissingExtraError
 from model.store.store import Store
 from service import console
 from service.catalogue import Catalogue, VersionRefusedError
+from service.decoding.pool import Decoders
 from service.device.allowance import MEMORY_SHARE, TIME_SHARE, Allowance
 from service.device.backend import Backend
 from service.device.engine import Engine
@@ -45,6 +46,7 @@ from service.http.uploads import BoundUploads, UploadMemory
 from service.inspection import Inspector, Limits
 from service.observe.observation import Observation, endpoint_of, is_probe
 from service.observe.telemetry import Telemetry
+from service.rendering import MAX_DRAWN_PIXELS
 from service.settings import Settings
 from service.state import State
 from service.versions import Versions
@@ -164,9 +166,18 @@ def create_app(
         for route in app.routes:
             if isinstance(route, APIRoute) and not is_probe(route):
                 telemetry.announce_endpoint(endpoint_of(route), {200, *map(int, route.responses)})
-        with ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures") as pool:
+        decoders = Decoders(
+            settings.decode_threads,
+            max_image_bytes=settings.max_image_bytes,
+            max_image_pixels=settings.max_image_pixels,
+            max_answer_bytes=3 * MAX_DRAWN_PIXELS,
+            cpu_seconds=settings.decode_cpu_seconds,
+            on_restart=telemetry.decoder_restarts.inc,
+        )
+        pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures")
+        with decoders, pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-            inspector = Inspector(engine, pool, limits, settings.deadline_seconds, telemetry)
+            inspector = Inspector(engine, pool, decoders, limits, settings.deadline_seconds, telemetry)
             app.state.parts = State(settings, catalogue, versions, engine, inspector, telemetry, tracing)
             reloading = None
             if settings.reload_seconds > 0:

@@ -6,19 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from model.choices import MapForm
-from model.images import decode_image
 from model.preprocessing import Preprocessing
 from model.store.card import Card
 from service.catalogue import Ready
 from service.choices import Localize
+from service.decoding.pool import Decoders
+from service.decoding.work import Picture, Shrink, Step, read_picture
 from service.device.engine import Engine
 from service.device.jobs import Job, Outcome
 from service.device.torch_backend import inspect_jobs
@@ -47,20 +46,24 @@ class Limits:
     image_pixels: int
 
 
-def decode(data: bytes, preprocessing: Preprocessing, limits: Limits) -> Decoded:
+Reader = Callable[[bytes, Step], Picture]
+"""Decodes an image file and applies a step, in this process or another."""
+
+
+def decode(data: bytes, preprocessing: Preprocessing, limits: Limits, read: Reader) -> Decoded:
     """Reads an image from the bytes of its file.
 
     Raises:
         Problem: 400 if there are no bytes, 413 if there are too many.
-        ImageError: see `model.images.decode_image`.
+        ImageError, TimeoutError, DecoderLostError: see `service.decoding.pool.Decoders.read`.
     """
     if not data:
         raise Problem("empty-body")
     if len(data) > limits.image_bytes:
         raise Problem("too-many-bytes", what="the image", limit=limits.image_bytes)
-    image = decode_image(data, limits.image_pixels)
-    height, width = image.shape[:2]
-    return Decoded(preprocessing.apply(image), ImageInfo(width=width, height=height, sha256=sha256(data).hexdigest()))
+    picture = read(data, preprocessing)
+    info = ImageInfo(width=picture.width, height=picture.height, sha256=picture.sha256)
+    return Decoded(picture.pixels, info)
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,10 @@ def localize(card: Card, decoded: Decoded, outcome: Outcome) -> Localization | N
     return localization_of(heat, outcome.evidence.form)
 
 
-def draw_overlay(data: bytes, card: Card, decoded: Decoded, outcome: Outcome, limits: Limits) -> bytes:
+def draw_overlay(data: bytes, card: Card, decoded: Decoded, outcome: Outcome, read: Reader) -> bytes:
     """The overlay picture as PNG. Decodes again: full images are not kept while they wait for the device."""
-    image = decode_image(data, limits.image_pixels)
-    drawn = drawn_size(decoded.info.width, decoded.info.height)
-    return png(overlay_of(cv2.resize(image, drawn, interpolation=cv2.INTER_AREA), _heat(card, decoded, outcome)))
+    picture = read(data, Shrink(*drawn_size(decoded.info.width, decoded.info.height)))
+    return png(overlay_of(picture.pixels, _heat(card, decoded, outcome)))
 
 
 def _heat(card: Card, decoded: Decoded, outcome: Outcome) -> Heat | None:
@@ -145,7 +147,8 @@ def inspect_offline(
     """
     wanted.check(ready.card)
     started = perf_counter()
-    decoded = decode(data, ready.card.preprocessor, limits)
+    read = partial(read_picture, max_pixels=limits.image_pixels)
+    decoded = decode(data, ready.card.preprocessor, limits, read)
     decode_seconds = perf_counter() - started
     (outcome,) = inspect_jobs([_job(ready, decoded, wanted)])
     drawing = perf_counter()
@@ -160,7 +163,7 @@ def inspect_offline(
         drawing_seconds=now - drawing,
         total_seconds=now - started,
     )
-    return inspection, draw_overlay(data, ready.card, decoded, outcome, limits) if with_overlay else None
+    return inspection, draw_overlay(data, ready.card, decoded, outcome, read) if with_overlay else None
 
 
 def _job(ready: Ready, decoded: Decoded, wanted: Wanted) -> Job:
@@ -174,7 +177,8 @@ class Inspector:
 
     Args:
         engine: owns the device.
-        pool: threads that decode and draw.
+        pool: threads that draw, and wait for the decoders.
+        decoders: as many processes as the pool has threads.
         limits: of each image.
         deadline_seconds: from the arrival of the whole body to the answer.
         telemetry: told of every image.
@@ -184,12 +188,14 @@ class Inspector:
         self,
         engine: Engine[Job, Outcome],
         pool: ThreadPoolExecutor,
+        decoders: Decoders,
         limits: Limits,
         deadline_seconds: float,
         telemetry: Telemetry,
     ) -> None:
         self._engine = engine
         self._pool = pool
+        self._decoders = decoders
         self._limits = limits
         self._deadline_seconds = deadline_seconds
         self._telemetry = telemetry
@@ -198,7 +204,8 @@ class Inspector:
         """The JSON answer for one image.
 
         Raises:
-            Problem, ImageError, QueueFullError, EngineClosedError, TimeoutError: see `service.problems.problem_of`.
+            Problem, ImageError, DecoderLostError, QueueFullError, EngineClosedError, TimeoutError: see
+                `service.problems.problem_of`.
         """
         with self._engine.admit():
             return await self._inspect_admitted(ready, data, wanted)
@@ -232,27 +239,31 @@ class Inspector:
         Raises:
             As `inspect`.
         """
-        started = perf_counter()
+        started, read = perf_counter(), self._reader()
         with self._engine.admit():
             async with asyncio.timeout(self._deadline_seconds):
-                decoded, outcome, decode_seconds = await self._examine(ready, data, wanted)
+                decoded, outcome, decode_seconds = await self._examine(ready, data, wanted, read)
                 drawing = perf_counter()
-                picture = await self._in_pool(partial(draw_overlay, data, ready.card, decoded, outcome, self._limits))
+                picture = await self._in_pool(partial(draw_overlay, data, ready.card, decoded, outcome, read))
         return self._finish(ready, decoded, outcome, None, started, decode_seconds, drawing), picture
 
     async def _inspect_admitted(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
-        started = perf_counter()
+        started, read = perf_counter(), self._reader()
         async with asyncio.timeout(self._deadline_seconds):
-            decoded, outcome, decode_seconds = await self._examine(ready, data, wanted)
+            decoded, outcome, decode_seconds = await self._examine(ready, data, wanted, read)
             drawing = perf_counter()
             localization = None
             if outcome.evidence is not None:
                 localization = await self._in_pool(partial(localize, ready.card, decoded, outcome))
         return self._finish(ready, decoded, outcome, localization, started, decode_seconds, drawing)
 
-    async def _examine(self, ready: Ready, data: bytes, wanted: Wanted) -> tuple[Decoded, Outcome, float]:
+    def _reader(self) -> Reader:
+        """Reads one image, and gives up when its deadline has passed."""
+        return partial(self._decoders.read, until=monotonic() + self._deadline_seconds)
+
+    async def _examine(self, ready: Ready, data: bytes, wanted: Wanted, read: Reader) -> tuple[Decoded, Outcome, float]:
         started = perf_counter()
-        decoded = await self._in_pool(partial(decode, data, ready.card.preprocessor, self._limits))
+        decoded = await self._in_pool(partial(decode, data, ready.card.preprocessor, self._limits, read))
         decode_seconds = perf_counter() - started
         outcome = await asyncio.wrap_future(self._engine.submit(_job(ready, decoded, wanted)))
         return decoded, outcome, decode_seconds

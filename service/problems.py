@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from model.images import ImageError, ImageTooLargeError
 from service.catalogue import CategoryRefusedError, NoSuchVersionError, UnknownCategoryError, VersionRefusedError
+from service.decoding.pool import DecoderLostError
 from service.device.backend import DeviceMemoryError
 from service.device.engine import DeviceLostError, EngineClosedError, QueueFullError
 from service.schemas import ProblemBody
@@ -118,6 +119,7 @@ KINDS: Mapping[str, Kind] = {
     "category-refused": Kind(
         503, "the category cannot be served", "category {category!r} cannot be served: {reason}", is_failure=True
     ),
+    "decoder-lost": Kind(503, "the process that was to read the image has ended; try again shortly", is_failure=True),
     "device-lost": Kind(503, "the device failed while it had this work; try again shortly", is_failure=True),
     "out-of-memory": Kind(503, "the device has too little free memory for this image", is_failure=True),
     "not-alive": Kind(503, "the device is lost; restart the process"),
@@ -182,6 +184,9 @@ def problem_of(error: Exception) -> Problem:
             return Problem("queue-full")
         case EngineClosedError():
             return Problem("shutting-down")
+        case DecoderLostError():
+            log.error("%s", error)
+            return Problem("decoder-lost")
         case DeviceLostError():
             return Problem("device-lost")
         case DeviceMemoryError():

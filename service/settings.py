@@ -128,7 +128,10 @@ class Settings(BaseSettings):
     """How often to look for new versions in the weights folder; 0 looks only when asked."""
 
     decode_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
-    """Threads that decode images and draw the answer's pictures."""
+    """Most images that are decoded at once, each in its own process; and threads that draw the answers' pictures."""
+
+    decode_cpu_seconds: int = Field(default=10, ge=1)
+    """Processor time that decoding one image may take; past it the answer is 422."""
 
     log_level: str = Field(default="info", pattern="^(critical|error|warning|info|debug)$")
     """Least severe level that is logged."""

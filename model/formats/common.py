@@ -96,6 +96,8 @@ def open_with_pillow(data: bytes, name: str) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=(name,))
             image.load()
             return image
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise damaged("WebP" if name == "WEBP" else name) from error
 
@@ -109,7 +111,7 @@ def open_with_opencv(data: bytes, name: str) -> np.ndarray:
     try:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise damaged(name) from error
+        raise MemoryError if error.code == cv2.Error.StsNoMem else damaged(name) from error
     if found is None or found.dtype != np.uint16:
         raise damaged(name)
     return found

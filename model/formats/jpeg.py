@@ -24,7 +24,7 @@ from model.formats.common import (
 
 SIGNATURE = b"\xff\xd8"
 MAX_SCANS = 100
-MAX_SCANNED_PIXELS = 1_000_000_000
+MAX_SCANNED_PIXELS = 1_500_000_000
 """Of a progressive JPEG: scans, and scans times pixels. Each scan costs time for every pixel and may be a few bytes;
 writers make about ten."""
 

@@ -35,6 +35,7 @@ class Telemetry:
         images: by category and outcome.
         rejections: requests, and images of a batch call, answered with a problem, by its kind.
         device_restarts: times that the device thread was replaced.
+        decoder_restarts: times that a process that decodes images was replaced.
         students_loaded: students read from the disk into memory.
         students_evicted: students that left memory for want of room.
         reloads_refused: versions that were to be reloaded and are refused.
@@ -100,6 +101,11 @@ class Telemetry:
         self.device_restarts = Counter(
             "inspect_device_restarts",
             "Times that the device thread died or hung and was replaced",
+            registry=self.registry,
+        )
+        self.decoder_restarts = Counter(
+            "inspect_decoder_restarts",
+            "Times that a process that decodes images was ended by an image, or for it, and was replaced",
             registry=self.registry,
         )
         self.students_loaded = Counter(

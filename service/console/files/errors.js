@@ -32,6 +32,7 @@ const SENTENCES = {
   "too-many-connections": ["The server has as many connections as it takes.", "Send it again in a moment."],
   "no-replica": ["The part of the server that had this request has ended.", "Send it again."],
   "no-category": ["No category is ready.", "The page Categories shows why."],
+  "decoder-lost": ["The part of the server that reads images failed.", "Try again in a moment; if it stays, tell whoever runs the server."],
   "device-lost": ["The computing device of the server failed.", "Try again in a moment; if it stays, the server has to be restarted."],
   "out-of-memory": ["The device has too little free memory for this image.", "Try again in a moment, or send a smaller image."],
   "shutting-down": ["The server is shutting down.", "What waits is sent when it is back."],

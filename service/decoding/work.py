@@ -1,0 +1,57 @@
+"""What is done with an image file, in a worker process or in this one. Imports neither torch nor the web packages."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from model.images import decode_image
+
+
+class Step(Protocol):
+    """What happens to a decoded image, such as `model.preprocessing.Preprocessing`."""
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """From uint8 RGB ``[H, W, 3]`` to the same of another size."""
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Makes an image as small as it is drawn; sides in pixels."""
+
+    width: int
+    height: int
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """From uint8 RGB ``[H, W, 3]`` to ``[height, width, 3]``, averaged."""
+        return cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image after a step, and what its file was.
+
+    Attributes:
+        pixels: uint8 RGB ``[h, w, 3]``, what the step made.
+        width: of the image itself, upright, pixels.
+        height: the same.
+        sha256: of the file, hexadecimal.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    sha256: str
+
+
+def read_picture(data: bytes, step: Step, max_pixels: int) -> Picture:
+    """Decodes an image and applies a step.
+
+    Raises:
+        ImageError: see `model.images.decode_image`.
+    """
+    image = decode_image(data, max_pixels)
+    height, width = image.shape[:2]
+    return Picture(step.apply(image), width, height, sha256(data).hexdigest())

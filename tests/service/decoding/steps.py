@@ -1,0 +1,88 @@
+"""What a worker is told to do in place of an image's preprocessing: all that a hostile image could bring about."""
+
+import os
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class Hang:
+    """Waits for ever, without processor time."""
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Never returns."""
+        while True:
+            signal.pause()
+
+
+class Burn:
+    """Computes for ever."""
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Never returns."""
+        while True:
+            image.sum()
+
+
+@dataclass(frozen=True)
+class Take:
+    """Takes so much memory."""
+
+    size: int
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """The image, if there was room."""
+        np.zeros(self.size, np.uint8)
+        return image
+
+
+@dataclass(frozen=True)
+class Die:
+    """Ends the process by a signal."""
+
+    signal: int
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Never returns."""
+        signal.signal(self.signal, signal.SIG_DFL) if self.signal != signal.SIGKILL else None
+        os.kill(os.getpid(), self.signal)
+        return image
+
+
+@dataclass(frozen=True)
+class DieOnce:
+    """Ends the process unless a file is there, which it makes."""
+
+    marker: str
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """The image, the second time."""
+        if not os.path.exists(self.marker):  # noqa: PTH110
+            os.close(os.open(self.marker, os.O_CREAT | os.O_WRONLY))
+            os._exit(3)
+        return image
+
+
+class Fail:
+    """Has a fault of its own."""
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Raises."""
+        raise ZeroDivisionError("a fault of the step")
+
+
+class Whole:
+    """Leaves the image as it is."""
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """The image."""
+        return image
+
+
+class Identity:
+    """Says which process this is."""
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """The process's id as four bytes."""
+        return np.frombuffer(os.getpid().to_bytes(4, "little"), np.uint8).reshape(1, 4, 1)
