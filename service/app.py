@@ -40,6 +40,7 @@ from service.http.head import HeadAsGet
 from service.http.headers import SecurityHeaders
 from service.http.keys import KeyRing
 from service.http.origin import AllowOrigins, RefuseStrangers
+from service.http.prefix import UnderPrefix
 from service.http.protocol import BoundedProtocol, protocol_with
 from service.http.routes import metrics_router, no_metrics_router, router
 from service.http.uploads import BoundUploads, UploadMemory
@@ -209,6 +210,7 @@ def create_app(
     answer_errors(app)
     app.user_middleware = [  # the first is the outermost
         Middleware(Observation),
+        Middleware(UnderPrefix, prefix=settings.root_path),
         *_outside(settings),
         *([Middleware(RequireKey, ring=ring, routes=app.routes)] if ring else []),
         Middleware(BoundUploads, memory=upload_memory, seconds=settings.upload_seconds),

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     allowed_origins: Names = ()
     """Origins whose web pages may use the API from a browser, separated by commas, such as ``https://mes.example``."""
 
+    root_path: Annotated[str, BeforeValidator(lambda given: str(given).rstrip("/"))] = Field(
+        default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$"
+    )
+    """Path below which a reverse proxy shows the service, such as ``/inspect``; if empty, the one that the proxy names
+    in ``X-Forwarded-Prefix``."""
+
     keys_file: Path | None = None
     """File of API keys, see ``eca-inspect key``; without it the server does not ask who is calling."""
 

@@ -32,6 +32,12 @@ def headers_for(page: str) -> dict[str, str]:
     }
 
 
+def path_below(scope: Scope) -> str:
+    """The path of a request without the prefix that a proxy has for the service."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 class SecurityHeaders:
     """ASGI middleware that adds the headers. The scripts of the interactive documentation are allowed by their hash."""
 
@@ -42,7 +48,8 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with_scripts = scope["path"] == "/docs" or scope["path"].startswith("/docs/")
+        path = path_below(scope)
+        with_scripts = path == "/docs" or path.startswith("/docs/")
         waiting: Message | None = None
 
         async def sent(message: Message) -> None:

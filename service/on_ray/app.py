@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.app import create_app
 from service.http.access import find_route
 from service.http.errors import response_of
+from service.http.prefix import UnderPrefix
 from service.http.routes import metrics, reload, rollback
 from service.observe import logs
 from service.problems import Problem
@@ -119,7 +120,8 @@ class Replica:
         self._identity = {"node": ray.get_runtime_context().get_node_id(), "replica": context.replica_id.unique_id}
         self._application = create_app(self._settings)
         peers = serve.get_deployment_handle(context.deployment, context.app_name)
-        return DisconnectOnCancel(OnAllReplicas(self._application, peers, self._identity["replica"]))
+        application = OnAllReplicas(self._application, peers, self._identity["replica"])
+        return DisconnectOnCancel(UnderPrefix(application, self._settings.root_path))
 
     def check_health(self) -> None:
         """Called by Ray Serve every few seconds; a replica that raises is replaced."""

@@ -84,7 +84,7 @@ class AnswerForServe:
 
         kept = [(name, value) for name, value in scope["headers"] if name.replace(b"-", b"_") not in FOR_SERVE]
         kept.append((b"x-request-id", request_id.encode()))
-        if match := _CATEGORY.match(scope["path"]):
+        if match := _CATEGORY.search(scope["path"]):
             kept.append((b"x-session-id", match[1].encode()))  # what `INSPECT_RAY_BY_CATEGORY` goes by
         scope["headers"] = kept
         try:
