@@ -116,8 +116,15 @@ class Store:
         return _stamp_of(self.weights / category)
 
     def card(self, category: str) -> Card:
-        """A category's card; see `model.store.version.read_card`."""
-        return read_card(self.folder(category))
+        """A category's card.
+
+        Raises:
+            StoreError: if the category is not there; otherwise see `model.store.version.read_card`.
+        """
+        folder = self.folder(category)
+        if not folder.is_dir():
+            raise StoreError(f"there is no category {category!r} in {self.weights}")
+        return read_card(folder)
 
     def seen(self, category: str) -> SeenImages:
         """What a category has seen; see `model.store.version.read_seen`."""
@@ -140,12 +147,9 @@ class Store:
             StoreError: if the category is not there or its files are damaged.
             TeacherError: if its teacher is not there or another one.
         """
-        folder = self.folder(category)
-        if not folder.is_dir():
-            raise StoreError(f"there is no category {category!r} in {self.weights}")
-        card = read_card(folder)
+        card = self.card(category)
         teacher = load_teacher(self.teachers, card.teacher.name, card.teacher.sha256)
-        return card, build_detector(folder, card, teacher, device, precision)
+        return card, build_detector(self.folder(category), card, teacher, device, precision)
 
     def build(
         self,

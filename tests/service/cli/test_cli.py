@@ -144,8 +144,9 @@ def test_the_mvtec_layout_goes_all_the_way(weights: Path, tmp_path: Path):
         (("train", "new", "--normal", "{data}/train", "--teacher", "narrow", *SPILL_NOWHERE), "/nowhere"),
         (("calibrate", "striped", "--anomalous", "{data}/bad"), "--normal"),
         (("calibrate", "nothing", "--normal", "{data}/good"), "no category 'nothing'"),
-        (("calibrate", "striped", "--normal", "{data}/train"), "were trained on"),
-        (("calibrate", "striped", "--normal", "{data}/good", "--quantile", "1.5"), "quantile"),
+        (("calibrate", "brushed", "--normal", "{data}/train"), "were trained on"),
+        (("calibrate", "brushed", "--normal", "{data}/good", "--quantile", "1.5"), "quantile"),
+        (("calibrate", "striped", "--normal", "{data}/good"), "--without-anomalous"),
         (("evaluate", "striped", "--normal", "{data}/good"), "needs normal and anomalous"),
         (("evaluate", "striped", "--normal", "{data}/good", "--anomalous", "{data}/bad"), "--seen skip"),
         (
