@@ -17,6 +17,7 @@ from benchmarks.record import machine_and_commit
 from model.detector import Detector, batches_of
 from model.images import read_image
 from model.lifecycle.datasets import Sample, load_images, mvtec_test
+from model.lifecycle.masks import decode_mask
 from model.localization import fault_mask
 from model.store.card import Card
 from model.store.store import Store
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 def fits(card: Card, detector: Detector, samples: list[Sample]) -> list[dict[str, object]]:
     """One record per rejected image with a mask, in the pixels of the image."""
-    images = load_images(samples, card.image_size)
+    images = load_images(samples, card.preprocessor)
     found = [detector(batch, maps=card.map_form) for batch in batches_of(detector, images.pixels)]
     scores = np.concatenate([one.scores for one in found])
     evidence = [each for one in found for each in one.evidence or []]
@@ -35,7 +36,7 @@ def fits(card: Card, detector: Detector, samples: list[Sample]) -> list[dict[str
         if sample.mask is None or not card.calibration.rejects(score):
             continue
         height, width = read_image(sample.path).shape[:2]
-        truth = cv2.imread(str(sample.mask), cv2.IMREAD_GRAYSCALE) > 0
+        truth = decode_mask(sample.mask).marked
         relative = what.anomaly_map() / np.float32(card.map_scale)
         mask = fault_mask(relative, width, height)
         y, x = np.unravel_index(int(relative.argmax()), relative.shape)

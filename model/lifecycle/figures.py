@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from model.calibration import rejects
+from model.localization import fault_mask
 from model.measures import RESAMPLES, Estimate, RocBand
 
 NORMAL, ANOMALOUS, INK = "#0072b2", "#d55e00", "#333333"
@@ -245,7 +246,8 @@ def montage(cases: Sequence[Case]) -> Figure:
             image.imshow(case.image)
             image.set_title(case.title, fontsize=8)
             shown = heat.imshow(case.heat, cmap="inferno", vmin=0, vmax=HOTTEST)
-            mask.imshow(case.heat > 1, cmap="gray", vmin=0, vmax=1)
+            height, width = case.heat.shape
+            mask.imshow(fault_mask(case.heat, width, height), cmap="gray", vmin=0, vmax=1)
             for axes in truth:
                 if case.truth is None:
                     axes.text(0.5, 0.5, "not given", ha="center", va="center", transform=axes.transAxes)
