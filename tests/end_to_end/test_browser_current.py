@@ -263,7 +263,7 @@ def test_an_anomalous_part_without_a_region_shows_where_the_heat_map_is_stronges
     choose(page, payload("part.png", faulty))
     expect_verdict(page, "Anomalous")
     expect(verdict(page).get_by_role("heading", name="No region stands out")).to_be_visible()
-    expect(verdict(page)).to_contain_text("The score is the largest difference at one place.")
+    expect(verdict(page)).to_contain_text("The score is the mean of the largest differences at single places.")
     expect(verdict(page)).to_contain_text(f"It is strongest at {peak['x']}, {peak['y']},")
     ring = page.locator(".outlines circle").first
     assert ring.evaluate("circle => [circle.cx.baseVal.value, circle.cy.baseVal.value]") == [

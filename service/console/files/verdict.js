@@ -280,6 +280,7 @@ function regionsPanel({ localization: { regions, peak }, answer }) {
 const ORIGINS = {
   global: "The score adds up the differences of the whole picture, so they can be small everywhere. Look at the whole part.",
   local: "The score is the largest difference at one place. The heat map is smoothed, so a small place can stay weak in it. Look closely at the whole part.",
+  weighted: "The score is the mean of the largest differences at single places. The heat map is smoothed, so small places can stay weak in it. Look closely at the whole part.",
 };
 
 function noRegionPanel(answer, { x, y, value }) {
