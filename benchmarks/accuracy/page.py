@@ -3,7 +3,7 @@
 python -m benchmarks.accuracy.page
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,44 @@ def scores(found: dict[str, Any]) -> str:
             table(["changed to", *families, "mean"], neighbours), "",
             "**The first ten.** Mean AUROC:", "",
             table(["form", "choosing halves", "reporting halves"], ranking),
+        ]
+    )  # fmt: skip
+
+
+def objects(found: dict[str, Any]) -> str:
+    """The scores side by side with both teachers, what each choice of the default is worth, and families left out."""
+    rows, default = found["rows"], found["default"]
+    keys = list(rows[default]["auroc"])
+    floor, reference, pooling = default.split(", ")
+    own = {"global": "`global`", "no floor, largest": "`local`", default: f"`weighted`: {default}"}
+    others = [name for name in ("times the energy, largest 0.5 %", found["winner"]) if name not in own]
+    near = [
+        name for name in rows
+        if name.count(", ") == 2 and name != default
+        and sum(a != b for a, b in zip(name.split(", "), (floor, reference, pooling), strict=True)) == 1
+    ]  # fmt: skip
+
+    def lines(names: Iterable[str]) -> list[list[object]]:
+        return [
+            [own.get(name, name), *(f"{rows[name]['auroc'][key]:.3f}" for key in keys),
+             f"**{rows[name]['mean']:.3f}**", f"{rows[name]['worst']:+.3f}"]
+            for name in names
+        ]  # fmt: skip
+
+    head = ["score", *keys, "mean", "worst"]
+    left_out = [
+        [family, one["form"], "; ".join(f"{key.split(': ')[0]} {value:.3f}" for key, value in one["auroc"].items())]
+        for family, one in found["left_out"].items()
+    ]
+    return "\n".join(
+        [
+            f"AUROC; {found['forms']} forms. *Worst* is the largest distance below the better of `global` and `local`. "
+            f"Chosen by the choosing halves of all families: {found['winner']}.", "",
+            table(head, lines([*own, *others])), "",
+            "**One choice of `weighted` changed:**", "",
+            table(head, lines(sorted(near, key=lambda name: -rows[name]["mean"]))), "",
+            "**Chosen without a family, measured on it:**", "",
+            table(["family", "form chosen", "AUROC"], left_out),
         ]
     )  # fmt: skip
 
@@ -190,7 +228,8 @@ def cost(found: dict[str, Any]) -> str:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "scores": ("Scores", scores),
+    "objects": ("Surfaces and objects, two teachers", objects),
+    "scores": ("Scores on surfaces, compact teacher", scores),
     "maps": ("Maps", maps),
     "maps_finer": ("Maps of the three finer layers", maps),
     "cost": ("What serving them costs", cost),
