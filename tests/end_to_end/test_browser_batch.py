@@ -87,6 +87,7 @@ def test_a_batch_of_good_parts_says_so(browse: Visits, plates: Server):
 
 def test_a_batch_without_all_its_verdicts_is_not_called_normal(browse: Visits, plates: Server):
     page = browse(plates.url, expected="status of 422").page
+    expect(page.get_by_role("button", name="scratch", exact=True)).to_be_visible()  # the category is there
     choose(page, payload("good.png", sample("good")), payload("broken.png", b"nothing"))
     expect_verdict(page, "1 of 2 without a verdict")
     page.get_by_role("button", name="Show broken.png,").click()
@@ -97,6 +98,7 @@ def test_of_a_large_batch_the_pictures_of_the_worst_are_kept(browse: Visits, pla
     """More images than the tab keeps pictures of, the worst among the first of them."""
     visit = browse(plates.url)
     page = visit.page
+    expect(page.get_by_role("button", name="scratch", exact=True)).to_be_visible()
     good = sample("good")
     choose(
         page,
