@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -218,6 +219,17 @@ def plates(chromium: Browser) -> Iterator[Server]:
     """What a newcomer has: the built-in category alone. Without a browser it is not started."""
     with running_server(ROOT / "weights", device="cpu") as server:
         yield server
+
+
+@pytest.fixture
+def changing(chromium: Browser, factory: Factory, tmp_path: Path) -> Iterator[tuple[Server, Path]]:
+    """A server that looks at its own weights folder each second: the built-in category, and ``striped``."""
+    weights = tmp_path / "weights"
+    shutil.copytree(ROOT / "weights", weights)
+    shutil.copytree(factory.weights / "teachers", weights / "teachers", dirs_exist_ok=True)
+    shutil.copytree(factory.weights / "striped", weights / "striped")
+    with running_server(weights, device="cpu", reload_seconds="1") as server:
+        yield server, weights
 
 
 @pytest.fixture(scope="session")

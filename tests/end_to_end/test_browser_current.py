@@ -4,34 +4,21 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
-import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.conftest import ROOT, Factory
-from tests.end_to_end.browsing import Visits, announced, choose, expect_verdict, payload, tiles
-from tests.end_to_end.conftest import COMMAND, Server, running_server
-from tests.end_to_end.test_browser import downloaded
+from tests.conftest import Factory
+from tests.end_to_end.browsing import Visits, announced, choose, expect_verdict, payload, sample, tiles
+from tests.end_to_end.conftest import COMMAND, Server
+from tests.end_to_end.test_browser import downloaded, show_only
 
 CATEGORY = "machined-plate"
 OTHER = "striped"
 LATER = "No current verdict"
 GONE = r"net::ERR_|status of 503"
-
-
-@pytest.fixture
-def changing(chromium: Browser, factory: Factory, tmp_path: Path) -> Iterator[tuple[Server, Path]]:
-    """A server that looks at its own weights folder each second: the built-in category, and ``striped``."""
-    weights = tmp_path / "weights"
-    shutil.copytree(ROOT / "weights", weights)
-    shutil.copytree(factory.weights / "teachers", weights / "teachers", dirs_exist_ok=True)
-    shutil.copytree(factory.weights / OTHER, weights / OTHER)
-    with running_server(weights, device="cpu", reload_seconds="1") as server:
-        yield server, weights
 
 
 def verdict(page: Page) -> Locator:
@@ -316,6 +303,14 @@ def test_a_category_that_does_not_separate_is_marked_wherever_it_is_shown(
     expect(verdict(page)).to_contain_text("Do not rely on this")
     expect(verdict(page).get_by_text(title)).to_be_visible()
     assert not solid(page)
+    small = [*tiles(page).all(), *verdict(page).get_by_role("button", name=re.compile("^Show ")).all()]
+    assert len(small) == 4 + 2
+    background = page.evaluate("getComputedStyle(document.querySelector('.panel')).backgroundColor")
+    for button in small:
+        expect(button).to_have_attribute("aria-label", re.compile("(normal|anomalous), do not rely on this"))
+        badge = button.locator(".badge")
+        assert badge.evaluate("element => getComputedStyle(element).backgroundColor") == background
+        expect(badge.locator("use")).to_have_attribute("href", "#failed")
     assert [row["separates"] for row in downloaded(page)] == ["false"] * 4
     page.get_by_role("link", name="About it").click()
     listed = page.get_by_role("navigation", name="Categories").get_by_role("link", name=re.compile(OTHER))
@@ -327,3 +322,25 @@ def test_a_category_that_does_not_separate_is_marked_wherever_it_is_shown(
     page.goto(server.url + "/#/live")
     expect(page.get_by_role("row", name=re.compile(f"^{OTHER} {tag}"))).to_be_visible()
     page.goto("about:blank")
+
+
+def test_the_verdict_is_the_decision_of_the_answer(browse: Visits, plates: Server):
+    """The page compares no score with a threshold: where the two seem to say otherwise, the decision counts."""
+    page = browse(plates.url).page
+
+    def turned(route: Route) -> None:
+        response = route.fetch()
+        answer = response.json()
+        other = {"normal": "anomalous", "anomalous": "normal"}[answer["decision"]]
+        route.fulfill(response=response, json={**answer, "decision": other})
+
+    page.route(re.compile(r"/inspect\?"), turned)
+    for name, title in (("scratch", "Normal"), ("good", "Anomalous")):
+        page.get_by_role("button", name=name, exact=True).click()
+        expect(page.get_by_role("button", name=f"{name}.png: {title.lower()}")).to_be_visible()
+        expect_verdict(page, title)
+    assert [row["decision"] for row in downloaded(page)] == ["normal", "anomalous"]
+    show_only(page, "Anomalous")
+    expect(tiles(page)).to_have_count(1)
+    choose(page, *(payload(f"{name}.png", sample(name)) for name in ("good", "scratch", "pit")))
+    expect_verdict(page, "1 of 3 anomalous")

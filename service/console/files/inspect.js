@@ -16,6 +16,7 @@ const TICK_MS = 1000;
 let latest = []; // the images that came last, one or together
 let picked = null; // the image that the person looks at instead
 let announced = true; // whether the end of the latest has been said
+let early = []; // files that came before the list of categories
 
 // Categories.
 
@@ -29,7 +30,7 @@ function showCategories() {
   listed = categories;
   if (JSON.stringify(listed.map(marked)) !== before) listCategories(); // a list that is open is left alone
   const ready = listed.filter((one) => one.status === "ready");
-  $("bench").hidden = ready.length === 0 && items.length === 0;
+  $("bench").hidden = ready.length === 0 && items.length === 0 && early.length === 0;
   $("no-category").hidden = ready.length > 0;
   if (ready.length === 0) $("no-category").replaceChildren(...nothingReady());
   chosen();
@@ -69,9 +70,10 @@ function chosen() {
   $("category-link").href = `#/categories/${encodeURIComponent(name)}`;
   const closed = blocked();
   $("samples").hidden = name !== SAMPLES.category || Boolean(closed);
-  for (const id of ["files", "camera"]) $(id).disabled = !name || Boolean(closed);
+  for (const id of ["files", "camera"]) $(id).disabled = Boolean(closed);
+  if (early.length && listed && !closed) take(early.splice(0));
   const doubt = doubtOf(summary);
-  const notice = closed ?? (doubt && [doubt.title, doubt.text]);
+  const notice = withEarly(closed) ?? (doubt && [doubt.title, doubt.text]);
   const text = notice?.join(" ") ?? "";
   if (noticed !== text) {
     noticed = text;
@@ -86,19 +88,34 @@ function chosen() {
 function blocked() {
   const name = $("category").value;
   const summary = summaryOf(name);
-  if (!name || !lastSaid().categories || summary?.status === "ready") return null;
+  if (!listed || summary?.status === "ready") return null;
+  if (!name) return ["No category is ready.", "Train one, and it appears here by itself."];
   if (!summary) return [`The category ${name} is not there any more.`, "Choose another one."];
   return [`The category ${name} is refused and takes no images.`, `Choose another one, or mend what is wrong: ${summary.reason}`];
 }
 
+/** Says so where images wait for the list of categories, or for the choice of one that takes them. */
+function withEarly(closed) {
+  if (!early.length) return closed;
+  const waiting = early.length === 1 ? "1 image waits" : `${early.length} images wait`;
+  if (closed) return [closed[0], `${waiting}. ${closed[1]}`];
+  return [`${waiting} for the list of categories.`, "The inspection starts as soon as the server has sent it."];
+}
+
 // Images come in.
 
+/** Takes images for the chosen category. What comes before the list of categories waits for it. */
 function take(files) {
-  const name = $("category").value;
   if (!files.length) return;
-  if (!name || blocked()) announce((blocked() ?? ["No category is ready."]).join(" "));
-  else begin(add(files, name, $("always").checked ? "always" : "auto"));
+  if (!listed) {
+    early.push(...files);
+    chosen();
+    announce(withEarly(null).join(" "));
+  } else if (blocked()) announce(blocked().join(" "));
+  else inspect(files, $("category").value);
 }
+
+const inspect = (files, category) => begin(add(files, category, $("always").checked ? "always" : "auto"));
 
 /** These came last, so their verdict is what is shown; with those before that are still under way. */
 function begin(added) {
@@ -113,11 +130,12 @@ function begin(added) {
 }
 
 async function takeSample(name) {
+  const category = $("category").value; // another one may be chosen while the picture comes
   try {
     const picture = await (await call(`console/samples/${name}.png`, { headers: { Accept: "image/png" }, cache: "default" })).blob();
-    take([new File([picture], `${name}.png`, { type: "image/png" })]);
+    inspect([new File([picture], `${name}.png`, { type: "image/png" })], category);
   } catch (error) {
-    begin(addFailed(`${name}.png`, $("category").value, error instanceof Problem ? error : new Problem("console", 0, String(error))));
+    begin(addFailed(`${name}.png`, category, error instanceof Problem ? error : new Problem("console", 0, String(error))));
   }
 }
 
@@ -168,7 +186,7 @@ function listen() {
   session.addEventListener("change", ({ detail }) => changed(detail));
   session.addEventListener("count", counted);
   server.addEventListener("change", showCategories);
-  server.addEventListener("change", verdict.judge);
+  server.addEventListener("change", verdict.follow);
   setInterval(verdict.judge, TICK_MS);
   addEventListener("visibilitychange", verdict.judge);
 }
@@ -217,7 +235,7 @@ function recount() {
 }
 
 export function start() {
-  verdict.start({ chosen: () => $("category").value, pick, back: () => ((picked = null), draw()), again: (item) => begin(again([item])), take });
+  verdict.start({ chosen: () => $("category").value, pick, back: () => ((picked = null), draw()), again: (item) => begin(again([item])), inspect });
   strip.start({ pick });
   listen();
   chosen();

@@ -10,8 +10,8 @@ const OLD_MS = 120_000; // after that long a verdict is hardly of the part that 
 export const isVerdict = (item) => item.state === "normal" || item.state === "anomalous";
 export const isDone = (item) => isVerdict(item) || item.state === "failed";
 
-/** How many times the threshold a score is: what orders images from the worst to the best. */
-export const ratio = ({ score, threshold }) => (threshold > 0 ? score / threshold : score >= threshold ? Infinity : 0);
+/** How many times the threshold a score is: what orders images from the worst to the best. It decides nothing. */
+export const ratio = ({ score, threshold, decision }) => (threshold > 0 ? score / threshold : decision === "anomalous" ? Infinity : 0);
 
 export const worstFirst = (items) => items.filter((item) => item.answer).sort((a, b) => ratio(b.answer) - ratio(a.answer));
 
@@ -63,4 +63,14 @@ export function doubtOf(told) {
     title: "Not calibrated with real faults.",
     text: `${from} Nobody knows yet how many real faults it misses. Treat its verdicts with care, and calibrate it with images of faulty parts.`,
   };
+}
+
+/** Whether an image has a verdict that its category cannot give. */
+export const isUseless = (item) => isVerdict(item) && doubtOf(item.answer)?.kind === "useless";
+
+/** How a small picture shows its verdict: its sign, and the words for those who do not see it. */
+export function badgeOf(item) {
+  const useless = isUseless(item);
+  const words = item.state === "failed" ? "no verdict" : item.state;
+  return { useless, sign: useless ? "failed" : item.state === "sending" ? "waiting" : item.state, words: useless ? `${words}, do not rely on this` : words };
 }

@@ -3,7 +3,7 @@
 import { $, count, h, icon } from "./dom.js";
 import { thumbnail } from "./picture.js";
 import { KEPT, canBeSentAgain, csv, items, pending } from "./session.js";
-import { worstFirst } from "./standing.js";
+import { badgeOf, worstFirst } from "./standing.js";
 
 const FILTERS = ["all", "anomalous", "normal", "failed"];
 const SHOWN = 300;
@@ -51,8 +51,10 @@ function bringUp(item, tile) {
   const button = tile.firstChild;
   if (tile.dataset.state !== item.state) {
     tile.dataset.state = item.state;
-    button.children[1].replaceChildren(icon(item.state === "sending" ? "waiting" : item.state));
-    button.title = button.ariaLabel = `${item.name}: ${item.state === "failed" ? "no verdict" : item.state}`;
+    const { useless, sign, words } = badgeOf(item);
+    tile.dataset.useless = useless;
+    button.children[1].replaceChildren(icon(sign));
+    button.title = button.ariaLabel = `${item.name}: ${words}`;
   }
   const current = item === marked;
   button.tabIndex = current ? 0 : -1;

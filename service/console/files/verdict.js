@@ -7,7 +7,7 @@ import { sentences } from "./errors.js";
 import { showPicture } from "./picture.js";
 import { KEPT } from "./session.js";
 import { summaryOf } from "./server.js";
-import { doubtOf, isDone, isVerdict, outdated, ratio, sameRule, worstFirst } from "./standing.js";
+import { badgeOf, doubtOf, isDone, isUseless, isVerdict, outdated, ratio, sameRule, worstFirst } from "./standing.js";
 import { showWorst } from "./strip.js";
 
 const SHOW_MS = 400; // while many come, that long the picture of the worst stays
@@ -16,7 +16,7 @@ const WORDS = { normal: "Normal", anomalous: "Anomalous" };
 
 let shown = []; // the images that the verdict is of
 let picked = false; // whether the person has picked it from the strip
-let page = null; // what the page gives: chosen(), pick(), back(), again(), take()
+let page = null; // what the page gives: chosen(), pick(), back(), again(), inspect()
 let cards = new Map(); // category, version and threshold -> promise of the card
 let scale = null; // the chart of the score
 let band = ""; // what the band says, to see whether it changes
@@ -54,12 +54,18 @@ export function judge() {
   if (when) when.textContent = whenOf(shown);
 }
 
+/** The server has other categories, or another version of one. */
+export function follow() {
+  judge();
+  drawSince();
+}
+
 /** @returns {{state: string, title: string, lines: string[], over?: string, weak?: boolean, useless?: boolean, back?: string}} */
 function saying() {
   const says = shown.length === 1 ? sayingOfOne(shown[0]) : sayingOfMany(shown);
   if (says.state === "waiting") return says;
   const decided = shown.filter(isVerdict);
-  const useless = decided.some(({ answer }) => doubtOf(answer)?.kind === "useless");
+  const useless = decided.some(isUseless);
   const over = [picked ? "Picked from the list." : "", useless ? "Do not rely on this." : ""].filter(Boolean).join(" ");
   if (picked) return { ...says, over, useless, weak: true, back: "Back to the newest" };
   const why = decided.length ? outdated(decided, page.chosen()) : null;
@@ -175,7 +181,7 @@ function drawSince() {
   if (!place || !item) return;
   const now = summaryOf(item.category);
   if (!item.answer || now?.status !== "ready" || sameRule(now, item.answer)) return place.replaceChildren();
-  const again = item.file ? h("button", { type: "button", className: "quiet", onclick: () => page.take([item.file]) }, "Inspect it again") : null;
+  const again = item.file ? h("button", { type: "button", className: "quiet", onclick: () => page.inspect([item.file], item.category) }, "Inspect it again") : null;
   place.replaceChildren(
     h("div", { className: "warning" }, icon("failed"),
       h("div", {},
@@ -229,7 +235,8 @@ function cardOf(answer) {
   return cards.get(name);
 }
 
-async function drawScale(place, { answer }) {
+async function drawScale(place, item) {
+  const { answer } = item;
   place.ariaLabel = `Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}, on the histogram of the calibration scores`;
   const card = await cardOf(answer);
   if (!place.isConnected) return; // another image is shown by now
@@ -240,7 +247,7 @@ async function drawScale(place, { answer }) {
   const bins = card?.calibration.histogram ?? { edges: [0, answer.threshold, 2 * answer.threshold], normal: [0, 0], anomalous: [0, 0] };
   scale = histogram(place, 150, bins, (colours) => [
     [answer.threshold, "threshold", colours("--muted"), true],
-    [answer.score, "this part", colours(answer.decision === "anomalous" ? "--bad" : "--good"), false],
+    [answer.score, "this part", colours(isUseless(item) ? "--warn" : answer.decision === "anomalous" ? "--bad" : "--good"), false],
   ], false);
 }
 
@@ -382,9 +389,10 @@ function row(item) {
     picture.append(h("img", { src: pictures.at(-1), alt: "" }));
   }
   const words = h("span", { className: "words" }, h("span", { className: "name" }, item.name), times ? null : h("span", { className: "small muted" }, sentence));
-  const label = `Show ${item.name}, ${item.state === "failed" ? "no verdict" : item.state}. ${sentence}`;
-  return h("li", { "data-state": item.state },
-    h("button", { type: "button", "aria-label": label, onclick: () => (page.pick(item), focusTitle()) }, picture, h("span", { className: "badge" }, icon(item.state)), words, times ? h("strong", {}, times) : null));
+  const { useless, sign, words: verdict } = badgeOf(item);
+  const label = `Show ${item.name}, ${verdict}. ${sentence}`;
+  return h("li", { "data-state": item.state, "data-useless": useless },
+    h("button", { type: "button", "aria-label": label, onclick: () => (page.pick(item), focusTitle()) }, picture, h("span", { className: "badge" }, icon(sign)), words, times ? h("strong", {}, times) : null));
 }
 
 // The picture's controls.
