@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
-from torchvision.models import VGG16_Weights
 
 from model.choices import COMPACT, IMAGENET
 from model.errors import ExpectedError
@@ -21,6 +20,8 @@ SHIPPED_COMPACT = Path(__file__).parents[2] / "weights" / "teachers" / f"{COMPAC
 """The compact teacher as this project ships it."""
 VGG16_FILE = "vgg16-397923af.pth"
 """The name under which torchvision publishes VGG16 for ImageNet."""
+VGG16_URL = f"https://download.pytorch.org/models/{VGG16_FILE}"
+"""Where torchvision says that it is. Written down here, because importing torchvision takes seconds."""
 VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
 """Of that file. torchvision itself checks the eight digits that are in the name."""
 TEACHER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -171,13 +172,12 @@ def fetch_imagenet() -> Teacher:
     Raises:
         DownloadError: if it cannot be downloaded or its hash is wrong.
     """
-    url = VGG16_Weights.IMAGENET1K_V1.url
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vgg16.pth")
         try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=VGG16_SHA256)
+            torch.hub.download_url_to_file(VGG16_URL, str(path), hash_prefix=VGG16_SHA256)
         except (OSError, RuntimeError) as error:
-            raise DownloadError(f"cannot fetch VGG16 from {url}: {error}") from None
+            raise DownloadError(f"cannot fetch VGG16 from {VGG16_URL}: {error}") from None
         return read_teacher(path)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchvision import datasets as torchvision_sets
 
 from model.lifecycle.datasets import DatasetError, Sample, load_images, mvtec_test, mvtec_training, normal_samples
 from model.lifecycle.folders import sub_folders
@@ -165,22 +164,29 @@ def _folders(root: Path) -> tuple[str, ...]:
     return tuple(path.name for path in sub_folders(root)[0])
 
 
-def _grey(reader: Callable[..., Any]) -> Callable[[Path, str, bool], tuple[np.ndarray, np.ndarray]]:
+def _torchvision(name: str) -> Callable[..., Any]:
+    from torchvision import datasets  # brings torch's compiler: seconds and 200 MB, which no server should wait for
+
+    reader: Callable[..., Any] = getattr(datasets, name)
+    return reader
+
+
+def _grey(name: str) -> Callable[[Path, str, bool], tuple[np.ndarray, np.ndarray]]:
     def read(root: Path, split: str, download: bool) -> tuple[np.ndarray, np.ndarray]:
-        found = reader(root, train=split == "train", download=download)
+        found = _torchvision(name)(root, train=split == "train", download=download)
         return np.repeat(found.data.numpy()[..., None], 3, axis=3), found.targets.numpy()
 
     return read
 
 
 def _cifar10(root: Path, split: str, download: bool) -> tuple[np.ndarray, np.ndarray]:
-    found = torchvision_sets.CIFAR10(root, train=split == "train", download=download)
+    found = _torchvision("CIFAR10")(root, train=split == "train", download=download)
     return found.data, np.array(found.targets)
 
 
-def _channels_first(reader: Callable[..., Any]) -> Callable[[Path, str, bool], tuple[np.ndarray, np.ndarray]]:
+def _channels_first(name: str) -> Callable[[Path, str, bool], tuple[np.ndarray, np.ndarray]]:
     def read(root: Path, split: str, download: bool) -> tuple[np.ndarray, np.ndarray]:
-        found = reader(root, split=split, download=download)
+        found = _torchvision(name)(root, split=split, download=download)
         return found.data.transpose(0, 2, 3, 1), np.asarray(found.labels)
 
     return read
@@ -239,11 +245,11 @@ MVTEC_AD = (
 OTHER = "other"
 SETS = {
     "mvtec-ad": BenchmarkSet("MVTec AD", 128, 500, 0.1, None, MVTEC_AD),
-    "mnist": BenchmarkSet("MNIST", 32, 100, 0.01, _grey(torchvision_sets.MNIST), DIGITS),
-    "fashion-mnist": BenchmarkSet("Fashion-MNIST", 32, 100, 0.01, _grey(torchvision_sets.FashionMNIST), _FASHION),
+    "mnist": BenchmarkSet("MNIST", 32, 100, 0.01, _grey("MNIST"), DIGITS),
+    "fashion-mnist": BenchmarkSet("Fashion-MNIST", 32, 100, 0.01, _grey("FashionMNIST"), _FASHION),
     "cifar-10": BenchmarkSet("CIFAR-10", 32, 300, 0.01, _cifar10, _CIFAR10),
-    "svhn": BenchmarkSet("SVHN", 32, 300, 0.01, _channels_first(torchvision_sets.SVHN), DIGITS),
-    "stl-10": BenchmarkSet("STL-10", 96, 300, 0.01, _channels_first(torchvision_sets.STL10), _STL10),
+    "svhn": BenchmarkSet("SVHN", 32, 300, 0.01, _channels_first("SVHN"), DIGITS),
+    "stl-10": BenchmarkSet("STL-10", 96, 300, 0.01, _channels_first("STL10"), _STL10),
     OTHER: BenchmarkSet("Other categories", 128, 500, 0.1, None, ()),
 }
 """By the name that the command line knows; ``other`` is any folder of categories in the MVTec AD layout."""

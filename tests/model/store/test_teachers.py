@@ -132,7 +132,7 @@ def test_imagenet_is_fetched_from_where_torchvision_says(
     """The download itself, from a file URL. The whole hash counts, not only the digits in the file's name."""
     digest = hashlib.sha256(full_vgg16.read_bytes()).hexdigest()
     named_right = Path(shutil.copy(full_vgg16, tmp_path / f"vgg16-{digest[:8]}.pth"))
-    monkeypatch.setattr(teachers, "VGG16_Weights", _weights_at(named_right.as_uri()))
+    monkeypatch.setattr(teachers, "VGG16_URL", named_right.as_uri())
     monkeypatch.setattr(teachers, "VGG16_SHA256", digest[:-1] + ("1" if digest[-1] == "0" else "0"))
     with pytest.raises(DownloadError, match="invalid hash value"):
         fetch_imagenet()
@@ -147,23 +147,13 @@ def test_a_file_with_the_name_of_torchvisions_vgg16_must_be_it(full_vgg16: Path,
     assert not (tmp_path / "teachers").exists()
 
 
-def test_torchvision_still_names_the_file_by_its_hash():
-    assert VGG16_Weights.IMAGENET1K_V1.url.endswith(f"/{teachers.VGG16_FILE}")
+def test_torchvision_still_publishes_the_file_there_and_names_it_by_its_hash():
+    assert VGG16_Weights.IMAGENET1K_V1.url == teachers.VGG16_URL
     assert f"vgg16-{teachers.VGG16_SHA256[:8]}.pth" == teachers.VGG16_FILE
 
 
-def _weights_at(address: str) -> type:
-    class Member:
-        url = address
-
-    class Weights:
-        IMAGENET1K_V1 = Member
-
-    return Weights
-
-
 def test_imagenet_that_cannot_be_fetched_names_the_two_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(teachers, "VGG16_Weights", _weights_at((tmp_path / "vgg16-397923af.pth").as_uri()))
+    monkeypatch.setattr(teachers, "VGG16_URL", (tmp_path / "vgg16-397923af.pth").as_uri())
     with pytest.raises(DownloadError) as refusal:
         resolve_teacher(tmp_path, "imagenet")
     assert "teacher fetch --from vgg16-397923af.pth" in with_hint(refusal.value)
