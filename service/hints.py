@@ -10,7 +10,7 @@ from model.lifecycle.calibrate import YoudenThresholdError
 from model.lifecycle.datasets import MasksAmongImagesError
 from model.lifecycle.evaluate import SeenImagesError
 from model.lifecycle.train import InterruptedTrainingError
-from model.store.store import CategoryExistsError
+from model.store.store import CategoryExistsError, StoreNotWritableError
 from model.store.teachers import VGG16_FILE, DownloadError, MissingTeacherError
 
 
@@ -33,6 +33,7 @@ HINTS: dict[type[ExpectedError], Callable[[Any], str]] = {
     MasksAmongImagesError: lambda error: "or, in a plain folder, say which files are images: --pattern '*.jpg'",
     MissingSetError: lambda error: "torchvision fetches these files with --download",
     MissingTeacherError: _of_teacher,
+    StoreNotWritableError: lambda error: "name another folder with --weights, or run as the user who owns this one",
     YoudenThresholdError: lambda error: "name them with --anomalous or --data, or say --without-anomalous",
     SeenImagesError: lambda error: "leave them out with --seen skip, or count them all the same with --seen include",
 }

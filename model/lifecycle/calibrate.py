@@ -56,6 +56,7 @@ def calibrate_category(
 
     Raises:
         StoreError, TeacherError: see `model.store.store.Store.load`.
+        StoreNotWritableError: if this user cannot write to the folder of categories.
         DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
         CalibrationError: if the scores give no threshold.
         YoudenThresholdError: if no anomalous images are given, those that the threshold comes from would be lost, and
@@ -68,6 +69,7 @@ def calibrate_category(
             f"the threshold of {category!r} comes from {card.calibration.anomalous_images} anomalous images, and no "
             "anomalous images are given: the new one would know no real fault"
         )
+    store.check_writable()
     seen = store.seen(category)
     good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
     _refuse_trained(good, seen)

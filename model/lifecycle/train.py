@@ -39,6 +39,7 @@ def check_trainable(
     Raises:
         StoreError: if the name is impossible.
         CategoryExistsError: if the category exists and is not to be replaced.
+        StoreNotWritableError: if this user cannot write to the folder of categories.
         CalibrationError: if the quantile is impossible.
         TrainingError: if there is nothing to resume.
         InterruptedTrainingError: if there is an interrupted training that is not to be resumed.
@@ -46,6 +47,7 @@ def check_trainable(
     store = Store(weights)
     if store.folder(category).exists() and not replace:
         raise CategoryExistsError(f"{store.folder(category)} exists")
+    store.check_writable()
     check_quantile(quantile)
     checkpoint = store.checkpoint(category)
     if resume and not checkpoint.exists():

@@ -13,6 +13,7 @@ any moment leaves the old version or the new one in place, and loses neither.
 """
 
 import logging
+import os
 import re
 import shutil
 import tempfile
@@ -59,6 +60,10 @@ class CategoryExistsError(StoreError):
     """The category exists, and was not to be replaced."""
 
 
+class StoreNotWritableError(StoreError):
+    """This user cannot write to the folder of categories."""
+
+
 def check_category_name(category: str) -> None:
     """Raises `StoreError` unless the name is safe as a folder's and in a URL."""
     if not CATEGORY_NAME.fullmatch(category) or category in RESERVED_NAMES:
@@ -93,6 +98,17 @@ class Store:
         """Where the progress of a category's training is kept until its first version is written."""
         check_category_name(category)
         return self.weights / ".training" / f"{category}.pt"
+
+    def check_writable(self) -> None:
+        """Whether a version could be written, as far as permissions tell; asked before hours of work for it.
+
+        Raises:
+            StoreNotWritableError: if this user cannot write to the folder of categories.
+        """
+        for folder in (self.weights, self.weights / ".training"):
+            there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+            if not os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise StoreNotWritableError(f"this user cannot write to {there}, where the new version belongs")
 
     def names(self) -> list[str]:
         """The folders that are categories or are meant to be, in order.

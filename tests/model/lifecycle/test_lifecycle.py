@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +24,9 @@ from model.lifecycle.recipe import Recipe, TrainingError
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher
 from model.preprocessing import Preprocessing
-from model.store.store import CategoryExistsError, Store
+from model.store.store import CategoryExistsError, Store, StoreNotWritableError
 from model.store.version import StoreError, read_card, read_seen
+from service.hints import with_hint
 from tests.conftest import Factory, surface, terms_of, write_images
 
 SHORT = Recipe(image_size=32, epochs=2, batch_size=4)
@@ -174,6 +178,44 @@ def test_an_impossible_recipe_or_quantile_is_refused_before_training(copy: Path,
             Recipe(**wrong)
     with pytest.raises(CalibrationError, match="between 0 and 1"):
         train_category("new", [], copy, "narrow", teacher, Recipe(), quantile=1.0)
+
+
+@pytest.fixture
+def of_somebody_else(factory: Factory) -> Iterator[Path]:
+    """A folder of weights that this user, who is not root, can read and not write."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = shutil.copytree(factory.weights, Path(folder, "weights"))
+        teachers = shutil.copytree(factory.teachers, Path(folder, "teachers"))
+        for path in (Path(folder), weights, teachers):
+            path.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        yield weights
+        os.seteuid(user)
+        for path in (Path(folder), weights, teachers):
+            path.chmod(0o755)
+
+
+def test_who_cannot_write_to_the_weights_is_told_before_any_image_is_read(of_somebody_else: Path, teacher: Teacher):
+    photos = [Sample(Path("not-read.png"))]
+    for weights in (of_somebody_else, of_somebody_else / "new"):
+        with pytest.raises(StoreNotWritableError, match=rf"cannot write to {of_somebody_else}, where") as refused:
+            train_category("new", photos, weights, "narrow", teacher, SHORT)
+        assert "name another folder with --weights" in with_hint(refused.value)
+    with pytest.raises(StoreNotWritableError):
+        calibrate_category(of_somebody_else, of_somebody_else.with_name("teachers"), "fresh", photos, [])
+
+
+def test_who_cannot_write_the_progress_of_a_training_is_told_before_it_starts(of_somebody_else: Path, teacher: Teacher):
+    others = os.geteuid()
+    os.seteuid(os.getuid())
+    of_somebody_else.chmod(0o777)
+    (of_somebody_else / ".training").mkdir(exist_ok=True)
+    (of_somebody_else / ".training").chmod(0o555)
+    os.seteuid(others)
+    with pytest.raises(StoreNotWritableError, match=r"cannot write to \S+/\.training, where"):
+        train_category("new", [], of_somebody_else, "narrow", teacher, SHORT)
 
 
 def test_calibration_refuses_an_image_with_two_labels(copy: Path, factory: Factory):
