@@ -32,13 +32,13 @@ def fits(card: Card, detector: Detector, samples: list[Sample]) -> list[dict[str
     scores = np.concatenate([one.scores for one in found])
     evidence = [each for one in found for each in one.evidence or []]
     records: list[dict[str, object]] = []
-    for sample, score, what in zip(images.samples, scores, evidence, strict=True):
+    for sample, pixels, score, what in zip(images.samples, images.pixels, scores, evidence, strict=True):
         if sample.mask is None or not card.calibration.rejects(score):
             continue
         height, width = read_image(sample.path).shape[:2]
         truth = decode_mask(sample.mask).marked
         relative = what.anomaly_map() / np.float32(card.map_scale)
-        mask = fault_mask(relative, width, height)
+        mask = fault_mask(relative, pixels, width, height)
         y, x = np.unravel_index(int(relative.argmax()), relative.shape)
         near = cv2.dilate(truth.astype(np.uint8), np.ones((5, 5), np.uint8))
         records.append(

@@ -103,7 +103,7 @@ def _heat(card: Card, decoded: Decoded, outcome: Outcome) -> Heat | None:
         return None
     scale = card.scale_of(outcome.evidence.form)
     assert scale is not None
-    return heat_of(outcome.evidence.anomaly_map(), scale, decoded.info.width, decoded.info.height)
+    return heat_of(outcome.evidence.anomaly_map(), decoded.pixels, scale, decoded.info.width, decoded.info.height)
 
 
 def answer(

@@ -54,12 +54,20 @@ def drawn_size(width: int, height: int) -> tuple[int, int]:
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 
-def heat_of(anomaly_map: np.ndarray, map_scale: float, width: int, height: int) -> Heat:
-    """Brings a map of the networks' square back to an image of these sides in pixels, as large as it is drawn."""
+def heat_of(anomaly_map: np.ndarray, pixels: np.ndarray, map_scale: float, width: int, height: int) -> Heat:
+    """Brings a map of the networks' square back to an image of these sides in pixels, as large as it is drawn.
+
+    Args:
+        anomaly_map: float32 ``[h, w]``.
+        pixels: what the networks saw, uint8 RGB ``[h, w, 3]``.
+        map_scale: what normal parts show, in the map's unit.
+        width: of the image, pixels.
+        height: of the image, pixels.
+    """
     small = anomaly_map / np.float32(map_scale)
     drawn = drawn_size(width, height)
     relative = cv2.resize(small, drawn, interpolation=cv2.INTER_LINEAR)
-    return Heat(relative, fault_mask(small, *drawn) & (relative > 1), width, height)
+    return Heat(relative, fault_mask(small, pixels, *drawn) & (relative > 1), width, height)
 
 
 def localization_of(heat: Heat, form: MapForm) -> Localization:

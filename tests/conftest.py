@@ -152,9 +152,9 @@ def ray_installed() -> None:
         RAY.missing()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the tests, those of a file stay together: they share its servers."""
-    for item in items:
+    for item in items if config.pluginmanager.hasplugin("xdist") else []:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
 

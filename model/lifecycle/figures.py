@@ -247,7 +247,7 @@ def montage(cases: Sequence[Case]) -> Figure:
             image.set_title(case.title, fontsize=8)
             shown = heat.imshow(case.heat, cmap="inferno", vmin=0, vmax=HOTTEST)
             height, width = case.heat.shape
-            mask.imshow(fault_mask(case.heat, width, height), cmap="gray", vmin=0, vmax=1)
+            mask.imshow(fault_mask(case.heat, case.image, width, height), cmap="gray", vmin=0, vmax=1)
             for axes in truth:
                 if case.truth is None:
                     axes.text(0.5, 0.5, "not given", ha="center", va="center", transform=axes.transAxes)
