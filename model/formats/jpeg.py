@@ -1,6 +1,5 @@
 """JPEG."""
 
-import io
 import re
 import struct
 from collections.abc import Iterator
@@ -134,10 +133,13 @@ def _is_cut_off(image: Image.Image, kept: list[bytes]) -> bool:
 
     libjpeg says nothing and leaves the rest grey. Where the last corner is of that very grey, the file is read once
     more with something inserted before its end: that changes the picture only if it was not whole.
+
+    Raises:
+        ImageError: if the file is damaged so that it cannot be read once more.
     """
     width, height = image.size
     corner = np.asarray(image.crop(((width - 1) // 8 * 8, (height - 1) // 8 * 8, width, height)))
     if not np.isin(corner, _FILL).all():
         return False
-    with Image.open(io.BytesIO(b"".join([*kept, _MORE, b"\xff\xd9"])), formats=("JPEG",)) as other:
-        return not np.array_equal(np.asarray(other), np.asarray(image))
+    other = open_with_pillow(b"".join([*kept, _MORE, b"\xff\xd9"]), "JPEG")
+    return not np.array_equal(np.asarray(other), np.asarray(image))

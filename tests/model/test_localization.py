@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model.localization import MAX_OUTLINED_SIDE, fault_mask, outlined
+from model.localization import MAX_OUTLINED_SIDE, RIM, fault_mask, outlined
 
 
 def blurred_disc(side: int, centre: tuple[int, int], radius: int, sigma: float) -> np.ndarray:
@@ -78,8 +78,8 @@ def test_an_outline_lies_near_the_guess_even_where_the_same_colour_goes_on():
     guess[27:37, 27:37] = True
     found = outlined(image, guess)
     assert found[32, 32]
-    assert not found[:, :24].any()
-    assert not found[:, 40:].any()
+    assert not found[:, : 27 - RIM].any()
+    assert not found[:, 37 + RIM :].any()
 
 
 def test_a_large_fault_is_outlined_as_well():
