@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 
 from model.calibration import rejects
 from model.localization import fault_mask
-from model.measures import RESAMPLES, Estimate, RocBand
+from model.measures import Estimate, RocBand
 
 NORMAL, ANOMALOUS, INK = "#0072b2", "#d55e00", "#333333"
 """Blue and vermilion of Okabe and Ito, which the colour-blind tell apart too; and the colour of lines."""
@@ -138,7 +138,7 @@ def roc(band: RocBand, auroc: Estimate, false_alarm_rate: float, miss_rate: floa
         axes.plot((0, 1), (0, 1), color="#999999", linewidth=1, linestyle=":", label="by chance")
         axes.fill_between(
             band.false_alarm_rates, band.low, band.high, step="post", color=NORMAL, alpha=0.2, linewidth=0,
-            label=f"95 % of {RESAMPLES} resamples, pointwise",
+            label="95 % interval of each detection rate by itself",
         )  # fmt: skip
         axes.step(
             np.r_[0, band.false_alarm_rates], np.r_[0, band.detection_rates], where="post", color=NORMAL, clip_on=False,

@@ -229,8 +229,8 @@ def _page(
             drawn["roc"],
             f"ROC curve. AUROC {auroc.value:.3f}; at the threshold {found.image.false_alarm_rate.value:.1%} false "
             f"alarms and {1 - found.image.miss_rate.value:.1%} of the anomalous images detected.",
-            "Every threshold is a point of the curve; the dot is the one in use. The band is pointwise: at each "
-            "false-alarm rate by itself, 95 % of the resampled curves lie in it. A whole curve leaves it more often.",
+            "Every threshold is a point of the curve; the dot is the one in use. The band is the exact 95 % interval "
+            "of the detection rate at each threshold by itself. A whole curve leaves it more often.",
         ),
         histograms=_figure(
             drawn["histograms"],

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import label
-from scipy.stats import f, norm
-from sklearn.metrics import roc_auc_score, roc_curve
+from scipy.stats import beta, f, norm
+from sklearn.metrics import roc_auc_score
 
 from model.measures import (
     PixelCurve,
@@ -217,15 +217,31 @@ def test_the_interval_of_one_kind_is_that_of_measure():
     assert auroc_estimate(normal, anomalous) == measure(normal, anomalous, 0.5).auroc
 
 
-def test_the_roc_band_is_that_of_resampling_by_hand():
+def test_the_roc_band_is_the_exact_interval_at_each_threshold():
     rng = np.random.default_rng(8)
     normal, anomalous = rng.normal(0, 1, 60), rng.normal(1, 1, 50)
-    band = roc_band(normal, anomalous, seed=1)
-    curves = []
-    for _ in range(1000):
-        good, bad = rng.choice(normal, 60), rng.choice(anomalous, 50)
-        rates, detected, _ = roc_curve(np.r_[np.zeros(60), np.ones(50)], np.r_[good, bad], drop_intermediate=False)
-        curves.append([detected[rates <= rate + 1e-12].max() for rate in band.false_alarm_rates])
-    low, high = np.quantile(curves, (0.025, 0.975), axis=0)
-    assert np.abs(band.low - low).max() < 0.05
-    assert np.abs(band.high - high).max() < 0.05
+    band = roc_band(normal, anomalous)
+    for rate, low, high in zip(band.detection_rates, band.low, band.high, strict=True):
+        count = round(rate * 50)
+        assert low == pytest.approx(beta.ppf(0.025, count, 51 - count) if count else 0)
+        assert high == pytest.approx(beta.ppf(0.975, count + 1, 50 - count) if count < 50 else 1)
+
+
+def test_the_roc_band_of_few_images_that_are_told_apart_is_wide():
+    """All 12 are detected. So they are one time in twenty where 78 % of all faults are detected."""
+    band = roc_band(np.arange(12.0), np.arange(100.0, 112.0))
+    assert (band.detection_rates == 1).all()
+    assert band.low == pytest.approx(0.025 ** (1 / 12))
+    assert (band.high == 1).all()
+
+
+def test_the_roc_band_holds_the_true_detection_rate_as_often_as_it_says():
+    """At a threshold that is known, for a detector that is good: where intervals of resamples fail."""
+    rng = np.random.default_rng(3)
+    true_rate, threshold, held = 0.95, 0.5, 0
+    for _ in range(300):
+        normal = np.linspace(0, 0.4, 20)  # all below the threshold: no false alarm
+        anomalous = np.where(rng.random(20) < true_rate, threshold + 1, 0.0)
+        band = roc_band(normal, anomalous)
+        held += band.low[0] <= true_rate <= band.high[0]
+    assert held >= 0.95 * 300
