@@ -9,5 +9,9 @@ class ExpectedError(ValueError):
     """
 
 
+class MissingSetError(ExpectedError):
+    """The files of a data set that torchvision can download are not there."""
+
+
 class MissingExtraError(ExpectedError):
     """A package that only some commands need is not installed; the message says how to get it."""

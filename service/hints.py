@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from model.choices import COMPACT, IMAGENET
-from model.errors import ExpectedError
-from model.lab.reproduction.sets import MissingSetError
+from model.errors import ExpectedError, MissingSetError
 from model.lifecycle.calibrate import YoudenThresholdError
 from model.lifecycle.datasets import MasksAmongImagesError
 from model.lifecycle.evaluate import SeenImagesError
-from model.lifecycle.train import InterruptedTrainingError
-from model.store.store import CategoryExistsError, StoreNotWritableError
+from model.lifecycle.train import InterruptedTrainingError, ReplacesYoudenError
+from model.store.store import CategoryExistsError, ChangedMeanwhileError, StoreNotWritableError
 from model.store.teachers import VGG16_FILE, DownloadError, MissingTeacherError
 
 
@@ -25,6 +24,7 @@ def _of_teacher(error: MissingTeacherError) -> str:
 
 HINTS: dict[type[ExpectedError], Callable[[Any], str]] = {
     CategoryExistsError: lambda error: "say --replace to train it anew",
+    ChangedMeanwhileError: lambda error: "run the command again",
     DownloadError: lambda error: (
         f"without internet, bring the file {VGG16_FILE} from another machine and run `eca-inspect teacher fetch --from "
         f"{VGG16_FILE}`; or train on the teacher that is built in: `--teacher {COMPACT}`"
@@ -34,6 +34,9 @@ HINTS: dict[type[ExpectedError], Callable[[Any], str]] = {
     MissingSetError: lambda error: "torchvision fetches these files with --download",
     MissingTeacherError: _of_teacher,
     StoreNotWritableError: lambda error: "name another folder with --weights, or run as the user who owns this one",
+    ReplacesYoudenError: lambda error: (
+        "say --without-anomalous, and run `eca-inspect calibrate` with anomalous images afterwards"
+    ),
     YoudenThresholdError: lambda error: "name them with --anomalous or --data, or say --without-anomalous",
     SeenImagesError: lambda error: "leave them out with --seen skip, or count them all the same with --seen include",
 }

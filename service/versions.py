@@ -15,7 +15,7 @@ from model.detector import Detector
 from model.networks.vgg import Teacher
 from model.store.card import Card
 from model.store.history import Kept, NoPreviousVersionError
-from model.store.store import Stamp, Store
+from model.store.store import ChangedMeanwhileError, Stamp, Store
 from model.store.teachers import TeacherError, load_teacher
 from model.store.version import StoreError, build_detector, read_card
 from model.text import encodable, readable
@@ -208,14 +208,18 @@ class Versions:
         Raises:
             UnknownCategoryError: if there is no such category.
             NoSuchVersionError: if there is no such version.
-            VersionRefusedError: if it is refused.
+            VersionRefusedError: if it is refused, or the category was changed while it was tried.
         """
         self._catalogue.find(category)
+        before = self._store.in_place(category) if to is None else None  # a step back is one from there
         version = yield from self._previous(category, to)
         try:
-            self._store.roll_back(category, to=version.entry.card.model_version)
+            self._store.roll_back(category, to=version.entry.card.model_version, replace=before)
             self._stamps[category] = self._store.stamp(category)
             persistent = True
+        except ChangedMeanwhileError as error:
+            self._students.take(version)
+            raise VersionRefusedError(f"{error}; ask again to go back from there") from None
         except (StoreError, OSError) as error:
             log.warning("category %s cannot be rolled back on the disk: %s", category, error)
             # For good: its place on the disk has another, so that it could not be read again.

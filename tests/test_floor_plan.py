@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +84,13 @@ def test_every_module_is_in_a_room_and_every_room_has_one():
 def test_no_arrow_runs_up():
     for room in set(rooms().values()):
         assert room not in below(room)
+
+
+def test_the_server_does_not_load_the_laboratory():
+    assert "lab" not in below("app")
+    script = "import sys, service.app; print([name for name in sys.modules if name.startswith('model.lab')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_every_import_follows_the_arrows():

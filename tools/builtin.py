@@ -1,7 +1,8 @@
 """Makes what is built in, from nothing but this repository's code, and measures it on images with unseen seeds.
 
-Run `make builtin`. It writes the category into weights/, sample images into samples/, the pages' pictures into
-docs/images/, the API documentation's examples into service/http/examples/, and the figures into benchmarks/results/.
+Run `make builtin`. It writes the category into weights/, sample images into samples/ (a link into the console), the
+pages' pictures into docs/images/, the API documentation's examples into service/http/examples/, and the figures into
+benchmarks/results/.
 """
 
 import asyncio
@@ -47,6 +48,7 @@ def make_category(data: Path) -> None:
     write_dataset(data, train=240, test_good=60, test_each=60 // len(DEFECTS), seed=TRAINING_SEED)
     eca_inspect(
         "train", CATEGORY, "--data", str(data), "--teacher", "compact", "--epochs", str(EPOCHS), "--replace",
+        "--without-anomalous",
         "--device", "cpu",
     )  # fmt: skip
     eca_inspect("calibrate", CATEGORY, "--data", str(data), "--share", "1", "--device", "cpu")
@@ -65,8 +67,6 @@ def measure(data: Path) -> dict[str, object]:
 
 def make_samples(folder: Path) -> list[Path]:
     """One good plate and one of each fault, of another seed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     paths = []
     for name in ("good", *DEFECTS):
         path = folder / f"{name}.png"

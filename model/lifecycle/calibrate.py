@@ -59,18 +59,20 @@ def calibrate_category(
         StoreNotWritableError: if this user cannot write to the folder of categories.
         DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
         CalibrationError: if the scores give no threshold.
+        ChangedMeanwhileError: if the category was changed while this ran; nothing is written.
         YoudenThresholdError: if no anomalous images are given, those that the threshold comes from would be lost, and
             ``without_anomalous`` is not set.
     """
     store = Store(weights, teachers)
+    before = store.in_place(category)
     card, detector = store.load(category, device, precision)
+    seen, encoded, traces = store.seen(category), store.encoded_student(category, card), store.traces(category)
     if card.calibration.method == "youden" and not anomalous and not without_anomalous:
         raise YoudenThresholdError(
             f"the threshold of {category!r} comes from {card.calibration.anomalous_images} anomalous images, and no "
             "anomalous images are given: the new one would know no real fault"
         )
     store.check_writable()
-    seen = store.seen(category)
     good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
     _refuse_trained(good, seen)
     if score is not None:
@@ -89,10 +91,9 @@ def calibrate_category(
         used += [digest for index in range(len(bad.samples)) for digest in bad.seen_as(index)]
     else:
         calibration = calibration_without_anomalous(detector, good.pixels, quantile)
-    encoded = store.encoded_student(category, card)
     card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "calibration": calibration}).named()
     seen = seen.model_copy(update={"calibration": tuple(used)})
-    store.write(card, encoded, seen, store.traces(category), replace=True)
+    store.write(card, encoded, seen, traces, replace=before)
     return card, remarks
 
 

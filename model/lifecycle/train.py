@@ -19,7 +19,7 @@ from model.lifecycle.distillation import MINIMUM_IMAGES, Epoch, train
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
 from model.networks.vgg import Teacher, student_plan
 from model.store.card import UNNAMED, Architecture, Card, SeenImages, TeacherReference, TrainingRecord
-from model.store.store import CategoryExistsError, Store
+from model.store.store import CategoryExistsError, ChangedMeanwhileError, InPlace, Store
 from model.store.teachers import fingerprint
 from model.store.version import LOSS_CURVE, LOSSES, encode_student
 from model.text import json_text
@@ -31,10 +31,23 @@ class InterruptedTrainingError(TrainingError):
     """An interrupted training of this category is kept, and it was not said what should become of it."""
 
 
+class ReplacesYoudenError(TrainingError):
+    """A pair whose threshold comes from anomalous images would be replaced by one whose threshold does not."""
+
+
 def check_trainable(
-    weights: Path, category: str, *, resume: bool = False, replace: bool = False, quantile: float = NORMAL_QUANTILE
-) -> None:
+    weights: Path,
+    category: str,
+    *,
+    resume: bool = False,
+    replace: bool = False,
+    without_anomalous: bool = False,
+    quantile: float = NORMAL_QUANTILE,
+) -> InPlace | None:
     """Whether a training could begin, as far as that is known before its teacher and images are; see `train_category`.
+
+    Returns:
+        What it will replace; None for a new category.
 
     Raises:
         StoreError: if the name is impossible.
@@ -43,8 +56,10 @@ def check_trainable(
         CalibrationError: if the quantile is impossible.
         TrainingError: if there is nothing to resume.
         InterruptedTrainingError: if there is an interrupted training that is not to be resumed.
+        ReplacesYoudenError: if the threshold in place comes from anomalous images, and not ``without_anomalous``.
     """
     store = Store(weights)
+    before = store.in_place(category)
     if store.folder(category).exists() and not replace:
         raise CategoryExistsError(f"{store.folder(category)} exists")
     store.check_writable()
@@ -54,6 +69,14 @@ def check_trainable(
         raise TrainingError(f"there is no interrupted training of {category!r} to resume")
     if not resume and checkpoint.exists():
         raise InterruptedTrainingError(f"there is an interrupted training of {category!r}, kept in {checkpoint}")
+    if before.version is not None and not without_anomalous:
+        present = store.card(category).calibration
+        if present.method == "youden":
+            raise ReplacesYoudenError(
+                f"the threshold of {category!r} comes from {present.anomalous_images} anomalous images; that of the "
+                "new pair will come from good ones alone and knows no real fault until it is calibrated again"
+            )
+    return before if replace else None
 
 
 def train_category(
@@ -69,6 +92,7 @@ def train_category(
     skip_unreadable: bool = False,
     resume: bool = False,
     replace: bool = False,
+    without_anomalous: bool = False,
     quantile: float = NORMAL_QUANTILE,
     memory_bytes: int = FEATURE_MEMORY_BYTES,
     spill_folder: Path | None = None,
@@ -91,6 +115,7 @@ def train_category(
         skip_unreadable: go on without files that cannot be read.
         resume: go on from the checkpoint of an interrupted run.
         replace: put the new pair in place of one that exists.
+        without_anomalous: also in place of one whose threshold comes from anomalous images.
         quantile: for the first threshold, see `model.calibration.without_anomalous`.
         memory_bytes: see `model.lifecycle.distillation.teacher_features`.
         spill_folder: see `model.lifecycle.distillation.teacher_features`.
@@ -105,8 +130,11 @@ def train_category(
         DatasetError: if files cannot be read.
         TrainingError: with fewer than 8 different images, or see `model.lifecycle.distillation.train`.
         TrainingInterrupted: after Ctrl-C; `resume` goes on.
+        InterruptedTrainingError: if the category was changed while this ran; nothing is written, and `resume` goes on.
     """
-    check_trainable(weights, category, resume=resume, replace=replace, quantile=quantile)
+    before = check_trainable(
+        weights, category, resume=resume, replace=replace, without_anomalous=without_anomalous, quantile=quantile
+    )
     store = Store(weights)
     checkpoint = store.checkpoint(category)
     images = datasets.unique(load_images(samples, recipe.preprocessing, skip_unreadable=skip_unreadable))
@@ -173,7 +201,10 @@ def train_category(
         training=tuple(digest for index in sorted(training) for digest in images.seen_as(index)),
         held_out=tuple(digest for index in sorted(held_out) for digest in images.seen_as(index)),
     )
-    store.write(card, encoded, seen, _loss_traces(card, losses), replace=replace)
+    try:
+        store.write(card, encoded, seen, _loss_traces(card, losses), replace=before)
+    except (CategoryExistsError, ChangedMeanwhileError) as error:
+        raise InterruptedTrainingError(f"{error}; the training is kept in {checkpoint}") from None
     checkpoint.unlink(missing_ok=True)
     return card, losses
 

@@ -19,6 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -62,6 +63,21 @@ class CategoryExistsError(StoreError):
 
 class StoreNotWritableError(StoreError):
     """This user cannot write to the folder of categories."""
+
+
+class ChangedMeanwhileError(StoreError):
+    """Another version is in place than the one that was there when a change began, so the change was not made."""
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """What was in a category's place at one moment; see `Store.in_place`.
+
+    Attributes:
+        version: its name, or None where there was nothing that can be read.
+    """
+
+    version: str | None
 
 
 def check_category_name(category: str) -> None:
@@ -142,6 +158,10 @@ class Store:
             raise StoreError(f"there is no category {category!r} in {self.weights}")
         return read_card(folder)
 
+    def in_place(self, category: str) -> InPlace:
+        """What is in a category's place now: read before a change begins, it lets the change notice another one."""
+        return InPlace(self._present(category))
+
     def seen(self, category: str) -> SeenImages:
         """What a category has seen; see `model.store.version.read_seen`."""
         return read_seen(self.folder(category))
@@ -194,7 +214,7 @@ class Store:
         seen: SeenImages,
         traces: Mapping[str, bytes] = MappingProxyType({}),
         *,
-        replace: bool = False,
+        replace: InPlace | None = None,
     ) -> Path:
         """Puts a version of a category in its place, and keeps the one that it replaces.
 
@@ -203,21 +223,24 @@ class Store:
             student: from `model.store.version.encode_student`.
             seen: the images it has seen.
             traces: the content of files to lie beside, by name; see `model.store.version.TRACES`.
-            replace: do so if the category exists.
+            replace: what it replaces, from `in_place` before anything was read of it; None for a new category.
 
         Returns:
             Its folder.
 
         Raises:
             CategoryExistsError: if the category exists and is not to be replaced.
+            ChangedMeanwhileError: if another version is in place than the one to be replaced; it has not changed.
             StoreError: if its name is impossible.
             OSError: if the folder cannot be written; then the version in place has not changed.
         """
         place = self.folder(card.category)
-        if place.exists() and not replace:
-            raise CategoryExistsError(f"{place} exists")
         self.weights.mkdir(parents=True, exist_ok=True)
         with self._change(card.category) as scratch:
+            if replace is not None:
+                self._check_unchanged(card.category, replace)
+            elif place.exists():
+                raise CategoryExistsError(f"{place} exists")
             write_version(scratch / _NEW, card, student, seen, traces)
             self._put(card.category, scratch, keep_as="")
         return place
@@ -247,7 +270,7 @@ class Store:
             versions, present = versions[names.index(start) + 1 :], start
         return history.choose(versions, category, present, to)
 
-    def roll_back(self, category: str, to: str | None = None) -> Card:
+    def roll_back(self, category: str, to: str | None = None, *, replace: InPlace | None = None) -> Card:
         """Puts a version that was replaced in place again, and keeps the present one.
 
         One step goes to the version that was in place before; the next one further back. A version that was left by
@@ -256,12 +279,14 @@ class Store:
         Args:
             category: its name.
             to: a kept version by name; else one step back. Nothing changes if it is the one in place.
+            replace: what is to be left, from `in_place`; None for whatever is there.
 
         Returns:
             The card that is in place now.
 
         Raises:
             NoPreviousVersionError: if no such version is kept.
+            ChangedMeanwhileError: if another version is in place than the one to be left; it has not changed.
             StoreError: if the name is impossible.
             OSError: if the folder cannot be written; then the version in place has not changed.
         """
@@ -271,6 +296,8 @@ class Store:
         if to is not None and to == self._present(category):
             return self.card(category)
         with self._change(category) as scratch:
+            if replace is not None:
+                self._check_unchanged(category, replace)
             chosen = self.previous(category, to)
             link_folder(chosen.folder, scratch / _NEW)
             self._put(category, scratch, keep_as="" if chosen.rolled_back else ROLLED_BACK)
@@ -326,6 +353,15 @@ class Store:
             return read_card(self.weights / category).model_version
         except StoreError:
             return None
+
+    def _check_unchanged(self, category: str, replace: InPlace) -> None:
+        """Raises `ChangedMeanwhileError` if another version is in place. The caller holds the lock."""
+        present = self._present(category)
+        if present != replace.version:
+            raise ChangedMeanwhileError(
+                f"the category {category!r} was changed meanwhile: at the start version {replace.version or 'none'} "
+                f"was in place, now it is version {present or 'none'}, which stays"
+            )
 
     def _put(self, category: str, scratch: Path, keep_as: str) -> None:
         """Moves a new version from the scratch folder to its place, where the present one is kept before."""

@@ -15,6 +15,7 @@ from service.cli.options import (
     SkipUnreadable,
     Teachers,
     Weights,
+    WithoutAnomalous,
     torch_device,
 )
 from service.settings import read_settings
@@ -32,9 +33,7 @@ def calibrate(
         Score | None, typer.Option(help="Change to this score; the same pair has them all. Else as the card has it.")
     ] = None,
     quantile: Quantile = NORMAL_QUANTILE,
-    without_anomalous: Annotated[
-        bool, typer.Option("--without-anomalous", help="Replace a threshold that comes from anomalous images.")
-    ] = False,
+    without_anomalous: WithoutAnomalous = False,
     skip_unreadable: SkipUnreadable = False,
     weights: Weights = None,
     teachers: Teachers = None,

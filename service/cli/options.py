@@ -33,6 +33,9 @@ FeatureMemory = Annotated[
 ]
 SpillFolder = Annotated[Path | None, typer.Option(help="Where that file goes; else the temporary folder.")]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Go on without files that cannot be read.")]
+WithoutAnomalous = Annotated[
+    bool, typer.Option("--without-anomalous", help="Replace a threshold that comes from anomalous images.")
+]
 KeyFile = Annotated[Path | None, typer.Option("--file", help="File of keys; INSPECT_KEYS_FILE.")]
 KeyName = Annotated[str, typer.Argument(help="Name of the key, for people.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -22,6 +22,7 @@ from service.cli.options import (
     SpillFolder,
     Teachers,
     Weights,
+    WithoutAnomalous,
     torch_device,
 )
 from service.settings import read_settings
@@ -58,6 +59,7 @@ def train(
     quantile: Quantile = NORMAL_QUANTILE,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Put the pair in place of one that exists.")] = False,
+    without_anomalous: WithoutAnomalous = False,
     skip_unreadable: SkipUnreadable = False,
     feature_memory: FeatureMemory = FEATURE_MEMORY_BYTES / GIB,
     spill_folder: SpillFolder = None,
@@ -86,7 +88,14 @@ def train(
     samples = training_samples(data, normal, pattern)
     report(samples.remarks)
     # Before the teacher, which may have to be downloaded.
-    check_trainable(settings.weights, category, resume=resume, replace=replace, quantile=quantile)
+    check_trainable(
+        settings.weights,
+        category,
+        resume=resume,
+        replace=replace,
+        without_anomalous=without_anomalous,
+        quantile=quantile,
+    )
     name, network = resolve_teacher(settings.teachers_folder, teacher)
     try:
         with closing(EpochBar(category, epochs)) as bar:
@@ -102,6 +111,7 @@ def train(
                 skip_unreadable=skip_unreadable,
                 resume=resume,
                 replace=replace,
+                without_anomalous=without_anomalous,
                 quantile=quantile,
                 memory_bytes=round(feature_memory * GIB),
                 spill_folder=spill_folder,

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from model.lab.synthetic import DEFECTS, sample_image
 from model.store.version import read_card
 from service.choices import Role
-from service.console import FOLDER, SAMPLES
+from service.console import FOLDER
 from service.http.keys import create_key
 from service.problems import KINDS
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.conftest import Server, running_server
 
-FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc"))
+FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".png"))
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 NAMES = {"http://www.w3.org/2000/svg", "https://github.com/leeoniya/uPlot"}
 """Addresses that stand in the files and that nothing fetches: the name of SVG, and a comment of the chart library."""
@@ -103,12 +104,14 @@ def test_only_the_files_are_served(server: Server, path: str):
 def test_the_samples_are_those_of_the_repository(client: httpx.Client):
     script = (FOLDER / "files" / "inspect.js").read_text()
     (names,) = re.findall(r"SAMPLES = \{ category: \"machined-plate\", names: \[(.+?)\]", script)
-    assert set(re.findall(r"\"(\w+)\"", names)) == set(SAMPLES)
-    for name in SAMPLES:
+    samples = ("good", *DEFECTS)
+    assert set(re.findall(r"\"(\w+)\"", names)) == set(samples) == {path.stem for path in (ROOT / "samples").iterdir()}
+    for name in samples:
         response = client.get(f"/console/samples/{name}.png")
         assert response.headers["content-type"] == "image/png"
+        assert response.content == (ROOT / "samples" / f"{name}.png").read_bytes()
         served = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
-        np.testing.assert_array_equal(served, cv2.imread(str(ROOT / "samples" / f"{name}.png")))
+        np.testing.assert_array_equal(cv2.cvtColor(served, cv2.COLOR_BGR2RGB), sample_image(name))
 
 
 def test_with_keys_the_console_is_open_and_the_api_is_not(guarded: Server):

@@ -145,7 +145,8 @@ class Version:
 
     def write(self, weights: Path) -> None:
         """Puts it into its place."""
-        Store(weights).write(self.card, self.student, SeenImages(), replace=True)
+        store = Store(weights)
+        store.write(self.card, self.student, SeenImages(), replace=store.in_place(self.card.category))
 
 
 @pytest.fixture

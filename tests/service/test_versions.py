@@ -189,7 +189,9 @@ def test_a_student_damaged_since_the_start_is_refused_when_it_is_read_again(weig
 def newer(weights: Path, version: str) -> None:
     folder = weights / "striped"
     card = read_card(folder).model_copy(update={"model_version": version})
-    Store(weights).write(card, (folder / "student.safetensors").read_bytes(), read_seen(folder), replace=True)
+    store = Store(weights)
+    student = (folder / "student.safetensors").read_bytes()
+    store.write(card, student, read_seen(folder), replace=store.in_place("striped"))
 
 
 def test_a_version_that_was_replaced_still_answers_what_it_accepted(weights: Path):
@@ -256,11 +258,35 @@ def test_a_pair_that_is_being_replaced_is_read_once_more(weights: Path, monkeypa
     def replaced_meanwhile(folder: Path, category: str) -> Card:
         found = read(folder, category)
         if found.model_version != "second":
-            Store(weights).write(card, (second / "student.safetensors").read_bytes(), read_seen(second), replace=True)
+            store, student = Store(weights), (second / "student.safetensors").read_bytes()
+            store.write(card, student, read_seen(second), replace=store.in_place("striped"))
         return found
 
     monkeypatch.setattr(versions_module, "read_card", replaced_meanwhile)
     assert served.reload("striped").card.model_version == "second"
+
+
+def test_a_step_back_is_refused_when_another_version_has_come_meanwhile(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    """It was asked for on the screen of the second version. Meanwhile a calibration has put the third in place."""
+    first = read_card(weights / "striped").model_version
+    newer(weights, "second")
+    served = start(weights)
+    read = versions_module.read_card
+
+    def calibrated_meanwhile(folder: Path, category: str) -> Card:
+        if read_card(weights / "striped").model_version == "second":
+            newer(weights, "third")
+        return read(folder, category)
+
+    monkeypatch.setattr(versions_module, "read_card", calibrated_meanwhile)
+    with pytest.raises(VersionRefusedError, match="version second was in place, now it is version third"):
+        served.roll_back("striped")
+    assert served.catalogue.require("striped").card.model_version == "second"
+    assert read_card(weights / "striped").model_version == "third"
+    assert served.reload("striped").card.model_version == "third"
+    assert served.roll_back("striped", to=first)
+    assert served.catalogue.require("striped").card.model_version == first
+    assert [one.version for one in Store(weights).kept("striped")] == ["third", "second"]
 
 
 def test_a_category_that_the_device_cannot_afford_is_refused_and_the_others_serve(weights: Path):

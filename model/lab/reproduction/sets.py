@@ -13,15 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from model.errors import MissingSetError
 from model.lifecycle.datasets import DatasetError, Sample, load_images, mvtec_test, mvtec_training, normal_samples
 from model.lifecycle.folders import sub_folders
 from model.preprocessing import Preprocessing
 
 DIGITS = tuple("0123456789")
-
-
-class MissingSetError(DatasetError):
-    """The files of a set that torchvision can download are not there."""
 
 
 class Source(ABC):
@@ -38,7 +35,7 @@ class Source(ABC):
         """The normal pictures to train on when this class is the normal one, uint8 RGB ``[N, size, size, 3]``.
 
         Raises:
-            DatasetError: if they are not there or cannot be read.
+            DatasetError, MissingSetError: if they cannot be read, or are not there.
         """
 
     @abstractmethod
@@ -48,7 +45,7 @@ class Source(ABC):
         Where all classes share the pictures, every call returns the same array of them.
 
         Raises:
-            DatasetError: if they are not there or cannot be read.
+            DatasetError, MissingSetError: if they cannot be read, or are not there.
         """
 
 

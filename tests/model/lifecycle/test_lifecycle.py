@@ -21,7 +21,7 @@ from model.lifecycle.distillation import Epoch, TrainingInterrupted
 from model.lifecycle.evaluate import evaluate_category
 from model.lifecycle.pasting import paste_defect
 from model.lifecycle.recipe import Recipe, TrainingError
-from model.lifecycle.train import train_category
+from model.lifecycle.train import ReplacesYoudenError, train_category
 from model.networks.vgg import Teacher
 from model.preprocessing import Preprocessing
 from model.store.store import CategoryExistsError, Store, StoreNotWritableError
@@ -84,8 +84,13 @@ def test_an_existing_category_is_kept_unless_told(copy: Path, factory: Factory, 
     with pytest.raises(CategoryExistsError):
         train_category("striped", samples, copy, "narrow", teacher, SHORT)
     assert read_card(copy / "striped") == before
-    train_category("striped", samples, copy, "narrow", teacher, SHORT, replace=True)
+    with pytest.raises(ReplacesYoudenError, match="comes from 12 anomalous images"):
+        train_category("striped", samples, copy, "narrow", teacher, SHORT, replace=True)
+    assert read_card(copy / "striped") == before
+    train_category("striped", samples, copy, "narrow", teacher, SHORT, replace=True, without_anomalous=True)
     assert read_card(copy / "striped").image_size == 32
+    assert Store(copy).kept("striped")[0].card == before
+    train_category("striped", samples, copy, "narrow", teacher, SHORT, replace=True)  # there is none to lose now
 
 
 def test_a_stopped_training_is_resumed_and_leaves_nothing_behind(tmp_path: Path, factory: Factory, teacher: Teacher):

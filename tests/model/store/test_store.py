@@ -27,7 +27,12 @@ def store(factory: Factory, tmp_path: Path) -> Store:
 
 def write(store: Store, version: str) -> Card:
     card = store.card("striped").model_copy(update={"model_version": version})
-    store.write(card, store.encoded_student("striped", store.card("striped")), store.seen("striped"), replace=True)
+    store.write(
+        card,
+        store.encoded_student("striped", store.card("striped")),
+        store.seen("striped"),
+        replace=store.in_place("striped"),
+    )
     return card
 
 
@@ -165,7 +170,9 @@ def test_a_student_is_found_where_it_is_kept(store: Store, factory: Factory):
     card, detector = store.load("striped")
     other = factory.weights / "brushed"
     newer = read_card(other).model_copy(update={"category": "striped"})
-    store.write(newer, (other / "student.safetensors").read_bytes(), store.seen("striped"), replace=True)
+    store.write(
+        newer, (other / "student.safetensors").read_bytes(), store.seen("striped"), replace=store.in_place("striped")
+    )
     again = store.build(card, detector.teacher)
     for name, value in detector.student.state_dict().items():
         assert value.equal(again.student.state_dict()[name])
@@ -220,7 +227,7 @@ EXCHANGE = module.exchange
 def write(store, version):
     card = store.card("striped").model_copy(update={"model_version": version})
     student = store.encoded_student("striped", card)
-    store.write(card, student, store.seen("striped"), {"losses.json": b"{}"}, replace=True)
+    store.write(card, student, store.seen("striped"), {"losses.json": b"{}"}, replace=store.in_place("striped"))
 
 def names(store):
     "Of all versions that are whole."

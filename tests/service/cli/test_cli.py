@@ -179,6 +179,7 @@ def test_what_cannot_be_done_is_one_sentence(
     [
         (("../new",), "cannot name a category"),
         (("striped",), "--replace"),
+        (("striped", "--replace"), "say --without-anomalous, and run `eca-inspect calibrate`"),
         (("new", "--resume"), "no interrupted training"),
         (("stopped",), "say --resume"),
         (("new", "--quantile", "1"), "between 0 and 1"),

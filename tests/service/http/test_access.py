@@ -16,7 +16,7 @@ from service.problems import Problem
 from service.settings import Settings
 
 OPEN = {
-    "/", "/console/samples/{name}.png", "/console/{file:path}", "/livez", "/readyz",
+    "/", "/console/{file:path}", "/livez", "/readyz",
     "/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs",
 }  # fmt: skip
 CHANGING = {"/v1/categories/{category}/reload", "/v1/categories/{category}/rollback"}
