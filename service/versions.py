@@ -113,7 +113,12 @@ class Versions:
             self._store.recover()
         except OSError as error:
             log.warning("what a crash has left in %s cannot be put in order: %s", self._store.weights, error)
-        for category in self._store.names():
+        try:
+            names = self._store.names()
+        except OSError as error:  # read again when changes are looked for
+            log.error("the weights folder %s cannot be read by this user: %s", self._store.weights, error)
+            names = []
+        for category in names:
             try:
                 self._enter(self._read_in_place(category))
             except CANNOT_SERVE as error:

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from service.decoding.pool import BYTES_PER_PIXEL
+from service.settings import Settings
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -74,3 +76,22 @@ def test_every_container_is_bounded_and_can_be_pinned_by_digest():
         variable = re.fullmatch(r"\$\{(\w+_IMAGE):-[\w./-]+:[\w.-]+\}", image)
         assert variable is not None, image
         assert f"{variable[1]}=" in page
+
+
+def test_the_container_has_the_memory_that_callers_may_cost_the_server_in_it():
+    """As ``docs/deploying.md`` counts it, with 3 GiB for the idle server and its device."""
+    inspect = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["inspect"]
+    threads = int(default_of(inspect["environment"]["INSPECT_DECODE_THREADS"]))
+    settings = Settings(decode_threads=threads)
+    decoding = threads * BYTES_PER_PIXEL * settings.max_image_pixels
+    total = decoding + 2 * settings.upload_memory_bytes + settings.answer_memory_bytes + (3 << 30)
+    gigabytes = re.fullmatch(r"(\d+)g", default_of(inspect["mem_limit"]))
+    assert gigabytes is not None
+    assert total < int(gigabytes[1]) << 30
+
+
+def default_of(value: str) -> str:
+    """Of a value in docker-compose.yml that an .env file may set."""
+    given = re.fullmatch(r"\$\{\w+:-([^}]+)\}", value)
+    assert given is not None, value
+    return given[1]

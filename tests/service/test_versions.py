@@ -6,7 +6,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -89,6 +90,34 @@ def start(weights: Path, student_bytes: int = 1 << 30) -> Served:
     versions = Versions(Store(weights), catalogue, Students(student_bytes), CPU, torch.float32, allowance)
     versions.load()
     return Served(catalogue, versions)
+
+
+@pytest.fixture
+def not_for_this_user(factory: Factory) -> Iterator[Path]:
+    """A weights folder that its owner alone can read; this user is neither the owner nor root."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        weights = shutil.copytree(factory.weights, Path(folder, "weights"))
+        user = os.geteuid()
+        weights.chmod(0o700 if user == 0 else 0)
+        if user == 0:
+            os.seteuid(65534)
+        yield weights
+        os.seteuid(user)
+        weights.chmod(0o755)
+
+
+def test_a_weights_folder_that_cannot_be_read_is_in_the_log_and_is_read_later(
+    not_for_this_user: Path, caplog: pytest.LogCaptureFixture
+):
+    served = start(not_for_this_user)
+    assert served.statuses() == {}
+    (line,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert f"the weights folder {not_for_this_user} cannot be read by this user" in line.getMessage()
+    os.seteuid(os.getuid())
+    not_for_this_user.chmod(0o755)
+    assert "fresh" in served.versions.changed()
+    assert served.reload("fresh").category == "fresh"
 
 
 def test_categories_share_one_teacher(weights: Path):
