@@ -29,6 +29,7 @@ for command in (
 teacher_app = typer.Typer(help="Get and make teachers.", no_args_is_help=True)
 teacher_app.command()(teacher.fetch)
 teacher_app.command()(teacher.pretrain)
+teacher_app.command()(teacher.distil)
 app.add_typer(teacher_app, name="teacher")
 
 key_app = typer.Typer(help="Say who may call the server.", no_args_is_help=True)

@@ -1,4 +1,4 @@
-"""``teacher fetch`` and ``teacher pretrain``."""
+"""``teacher fetch``, ``teacher pretrain`` and ``teacher distil``."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,10 @@ from service.cli.options import Device, Teachers, Weights, torch_device
 from service.settings import read_settings
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+    from model.networks.vgg import Plan, Teacher
 
 
 def fetch(
@@ -55,26 +58,14 @@ def pretrain(
     device: Device = None,
 ) -> None:
     """Pretrain a narrow VGG16 on pictures sorted into classes, for machines without ImageNet weights."""
-    import torch
     from tqdm import tqdm
 
     from model.lab import pretraining
-    from model.networks.vgg import vgg16_plan
-    from model.store.files import replace_file
-    from model.store.teachers import check_plan, fingerprint, save_teacher, teacher_path
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     used_device = torch_device(settings.device)
     folder = settings.teachers_folder
-    path = teacher_path(folder, name)
-    if path.exists():
-        raise UsageError(f"{path} exists, and students may depend on it; choose another name")
-    try:
-        a, b, c, d, e = (int(width) for width in widths.split(","))
-    except ValueError:
-        raise UsageError(f"--widths must be five numbers, got {widths!r}") from None
-    plan = vgg16_plan((a, b, c, d, e))
-    check_plan(name, plan)
+    plan = _plan(folder, name, widths)
     images, labels, classes = _class_folders(data, image_size)
     with tqdm(unit="step", desc=name, dynamic_ncols=True) as bar:
 
@@ -93,11 +84,7 @@ def pretrain(
             device=used_device,
             on_step=on_step,
         )
-    save_teacher(teacher, folder, name)
-    record = {
-        "name": name,
-        "sha256": fingerprint(teacher),
-        "widths": [a, b, c, d, e],
+    record: dict[str, object] = {
         "source": source,
         "images": len(images),
         "classes": classes,
@@ -106,13 +93,121 @@ def pretrain(
         "seed": seed,
         "held_out_share": pretraining.HELD_OUT_SHARE,
         "held_out_top1_accuracy": accuracy,
+    }
+    path = _save(folder, name, teacher, record, device=str(used_device), started=started)
+    typer.echo(f"{path}: top-1 accuracy {accuracy:.3f} on the held-out share")
+
+
+def distil(
+    name: Annotated[str, typer.Argument(help="Name to keep it under.")],
+    source: Annotated[str, typer.Option("--from", help="The full teacher: a name, or a file of VGG16 weights.")],
+    pictures: Annotated[list[Path], typer.Option(help="Folder of any pictures. Several: all count alike.")],
+    start: Annotated[
+        str | None, typer.Option(help="A narrow teacher to go on from: a name, or a file. Without it, from nothing.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of 16 pictures.")] = 1200,
+    widths: Annotated[str, typer.Option(help="Channels of the five stages, without --start.")] = "24,48,96,192,192",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    about: Annotated[str, typer.Option(help="What teacher and pictures are, and their licences, for the record.")] = "",
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Distil a full teacher into a narrow one on any pictures, for machines without ImageNet weights."""
+    from tqdm import tqdm
+
+    from model.lab.compression import BATCH
+    from model.lab.compression import distil as distil_teacher
+    from model.lab.pictures import Pictures
+    from model.store.teachers import fingerprint, resolve_teacher
+
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    used_device = torch_device(settings.device)
+    folder = settings.teachers_folder
+    plan = _plan(folder, name, widths)
+    full = resolve_teacher(folder, source)[1]
+    first: Teacher | Plan = resolve_teacher(folder, start)[1] if start else plan
+    started_from = fingerprint(first) if not isinstance(first, tuple) else None
+    groups = [_pictures(one) for one in pictures]
+    started = datetime.now(UTC)
+    with tqdm(unit="step", desc=name, total=steps, dynamic_ncols=True) as bar:
+
+        def on_step(step: int, losses: "Tensor") -> None:
+            bar.set_postfix(cosine=" ".join(f"{value:.3f}" for value in losses[:, 0].tolist()), refresh=False)
+            bar.update()
+
+        teacher = distil_teacher(
+            full, first, Pictures(groups, seed=seed), steps=steps, seed=seed, device=used_device, on_step=on_step
+        )
+    record: dict[str, object] = {
+        "source": about,
+        "full_teacher_sha256": fingerprint(full),
+        "started_from_sha256": started_from,
+        "pictures": [len(group) for group in groups],
+        "steps": steps,
+        "batch_size": BATCH,
+        "seed": seed,
+    }
+    typer.echo(_save(folder, name, teacher, record, device=str(used_device), started=started))
+
+
+def _plan(folder: Path, name: str, widths: str) -> "Plan":
+    """The plan of a new teacher.
+
+    Raises:
+        UsageError: if the name is taken, or the widths are not five numbers.
+        TeacherError: if the name or the widths are impossible.
+    """
+    from model.networks.vgg import vgg16_plan
+    from model.store.teachers import check_plan, teacher_path
+
+    path = teacher_path(folder, name)
+    if path.exists():
+        raise UsageError(f"{path} exists, and students may depend on it; choose another name")
+    try:
+        a, b, c, d, e = (int(width) for width in widths.split(","))
+    except ValueError:
+        raise UsageError(f"--widths must be five numbers, got {widths!r}") from None
+    plan = vgg16_plan((a, b, c, d, e))
+    check_plan(name, plan)
+    return plan
+
+
+def _save(
+    folder: Path, name: str, teacher: "Teacher", record: dict[str, object], *, device: str, started: datetime
+) -> Path:
+    """Writes a teacher that was made here, with its record beside it. Returns the teacher's path."""
+    import torch
+
+    from model.store.files import replace_file
+    from model.store.teachers import fingerprint, save_teacher, teacher_path
+
+    save_teacher(teacher, folder, name)
+    path = teacher_path(folder, name)
+    convolutions = [step for step in teacher.plan if step != "M"]
+    whole = {
+        "name": name,
+        "sha256": fingerprint(teacher),
+        "widths": [convolutions[index] for index in (1, 3, 6, 9, 12)],
+        **record,
         "torch": torch.__version__,
-        "device": str(used_device),
+        "device": device,
         "seconds": round((datetime.now(UTC) - started).total_seconds()),
         "date": started.date().isoformat(),
     }
-    replace_file(path.with_suffix(".json"), json_text(record, indent=2).encode() + b"\n")
-    typer.echo(f"{path}: top-1 accuracy {accuracy:.3f} on the held-out share")
+    replace_file(path.with_suffix(".json"), json_text(whole, indent=2).encode() + b"\n")
+    return path
+
+
+def _pictures(folder: Path) -> list["np.ndarray"]:
+    """All pictures below a folder that can be read."""
+    from model.images import read_image
+    from model.lifecycle.datasets import normal_samples
+    from service.cli.samples import report
+
+    listing = normal_samples(folder)
+    report(listing.remarks)
+    return [read_image(sample.path) for sample in listing]
 
 
 def _class_folders(root: Path, image_size: int) -> tuple["Tensor", "Tensor", int]:
