@@ -60,7 +60,7 @@ class _Shift:
 
     Attributes:
         futures: of what it is working on.
-        until: when it is given up, ``perf_counter`` seconds; infinite while it waits for work.
+        until: when it is given up, by the engine's clock; infinite while it waits for work.
     """
 
     futures: list[Future[Any]] = field(default_factory=list)
@@ -76,6 +76,7 @@ class Engine(Generic[JobT, OutcomeT]):
         on_batch: called on the device thread with the size of each batch.
         timeout_seconds: a batch or call that takes longer is given up, and its thread replaced.
         on_restart: called after the device thread was replaced.
+        clock: seconds, of any beginning; may be called on every thread.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Engine(Generic[JobT, OutcomeT]):
         *,
         timeout_seconds: float = 60.0,
         on_restart: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._backend = backend
+        self._clock = clock
         self._max_admitted = max_admitted
         self._on_batch = on_batch
         self._timeout_seconds = timeout_seconds
@@ -224,7 +227,7 @@ class Engine(Generic[JobT, OutcomeT]):
             EngineClosedError, DeviceLostError: as `submit`.
         """
         self._check_open()
-        if perf_counter() - self._worked < RECENT_SECONDS:
+        if self._clock() - self._worked < RECENT_SECONDS:
             done: Future[None] = Future()
             done.set_result(None)
             return done
@@ -254,9 +257,9 @@ class Engine(Generic[JobT, OutcomeT]):
                     self._fulfil(shift, taken)
                 else:
                     self._on_batch(len(taken))
-                    started = perf_counter()
+                    started = self._clock()
                     self._work(shift, taken)
-                    ended = perf_counter()
+                    ended = self._clock()
                     self._expected = len(self._queue) + len(taken)
                     self._gathering_until = ended + min(GATHERING_SHARE * (ended - started), GATHERING_SECONDS)
         except BaseException as error:  # whatever it is, nobody waits for ever
@@ -271,7 +274,7 @@ class Engine(Generic[JobT, OutcomeT]):
         """Gives up the device thread when its work takes too long."""
         while not self._ended.wait(min(1.0, self._timeout_seconds / 4)):
             with self._changed:
-                if late := perf_counter() > self._shift.until:
+                if late := self._clock() > self._shift.until:
                     self._stuck = True
                     self._lose(self._shift)
             if late:
@@ -283,7 +286,7 @@ class Engine(Generic[JobT, OutcomeT]):
             if shift is not self._shift:
                 return  # it was given up before
             concerned = shift.futures
-            now = perf_counter()
+            now = self._clock()
             # One that has finished nothing since its last loss has not recovered, however long ago that was.
             self._losses = [at for at in self._losses if now - at < RESTART_WINDOW_SECONDS or at > self._worked]
             self._losses.append(now)
@@ -319,10 +322,10 @@ class Engine(Generic[JobT, OutcomeT]):
                     call = self._calls.popleft()
                     if call.begin():
                         self._images_next = False
-                        shift.futures, shift.until = [call.future], perf_counter() + call.seconds
+                        shift.futures, shift.until = [call.future], self._clock() + call.seconds
                         return call
                 elif self._queue:
-                    left = self._gathering_until - perf_counter()
+                    left = self._gathering_until - self._clock()
                     expected = min(self._expected, self._queue[0].group.limit)
                     if left > 0 and len(self._queue) < expected and not self._closed:
                         self._changed.wait(left)
@@ -350,7 +353,7 @@ class Engine(Generic[JobT, OutcomeT]):
         """
         if shift is not self._shift:
             return
-        shift.until = perf_counter() + self._timeout_seconds
+        shift.until = self._clock() + self._timeout_seconds
         failure: Exception
         try:
             outcomes = self._backend.run([waiting.job for waiting in batch])
@@ -396,5 +399,5 @@ class Engine(Generic[JobT, OutcomeT]):
 
     def _finished(self, shift: _Shift) -> None:
         if shift is self._shift:
-            self._worked = perf_counter()
+            self._worked = self._clock()
             self._stuck = False

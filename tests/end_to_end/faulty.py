@@ -2,7 +2,8 @@
 
 A line ``WORD COUNT`` holds for the next COUNT pieces of work on the device, or as long as it stands there without a
 count: ``die``, ``fail``, ``hang`` (for ever), ``stall-N`` (for N seconds), ``wait`` (until the file changes),
-``memory-N`` (for no more than N images).
+``memory-N`` (for no more than N images). ``late`` waits too. With ``hang`` and ``late`` the
+engine's clock goes on by two hours.
 
 No temporary file can be made in this process, as on a disk that is full or read-only.
 """
@@ -24,6 +25,19 @@ orders = Path(sys.argv.pop(1))
 tempfile.tempdir = str(orders.with_name("nowhere"))
 
 
+class Clock:
+    """The engine's, which can be put forward."""
+
+    ahead = 0.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return time.perf_counter() + self.ahead
+
+
+clock = Clock()
+
+
 def obey(images: int) -> None:
     """Does what the file says."""
     order = orders.read_text()
@@ -34,11 +48,13 @@ def obey(images: int) -> None:
         raise SystemExit
     if word == "fail":
         raise RuntimeError("the orders say so")
+    if word in ("hang", "late"):
+        clock.ahead += 7200
     if word == "hang":
         threading.Event().wait()
     if word.startswith("stall-"):
         time.sleep(float(word.removeprefix("stall-")))
-    if word == "wait":
+    if word in ("wait", "late"):
         while orders.read_text() == order:
             time.sleep(0.01)
     if word.startswith("memory-") and images > int(word.removeprefix("memory-")):
@@ -59,6 +75,7 @@ class ObedientBackend(TorchBackend):
         super().probe()
 
 
+app.Engine = partial(app.Engine, clock=clock)
 app.create_app = partial(app.create_app, backend=ObedientBackend)
 from service.cli import main  # noqa: E402 - it takes `create_app` as it is now
 

@@ -150,13 +150,13 @@ def test_a_device_that_is_given_up_fails_the_probes_and_is_answered_at_once(
 def test_a_device_that_hangs_is_given_up_in_time_and_the_probes_tell_the_truth(
     factory: Factory, png: bytes, tmp_path: Path
 ):
-    with faulty_server(factory.weights, tmp_path, device_timeout_seconds="3", device_batch="1") as faulty:
+    with faulty_server(factory.weights, tmp_path, device_timeout_seconds="3600", device_batch="1") as faulty:
         faulty.orders.write_text("hang 1")
         with ThreadPoolExecutor(4) as pool:
             statuses = sorted(response.status_code for response in pool.map(faulty.inspect, [png] * 4))
         assert statuses == [200, 200, 200, 503]
         assert httpx.get(faulty.url + "/livez").status_code == 200
-        faulty.orders.write_text("wait")
+        faulty.orders.write_text("late")
         problem(faulty.inspect(png), 503, "device-lost")
         problem(httpx.get(faulty.url + "/livez", timeout=30), 503, "not-alive")
         faulty.orders.write_text("")

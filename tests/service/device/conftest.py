@@ -1,5 +1,6 @@
 """What the tests of the engine share."""
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -57,6 +58,27 @@ def gated(sizes: list[int], gate: Gate) -> Iterator[Engine]:
     yield running
     gate.open.set()
     running.close()
+
+
+class Clock:
+    """A clock that stands still until a test moves it, so that no work takes longer than a test wants it to."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._asked = threading.Semaphore(0)
+
+    def __call__(self) -> float:
+        if threading.current_thread().name == "watchdog":
+            self._asked.release()
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Moves it on, and returns when the watchdog has looked at it since."""
+        self._now += seconds
+        while self._asked.acquire(blocking=False):
+            pass
+        for _ in range(2):  # the first look may have begun before
+            assert self._asked.acquire(timeout=60)
 
 
 class Echo:

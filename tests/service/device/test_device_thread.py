@@ -18,7 +18,7 @@ from service.device.engine import DeviceLostError, Engine, EngineClosedError
 from service.device.torch_backend import TorchBackend
 from service.settings import Settings
 from tests.conftest import Factory, Gate
-from tests.service.device.conftest import CPU, Echo, at_once, job
+from tests.service.device.conftest import CPU, Clock, Echo, at_once, job
 
 
 def test_other_work_is_done_on_the_device_thread_and_its_errors_come_back(engine: Engine, striped: Detector):
@@ -116,11 +116,14 @@ def test_an_error_of_the_device_itself_costs_the_thread(striped: Detector, gate:
 
 
 def test_work_that_hangs_is_given_up_and_its_late_result_ignored(sizes: list[int], gate: Gate):
-    before = set(threading.enumerate())
-    engine = Engine(gate.before(Echo()), 64, sizes.append, timeout_seconds=0.5)
+    before, clock = set(threading.enumerate()), Clock()
+    engine = Engine(gate.before(Echo()), 64, sizes.append, timeout_seconds=60, clock=clock)
     hung = engine.submit(0)
     assert gate.reached.acquire(timeout=30)
     (stuck,) = (one for one in set(threading.enumerate()) - before if one.name == "device")
+    clock.advance(59)
+    assert not hung.done()
+    clock.advance(2)
     with pytest.raises(DeviceLostError):
         hung.result(30)
     assert engine.stuck
@@ -137,9 +140,15 @@ def test_work_that_hangs_is_given_up_and_its_late_result_ignored(sizes: list[int
 
 
 def test_a_call_may_be_given_more_time_than_a_batch():
-    engine = Engine(Echo(), 64, timeout_seconds=0.05)
-    assert not engine.call(lambda: threading.Event().wait(0.5), timeout_seconds=np.inf).result(30)
-    assert engine.running
+    clock, done = Clock(), threading.Event()
+    engine = Engine(Echo(), 64, timeout_seconds=60, clock=clock)
+    begun = threading.Event()
+    long = engine.call(lambda: (begun.set(), done.wait(60))[1], timeout_seconds=np.inf)
+    assert begun.wait(30)
+    clock.advance(10_000)
+    done.set()
+    assert long.result(30)
+    assert not engine.stuck
     engine.close()
 
 
@@ -190,15 +199,19 @@ def test_a_call_that_was_given_up_does_no_further_step_when_its_thread_comes_bac
     def steps() -> Generator[None, None, None]:
         nonlocal further
         try:
+            begun.set()
             assert come_back.wait(30)
             yield
             further = True
         finally:
             ended.set()
 
-    come_back, ended, further = threading.Event(), threading.Event(), False
-    engine = Engine(Echo(), 64, timeout_seconds=0.5)
+    begun, come_back, ended, further = threading.Event(), threading.Event(), threading.Event(), False
+    clock = Clock()
+    engine = Engine(Echo(), 64, timeout_seconds=60, clock=clock)
     hung = engine.call_in_steps(steps())
+    assert begun.wait(30)
+    clock.advance(61)
     with pytest.raises(DeviceLostError):
         hung.result(30)
     assert engine.submit(1).result(30) == 1
@@ -245,10 +258,19 @@ def test_a_device_that_hangs_does_not_keep_the_engine_from_closing():
     never.set()
 
 
-def test_a_device_shows_that_it_works_only_where_it_has_not_lately(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_a_device_shows_that_it_works_only_where_it_has_not_lately():
+    class Probed(Echo):
+        def probe(self) -> None:
+            probes.append(None)
+
+    probes: list[None] = []
+    clock = Clock()
+    engine = Engine(Probed(), 64, clock=clock)
     engine.check().result(30)
-    monkeypatch.setattr(engine, "call", None)
-    assert engine.check().done()
-    monkeypatch.setattr(engine_module, "RECENT_SECONDS", 0)
-    with pytest.raises(TypeError):
-        engine.check()
+    clock.advance(engine_module.RECENT_SECONDS - 1)
+    engine.check().result(30)
+    assert len(probes) == 1
+    clock.advance(2)
+    engine.check().result(30)
+    assert len(probes) == 2
+    engine.close()
