@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
@@ -23,12 +23,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.http.protocol import BoundedProtocol
+from service.http.protocol import LINGER_SECONDS, BoundedProtocol
 from tests.conftest import Factory
 from tests.end_to_end.conftest import GatedServer, Server, wait_for_metric
 from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem, raw_request
 
-QUICK = {"header_seconds": 0.3}
 FULL = {"queue_size": 1, "max_batch_images": 1, "device_batch": 1}
 
 
@@ -47,18 +46,6 @@ def read_to_the_end(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def send_until_closed(connection: socket.socket, piece: bytes, pause: float) -> bool:
-    """Sends a piece again and again; whether the server closed within 30 s."""
-    ends = time.monotonic() + 30
-    while time.monotonic() < ends:
-        try:
-            connection.sendall(piece)
-        except OSError:
-            return True
-        time.sleep(pause)
-    return False
-
-
 def read_problem(connection: socket.socket, status: int, kind: str) -> dict[str, str]:
     """Reads one answer, checks that it is this problem, and returns its headers."""
     response = http.client.HTTPResponse(connection)
@@ -70,48 +57,86 @@ def read_problem(connection: socket.socket, status: int, kind: str) -> dict[str,
     return dict(response.headers)
 
 
+class Timers:
+    """The timers of the server's connections. They go off when a test says so, and never before."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._armed: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._seconds: list[float] = []
+        self._received = threading.Semaphore(0)
+        data_received = BoundedProtocol.data_received
+
+        def arm(connection: BoundedProtocol, seconds: float, action: Callable[[], None]) -> None:
+            def go_off() -> None:
+                if not timer.cancelled():
+                    action()
+
+            connection._disarm()
+            timer = connection._timer = connection.loop.call_later(3600, action)
+            self._seconds.append(seconds)
+            self._armed.put(lambda: connection.loop.call_soon_threadsafe(go_off))
+
+        def receive(connection: BoundedProtocol, data: bytes) -> None:
+            data_received(connection, data)
+            self._received.release()
+
+        monkeypatch.setattr(BoundedProtocol, "_arm", arm)
+        monkeypatch.setattr(BoundedProtocol, "data_received", receive)
+
+    def wait_for_data(self) -> None:
+        """Returns when the server has received something more."""
+        assert self._received.acquire(timeout=60)
+
+    def go_off(self, number: int) -> list[float]:
+        """Waits until so many timers have been set, and lets those go off that still hold; the seconds of all."""
+        for _ in range(number):
+            self._armed.get(timeout=60)()
+        return self._seconds
+
+
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
+    return Timers(monkeypatch)
+
+
 # Heads.
 
 
-@pytest.mark.parametrize("gated", [QUICK], indirect=True)
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /livez HTTP/1.1\r\nHost: x\r\n", b"\r\n\r\n"])
-def test_a_connection_without_a_whole_head_is_closed(gated: GatedServer, sent: bytes):
+def test_a_connection_without_a_whole_head_is_closed(timers: Timers, gated: GatedServer, sent: bytes):
     with connect(gated.url) as connection:
-        connection.sendall(sent)
+        if sent:
+            connection.sendall(sent)
+            timers.wait_for_data()
+        assert timers.go_off(1)[0] == gated.app.state.parts.settings.header_seconds
         assert read_to_the_end(connection) == b""
 
 
-@pytest.mark.parametrize("gated", [QUICK], indirect=True)
-def test_a_head_that_trickles_is_closed(gated: GatedServer):
+def test_a_head_that_trickles_is_closed(timers: Timers, gated: GatedServer):
     with connect(gated.url) as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\nX-Slow: ")
-        assert send_until_closed(connection, b"x", pause=0.05)
+        for piece in (b"GET /livez HTTP/1.1\r\nX-Slow: ", *[b"x"] * 5):
+            connection.sendall(piece)
+            timers.wait_for_data()
+        timers.go_off(1)  # that of the beginning: no piece has set it anew
+        assert read_to_the_end(connection) == b""
 
 
-@pytest.mark.parametrize("gated", [QUICK], indirect=True)
-def test_the_second_head_of_a_connection_has_its_time_too(gated: GatedServer):
+def test_the_second_head_of_a_connection_has_its_time_too(timers: Timers, gated: GatedServer):
     with connect(gated.url) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        timers.wait_for_data()
         connection.sendall(b"GET /li")
+        timers.wait_for_data()
+        timers.go_off(2)
         assert read_to_the_end(connection) == b""
 
 
-@pytest.mark.parametrize("gated", [QUICK], indirect=True)
-def test_an_answer_may_take_longer_than_a_head(gated: GatedServer, png: bytes, monkeypatch: pytest.MonkeyPatch):
-    late = threading.Semaphore(0)
-
-    def head_is_late(connection: BoundedProtocol) -> None:
-        real(connection)
-        late.release()
-
-    real = BoundedProtocol._head_is_late
-    monkeypatch.setattr(BoundedProtocol, "_head_is_late", head_is_late)
+def test_an_answer_may_take_longer_than_a_head(timers: Timers, gated: GatedServer, png: bytes):
     with raw_request(gated.url, png, len(png)) as connection:
         assert gated.gate.reached.acquire(timeout=30)
         connection.sendall(b"GET /livez HT")  # the beginning of the next one
-        for _ in range(2):  # the time of a head has passed twice
-            assert late.acquire(timeout=60)
+        timers.go_off(4)  # of the first head, and three times of the second
         gated.gate.open.set()
         assert connection.recv(12) == b"HTTP/1.1 200"
 
@@ -198,10 +223,8 @@ def test_a_connection_that_has_ended_leaves_nothing_behind(gated: GatedServer):
         with connect(gated.url) as connection:
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert read_to_the_end(connection).startswith(b"HTTP/1.1 200")
-    deadline = time.monotonic() + 20
     while connections() > before:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.01)
 
 
 def test_an_idle_connection_outlives_that_of_a_proxy(gated: GatedServer, monkeypatch: pytest.MonkeyPatch):
@@ -230,10 +253,8 @@ def test_an_idle_connection_outlives_that_of_a_proxy(gated: GatedServer, monkeyp
 
 @pytest.mark.parametrize("gated", [{"upload_seconds": 0.3}], indirect=True)
 def test_408_a_body_that_does_not_arrive_in_time(gated: GatedServer, png: bytes):
-    started = time.monotonic()
     with raw_request(gated.url, png[:100], len(png)) as connection:
         read_problem(connection, 408, "upload-timeout")
-        assert time.monotonic() - started > 0.3
         assert connection.recv(1) == b""
     with connect(gated.url) as connection:  # in pieces, for ever
         head = f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -325,10 +346,14 @@ def test_real_clients_see_the_refusal_of_a_large_body(gated: GatedServer, png: b
                 assert "queue-full" in found.stdout
 
 
-def test_a_body_that_goes_on_after_its_answer_is_not_read_for_ever(server: Server):
-    with raw_request(server.url, b"", 10**12) as connection:
+def test_a_body_that_goes_on_after_its_answer_is_not_read_for_ever(timers: Timers, gated: GatedServer):
+    with raw_request(gated.url, b"", 10**12) as connection:
         read_problem(connection, 413, "too-many-bytes")
-        assert send_until_closed(connection, bytes(1000), pause=0.01)
+        connection.sendall(bytes(1000))  # which is read and dropped
+        assert timers.go_off(2)[1] == LINGER_SECONDS
+        with suppress(OSError):  # reset, or broken
+            while True:
+                connection.sendall(bytes(1000))
 
 
 def test_an_answer_that_nobody_takes_is_dropped(gated: GatedServer, monkeypatch: pytest.MonkeyPatch):
