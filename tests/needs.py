@@ -35,6 +35,7 @@ class Need:
         return shutil.which(name) or self.missing()
 
 
+ANOMALIB = Need("anomalib", "anomalib", ".venv/bin/pip install 'eca-inspect[anomalib]'; make test")
 BROWSER = Need(
     "browser", "Chromium", "apt-get install chromium, or .venv/bin/playwright install --with-deps chromium; make test"
 )

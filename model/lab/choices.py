@@ -15,12 +15,16 @@ VARIANTS = (
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "patchcore": {"class": "Patchcore"},
+    "patchcore-teacher": {"class": "Patchcore", "pools": (3, 4)},
     "stfpm": {"class": "Stfpm"},
+    "stfpm-teacher": {"class": "Stfpm", "pools": (2, 3, 4)},
     "efficientad": {"class": "EfficientAd", "batch_size": 1},
     "reverse-distillation": {"class": "ReverseDistillation"},
     "ganomaly": {"class": "Ganomaly"},
 }
-"""By the name that the command line knows: the class in ``anomalib.models``, and the batch size that it insists on."""
+"""By the name that the command line knows: the class in ``anomalib.models``, the batch size that it insists on, and,
+where it uses this project's teacher in place of its own network, the pools whose maps it sees: those with the strides
+of the layers that its authors use."""
 
 DEFAULT_KIND = "plates"
 KINDS = (DEFAULT_KIND, "bolts")

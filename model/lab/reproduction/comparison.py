@@ -1,32 +1,63 @@
 """Methods of anomalib on the same pictures and splits, for a comparison in the same tables.
 
-anomalib is an extra, `pip install 'eca-inspect[anomalib]'`; each method fetches its own pretrained networks.
+anomalib is an extra, `pip install 'eca-inspect[anomalib]'`. Each method downloads its own pretrained network, but for
+those whose name ends in ``-teacher``: these use this project's teacher. PatchCore and STFPM take any network. The
+others do not: EfficientAD has a network of its own, Reverse Distillation's decoder exists for ResNets alone, and
+Dinomaly needs a DINO transformer.
 """
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.error import URLError
 
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
-from model.errors import MissingExtraError
+from model.errors import ExpectedError, MissingExtraError
 from model.lab.choices import METHODS
 from model.lab.reproduction.runs import Run, Series, check_series, choose_training, judge, write_result
 from model.lab.reproduction.sets import Source
+from model.networks.vgg import Teacher
 
 PREFIX = "anomalib-"
 IMAGE_SIZE = 256
-"""What these methods see, in pixels."""
+"""What methods with their own network see, in pixels. The others see what the project's students see."""
 VALIDATION_SHARE = 0.1
+"""Of the training pictures: EfficientAD scales its maps by them, and no method trains on them."""
 
 
 class MissingAnomalibError(MissingExtraError):
     """anomalib is not installed."""
+
+
+class NoNetworkError(ExpectedError):
+    """A method's pretrained network cannot be downloaded."""
+
+
+class Answers(NamedTuple):
+    """What a trained method says.
+
+    Attributes:
+        scores: of the judged pictures, in their order, float32 ``[N]``, larger is stranger.
+        maps: their anomaly maps, float32 ``[N, size, size]``; None of a method that has none.
+        training_seconds: without writing and reading pictures once.
+        milliseconds_an_image: of the judged pictures, in batches, reading them included.
+        network: the trained ``AnomalibModule``, in evaluation mode on the CPU.
+    """
+
+    scores: np.ndarray
+    maps: np.ndarray | None
+    training_seconds: float
+    milliseconds_an_image: float
+    network: Any
 
 
 def require_anomalib() -> None:
@@ -52,7 +83,7 @@ def compare(
 
     Args:
         series: what the runs have in common with the others of their table.
-        source: the same set, prepared for these methods.
+        source: the same set, prepared for methods with their own network.
         classes: the normal ones.
         methods: of `METHODS`.
         seeds: of each method.
@@ -60,6 +91,7 @@ def compare(
 
     Raises:
         MissingAnomalibError: where anomalib is not installed.
+        NoNetworkError: see `answer`.
         DatasetError, TrainingError: see `model.lab.reproduction.runs.reproduce`.
     """
     require_anomalib()
@@ -71,65 +103,193 @@ def compare(
                 if run.path(series.output).exists():
                     on_run(run, None)
                     continue
-                training = choose_training(series, source.training(name))
-                pixels, anomalous = source.test(name)
+                seen = series.source if "pools" in METHODS[method] else source
+                training = choose_training(series, seen.training(name))
+                pixels, anomalous = seen.test(name)
                 measured = _measure(series, method, seed, training, pixels, anomalous)
                 on_run(run, write_result(series, run, training, pixels, anomalous, measured))
 
 
 def write_folders(folder: Path, training: np.ndarray, pixels: np.ndarray, anomalous: np.ndarray) -> None:
-    """Writes pictures ``[N, H, W, 3]`` as ``train``, ``test/normal`` and ``test/anomalous``, PNG files."""
-    for name, chosen in (
-        ("train", training),
-        ("test/normal", pixels[~anomalous]),
-        ("test/anomalous", pixels[anomalous]),
+    """Writes pictures ``[N, H, W, 3]`` as ``train``, ``test/normal`` and ``test/anomalous``, PNG files.
+
+    A file's name is the picture's place in its array.
+    """
+    places = np.arange(len(pixels))
+    for name, images, chosen in (
+        ("train", training, np.arange(len(training))),
+        ("test/normal", pixels, places[~anomalous]),
+        ("test/anomalous", pixels, places[anomalous]),
     ):
         (folder / name).mkdir(parents=True)
-        for index, image in enumerate(chosen):
-            _, png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        for index in chosen:
+            _, png = cv2.imencode(".png", cv2.cvtColor(images[index], cv2.COLOR_RGB2BGR))
             (folder / name / f"{index:06}.png").write_bytes(png.tobytes())
 
 
-def _measure(
-    series: Series, method: str, seed: int, training: np.ndarray, pixels: np.ndarray, anomalous: np.ndarray
-) -> dict[str, Any]:
-    """Trains one method and judges it by its raw scores; a tenth of the training pictures is its validation set."""
-    data, models, engines = (import_module(f"anomalib.{name}") for name in ("data", "models", "engine"))
-    device = torch.device(series.device)
+def backbone_of(teacher: Teacher) -> nn.Sequential:
+    """The same network as modules ``pool1`` to ``pool5``, each of which ends with that pool; weights are shared."""
+    stages: list[list[nn.Module]] = [[]]
+    for layer in teacher.features:
+        stages[-1].append(layer)
+        if isinstance(layer, nn.MaxPool2d):
+            stages.append([])
+    return nn.Sequential(OrderedDict((f"pool{i}", nn.Sequential(*stage)) for i, stage in enumerate(stages[:-1], 1)))
+
+
+def untrained(backbone: nn.Sequential) -> nn.Sequential:
+    """A network of the same shape and names with new weights, and BatchNorm after each convolution.
+
+    STFPM's rate (0.4) is made for networks with BatchNorm, which VGG16 lacks.
+    """
+    stages = OrderedDict[str, nn.Module]()
+    for name, stage in backbone.named_children():
+        layers: list[nn.Module] = []
+        for layer in stage.children():
+            if isinstance(layer, nn.Conv2d):
+                layers.append(nn.Conv2d(layer.in_channels, layer.out_channels, kernel_size=3, padding=1, bias=False))
+                layers.append(nn.BatchNorm2d(layer.out_channels))
+            elif isinstance(layer, nn.ReLU):
+                layers.append(nn.ReLU(inplace=True))
+            else:
+                layers.append(nn.MaxPool2d(2))
+        stages[name] = nn.Sequential(*layers)
+    return nn.Sequential(stages)
+
+
+def build(method: str, teacher: Teacher, image_size: int) -> Any:
+    """The untrained ``AnomalibModule`` of a method.
+
+    Args:
+        method: of `METHODS`.
+        teacher: for a method that uses it; others ignore it.
+        image_size: side of what it sees, in pixels; it resizes other pictures.
+
+    Raises:
+        NoNetworkError: if it cannot download its pretrained network.
+    """
     chosen = METHODS[method]
+    kind = getattr(import_module("anomalib.models"), chosen["class"])
+    shared = {
+        "pre_processor": kind.configure_pre_processor(image_size=(image_size, image_size)),
+        "post_processor": False, "evaluator": False, "visualizer": False,
+    }  # fmt: skip
+    if "pools" not in chosen:
+        with _downloads(method):
+            return kind(**shared)
+    backbone = backbone_of(teacher)
+    layers = [f"pool{pool}" for pool in chosen["pools"]]
+    network = kind(backbone=backbone, layers=layers, **shared)
+    if chosen["class"] == "Stfpm":  # it would share the teacher's weights with its student
+        extractor = type(network.model.student_model)
+        network.model.student_model = extractor(untrained(backbone), layers, pre_trained=False, requires_grad=True)
+    return network
+
+
+def answer(
+    method: str,
+    training: np.ndarray,
+    pixels: np.ndarray,
+    anomalous: np.ndarray,
+    *,
+    teacher: Teacher,
+    image_size: int,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Answers:
+    """Trains one method on pictures of normal parts and asks it about others.
+
+    Args:
+        method: of `METHODS`.
+        training: uint8 RGB ``[M, H, W, 3]``.
+        pixels: to judge, uint8 RGB ``[N, H, W, 3]``.
+        anomalous: which of them are anomalous, bool ``[N]``; it has no influence on what comes out.
+        teacher: for a method that uses it.
+        image_size: side of what the method sees, in pixels.
+        epochs: passes over the training pictures, unless the method sets its own number.
+        batch_size: pictures a step, unless the method insists on another.
+        seed: of weights and order.
+        device: where to compute.
+
+    Raises:
+        NoNetworkError: if the method cannot download what it needs.
+    """
+    data, engines = import_module("anomalib.data"), import_module("anomalib.engine")
+    device = torch.device(device)
     with tempfile.TemporaryDirectory() as folder:
         write_folders(Path(folder), training, pixels, anomalous)
         import_module("lightning").seed_everything(seed)
         pictures = data.Folder(
-            name=series.dataset,
+            name="set",
             root=folder,
             normal_dir="train",
             normal_test_dir="test/normal",
             abnormal_dir="test/anomalous",
-            train_batch_size=chosen.get("batch_size", series.batch_size),
-            eval_batch_size=series.batch_size,
+            train_batch_size=METHODS[method].get("batch_size", batch_size),
+            eval_batch_size=batch_size,
             num_workers=0,
             val_split_mode="from_train",
             val_split_ratio=VALIDATION_SHARE,
             seed=seed,
         )
-        network = getattr(models, chosen["class"])(post_processor=False, evaluator=False, visualizer=False)
+        network = build(method, teacher, image_size)
         engine = engines.Engine(
             default_root_dir=folder,
-            max_epochs=series.epochs,
+            max_epochs=epochs,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1 if device.index is None or device.type == "cpu" else [device.index],
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
         started = time.monotonic()
-        engine.fit(network, datamodule=pictures)
-        seconds = time.monotonic() - started
+        with _downloads(method):
+            engine.fit(network, datamodule=pictures)
+        training_seconds = time.monotonic() - started
         started = time.monotonic()
         answers = engine.predict(network, datamodule=pictures)
-        each = (time.monotonic() - started) / len(pixels)
-    scores = np.concatenate([np.atleast_1d(answer.pred_score.float().cpu().numpy().squeeze()) for answer in answers])
-    labels = np.concatenate([np.atleast_1d(answer.gt_label.cpu().numpy()) for answer in answers]).astype(bool)
+        milliseconds = 1000 * (time.monotonic() - started) / len(pixels)
+    places = np.concatenate([[int(Path(path).stem) for path in one.image_path] for one in answers])
+    order = np.argsort(places)
+    scores = torch.cat([one.pred_score.float().cpu().reshape(-1) for one in answers]).numpy()[order]
+    maps = None
+    if answers[0].anomaly_map is not None:
+        maps = torch.cat([one.anomaly_map.float().cpu().squeeze(1) for one in answers]).numpy()[order]
+    return Answers(scores, maps, training_seconds, milliseconds, network.cpu().eval())
+
+
+@contextmanager
+def _downloads(method: str) -> Iterator[None]:
+    """A download that fails becomes a `NoNetworkError`."""
+    try:
+        yield
+    except (URLError, ConnectionError, FileNotFoundError) as error:  # the last is huggingface_hub's, without internet
+        without = ", ".join(name for name, one in METHODS.items() if "pools" in one or one["class"] == "Ganomaly")
+        raise NoNetworkError(
+            f"{method} needs a pretrained network, which cannot be downloaded ({error}); "
+            f"these need no download: {without}"
+        ) from error
+
+
+def _measure(
+    series: Series, method: str, seed: int, training: np.ndarray, pixels: np.ndarray, anomalous: np.ndarray
+) -> dict[str, Any]:
+    """Trains one method and judges it by its raw scores."""
+    found = answer(
+        method,
+        training,
+        pixels,
+        anomalous,
+        teacher=series.teacher,
+        image_size=series.benchmark.image_size if "pools" in METHODS[method] else IMAGE_SIZE,
+        epochs=series.epochs,
+        batch_size=series.batch_size,
+        seed=seed,
+        device=series.device,
+    )
     return {
-        **judge(scores[~labels], scores[labels]),
-        "milliseconds_an_image_in_batches": round(1000 * each, 3),
-        "training_seconds": round(seconds, 1),
+        **judge(found.scores[~anomalous], found.scores[anomalous]),
+        "milliseconds_an_image_in_batches": round(found.milliseconds_an_image, 3),
+        "training_seconds": round(found.training_seconds, 1),
     }

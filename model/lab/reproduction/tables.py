@@ -268,7 +268,10 @@ def _comparison(results: Sequence[Result], teacher: str) -> list[str]:
     for dataset, name in sorted({(one["dataset"], one["class"]) for one in results if one["variant"] in methods}):
         cells = (_text(_of(results, dataset, variant, name), "auroc") for variant in (DEFAULT, *methods))
         rows.append((f"{SETS[dataset].title} ({name})", *cells))
-    caption = f"{teacher} It is ECA-MKDAD's; anomalib's methods bring their own networks, and see the same pictures."
+    caption = (
+        f"{teacher} ECA-MKDAD and methods named -teacher use it; the others bring their own networks. All see the same "
+        "pictures."
+    )
     head = ["normal class", "ECA-MKDAD", *(method.removeprefix(PREFIX) for method in methods)]
     return ["## AUROC of methods of anomalib in the same runs", caption, _table(head, rows)]
 

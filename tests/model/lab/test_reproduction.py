@@ -19,7 +19,7 @@ from torchvision import datasets as torchvision_sets
 from model.choices import TermWeights
 from model.detector import Detector, scores_of
 from model.lab.reproduction import runs
-from model.lab.reproduction.comparison import write_folders
+from model.lab.reproduction.comparison import backbone_of, untrained, write_folders
 from model.lab.reproduction.runs import (
     Run,
     Series,
@@ -403,6 +403,28 @@ def test_a_comparison_gets_the_same_pictures_and_splits(series: Series, tmp_path
         np.testing.assert_array_equal(
             load_images(normal_samples(tmp_path / "data" / folder), Preprocessing(32)).pixels, expected
         )
+
+
+def test_a_rivals_backbone_sees_what_the_teacher_sees(teacher: Teacher):
+    x = torch.randn(2, 3, 64, 64)
+    seen = x
+    taps = []
+    for stage in backbone_of(teacher):
+        seen = stage(seen)
+        taps.append(seen)
+    for expected, tap in zip(teacher(x), taps[1:], strict=True):  # the teacher's are pools 2 to 5
+        torch.testing.assert_close(tap, expected)
+
+
+def test_a_rivals_student_has_the_teachers_shape_and_weights_of_its_own(teacher: Teacher):
+    backbone = backbone_of(teacher)
+    student = untrained(backbone)
+    x = torch.randn(2, 3, 64, 64)
+    assert [name for name, _ in student.named_children()] == [f"pool{pool}" for pool in range(1, 6)]
+    assert student(x).shape == backbone(x).shape
+    assert not torch.equal(student(x), backbone(x))
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in student.modules()) == 13
 
 
 # Tables

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from model.lab.reproduction.sets import SETS
 from tests.conftest import Factory, surface, write_images
+from tests.needs import ANOMALIB
 from tests.service.cli.test_cli import run
 
 
@@ -82,6 +85,41 @@ def test_a_comparison_without_anomalib_says_how_to_get_it(
     assert "pip install 'eca-inspect[anomalib]'" in refused
     assert "no method of anomalib 'padim'" in run("reproduce", *options, "--compare", "padim", status=1).stderr
     assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def anomalib() -> None:
+    if find_spec("anomalib") is None:
+        ANOMALIB.missing()
+    import_module("lightning")  # here its log takes an error stream that outlives the first command
+
+
+@pytest.mark.usefixtures("anomalib")
+def test_methods_of_anomalib_run_on_the_same_teacher_and_stand_in_the_same_table(
+    options: tuple[object, ...], tmp_path: Path
+):
+    methods = ("patchcore-teacher", "stfpm-teacher")
+    done = run("reproduce", *options, "--classes", "clean", "--compare", ",".join(methods))
+    for method in methods:
+        found = json.loads((tmp_path / "results" / "cifar-10" / f"clean-anomalib-{method}-0.json").read_text())
+        assert found["test_images"] == {"normal": 6, "anomalous": 6}
+        assert found["common"]["teacher"]["name"] == "narrow"
+        assert found["training_seconds"] > 0
+        assert found["milliseconds_an_image_in_batches"] > 0
+        if method == "patchcore-teacher":
+            assert found["auroc"] == 1  # the faults are large and bright
+    assert "| normal class | ECA-MKDAD | patchcore-teacher | stfpm-teacher |" in Path(done.stdout.strip()).read_text()
+
+
+@pytest.mark.usefixtures("anomalib")
+def test_a_network_that_cannot_be_downloaded_is_named(options: tuple[object, ...], monkeypatch: pytest.MonkeyPatch):
+    def fails(*arguments: object, **options: object) -> object:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("timm.create_model", fails)  # where the network is fetched
+    refused = run("reproduce", *options, "--classes", "clean", "--compare", "patchcore", status=1).stderr
+    assert "patchcore needs a pretrained network, which cannot be downloaded (no route to host)" in refused
+    assert "these need no download: patchcore-teacher, stfpm-teacher, ganomaly" in refused
 
 
 def test_ctrl_c_keeps_what_is_done(options: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
