@@ -15,9 +15,9 @@ from model.detector import Detector
 from model.networks.vgg import Teacher
 from model.store.card import Card
 from model.store.history import Kept, NoPreviousVersionError
-from model.store.store import ChangedMeanwhileError, Stamp, Store
+from model.store.store import ChangedMeanwhileError, Store
 from model.store.teachers import TeacherError, load_teacher
-from model.store.version import StoreError, build_detector, read_card
+from model.store.version import Stamp, StoreError, build_detector, read_card
 from model.text import encodable, readable
 from service.catalogue import (
     Catalogue,

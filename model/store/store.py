@@ -34,7 +34,7 @@ from model.store.history import ROLLED_BACK, VERSIONS, Kept
 from model.store.teachers import load_teacher
 from model.store.version import (
     CARD,
-    STUDENT,
+    Stamp,
     StoreError,
     build_detector,
     is_whole,
@@ -42,6 +42,7 @@ from model.store.version import (
     read_encoded_student,
     read_seen,
     read_traces,
+    stamp_of,
     write_version,
 )
 
@@ -50,9 +51,6 @@ RESERVED_NAMES = frozenset((TEACHERS,))
 _CHANGE = re.compile(rf"\.({CATEGORY_NAME.pattern})-[a-z0-9_]{{8}}")
 _NEW, _OLDER, _COPY, _GONE = _PARTS = ("new", "older", "copy", "gone")
 """Of a change under way: the new version, the one in place where the two cannot be swapped, what is kept, what goes."""
-
-Stamp = tuple[tuple[int, int, int] | None, ...]
-"""When the files of a version were written, their sizes and their inodes; None for one that is not there."""
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +143,7 @@ class Store:
 
     def stamp(self, category: str) -> Stamp:
         """Changes whenever the files of a category do."""
-        return _stamp_of(self.weights / category)
+        return stamp_of(self.weights / category)
 
     def card(self, category: str) -> Card:
         """A category's card.
@@ -408,14 +406,3 @@ def _is_category(folder: Path) -> bool:
         return CATEGORY_NAME.fullmatch(name) is not None or (folder / CARD).exists()
     except OSError:  # it may not be looked into
         return False
-
-
-def _stamp_of(folder: Path) -> Stamp:
-    def stamp(path: Path) -> tuple[int, int, int] | None:
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
-    return stamp(folder / CARD), stamp(folder / STUDENT)

@@ -36,6 +36,9 @@ MAX_STUDENT_BYTES = 256 << 20
 """A student of the full VGG16 has 1.4 MB."""
 M = TypeVar("M", bound=BaseModel)
 
+Stamp = tuple[tuple[int, int, int] | None, ...]
+"""When the files of a version were written, their sizes and their inodes; None for one that is not there."""
+
 
 class StoreError(ExpectedError):
     """A category cannot be read or written; the message says why."""
@@ -188,6 +191,19 @@ def write_version(
     write_file(folder / SEEN, seen.model_dump_json(indent=1).encode() + b"\n")
     write_file(folder / CARD, card.model_dump_json(indent=2).encode() + b"\n")
     sync_folder(folder)
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """Changes whenever the files in a version's folder do."""
+
+    def stamp(path: Path) -> tuple[int, int, int] | None:
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    return stamp(folder / CARD), stamp(folder / STUDENT)
 
 
 def is_whole(folder: Path, category: str) -> bool:
