@@ -6,7 +6,7 @@ SETUP := .venv/.setup
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
         --custom-compile-command 'make lock' --constraint constraints.txt pyproject.toml lock/build.in
 
-.PHONY: serve test lint audit lock format setup builtin pictures clean
+.PHONY: serve test lint audit lock format setup builtin pictures examples clean
 
 serve: $(READY)
 	@echo
@@ -49,6 +49,10 @@ builtin: setup
 # The pages' pictures alone, with the category that is there.
 pictures: setup
 	$(BIN)/python -m tools.pictures
+
+# The API's examples alone, with the category that is there.
+examples: setup
+	$(BIN)/python -m tools.examples
 
 # What the service needs; and beside it what tests and lint need.
 $(READY): pyproject.toml constraints.txt

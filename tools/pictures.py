@@ -1,6 +1,6 @@
 """Makes the pictures of README.md and docs/: what the built-in category says of plates it has never seen.
 
-Run `make pictures`. It writes docs/images/.
+Run `make pictures`. It writes docs/images/. Those of the console need a Chromium, and stay as they are without one.
 """
 
 import io
@@ -28,6 +28,8 @@ WEIGHTS = ROOT / "weights"
 IMAGES = ROOT / "docs" / "images"
 CATEGORY = "machined-plate"
 TEST_SEED = 2
+WINDOW = {"width": 1360, "height": 1180}
+"""Of the browser that shows the console."""
 
 
 def make_picture(client: httpx.Client, samples: list[Path], path: Path) -> None:
@@ -73,9 +75,54 @@ def make_features_picture(sample: Path, path: Path) -> None:
     as_jpeg(figures.png(figures.features(pixels, layers_of(detector, pixels), f"{CATEGORY}, {sample.name}")), path)
 
 
-def as_jpeg(png: bytes, path: Path) -> None:
-    """A drawn figure as a small file for the pages."""
-    Image.open(io.BytesIO(png)).convert("RGB").save(path, quality=88, optimize=True)
+def make_console_pictures(samples: list[Path], found: Path, batch: Path) -> None:
+    """The console with a scratch that it has found, and after a batch; only where there is a Chromium.
+
+    Args:
+        samples: one plate of each kind.
+        found: picture of the scratch.
+        batch: picture of the batch: the samples, the good one once more, and a file that is no image.
+    """
+    from playwright.sync_api import expect, sync_playwright
+
+    from tests.end_to_end.browsing import choose, expect_verdict, find_chromium, payload, start_chromium
+    from tests.end_to_end.conftest import running_server
+
+    with sync_playwright() as playwright:
+        path = find_chromium(playwright)
+        if path is None:
+            print("no Chromium: the pictures of the console stay as they are")
+            return
+        expect.set_options(timeout=120_000)
+        with running_server(WEIGHTS, device="cpu") as server, start_chromium(playwright, path) as browser:
+            page = browser.new_page(viewport=WINDOW, reduced_motion="reduce")
+            page.goto(server.url)
+            page.get_by_role("button", name="scratch", exact=True).click()
+            expect_verdict(page, "Anomalous")
+            expect(page.get_by_role("img", name="Photograph scratch.png")).to_be_visible()
+            as_jpeg(page.screenshot(), found, width=1000)
+            page.get_by_role("button", name="Clear", exact=True).click()
+            good = next(one for one in samples if one.stem == "good").read_bytes()
+            files = [payload(one.name, one.read_bytes()) for one in samples]
+            choose(page, *files, payload("last.png", good), payload("notes.png", b"not an image"))
+            expect_verdict(page, f"{len(DEFECTS)} of {len(files) + 2} anomalous")
+            expect(page.get_by_role("heading", name="The worst first")).to_be_visible()
+            page.mouse.move(0, 0)
+            page.evaluate("scrollTo(0, 0)")
+            as_jpeg(page.screenshot(), batch, width=1000)
+
+
+def as_jpeg(png: bytes, path: Path, *, width: int | None = None) -> None:
+    """A drawn figure as a small file for the pages, reduced to a width in pixels if one is given."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    if width is not None:
+        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+    picture.save(path, quality=88, optimize=True)
+
+
+def sample_paths() -> list[Path]:
+    """The samples that are there, the good one first."""
+    return [ROOT / "samples" / f"{name}.png" for name in ("good", *DEFECTS)]
 
 
 def make_pictures(data: Path, samples: list[Path]) -> None:
@@ -90,6 +137,7 @@ def make_pictures(data: Path, samples: list[Path]) -> None:
         make_picture(client, samples, IMAGES / "result.jpg")
     make_report_picture(data, ROOT / "build" / "report", IMAGES / "report.jpg")
     make_features_picture(next(path for path in samples if path.stem == "scratch"), IMAGES / "features.jpg")
+    make_console_pictures(samples, IMAGES / "console.jpg", IMAGES / "console-batch.jpg")
 
 
 def main() -> None:
@@ -97,7 +145,7 @@ def main() -> None:
     data = ROOT / "build" / "pictures"
     shutil.rmtree(data, ignore_errors=True)
     write_dataset(data, train=0, test_good=100, test_each=25, seed=TEST_SEED)
-    make_pictures(data, [ROOT / "samples" / f"{name}.png" for name in ("good", *DEFECTS)])
+    make_pictures(data, sample_paths())
 
 
 if __name__ == "__main__":
