@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from service.choices import Role
@@ -192,6 +193,21 @@ def test_serve_refuses_a_damaged_file(file: Path, monkeypatch: pytest.MonkeyPatc
     file.write_text("damaged\n")
     monkeypatch.setenv("INSPECT_KEYS_FILE", str(file))
     assert "line 1" in run("serve", status=1).stderr
+
+
+def test_the_commented_lines_that_ask_for_keys_fit_each_other():
+    text = (ROOT / "docker-compose.yml").read_text()
+    services = yaml.safe_load(re.sub(r"(?m)^( +)# (- \./|INSPECT_KEYS_FILE)", r"\1\2", text))["services"]
+    scrapes = re.sub(
+        r"(?m)^( +)# ( *)(authorization|credentials_file)", r"\1\2\3", (ROOT / "deploy/prometheus.yml").read_text()
+    )
+    (job,) = yaml.safe_load(scrapes)["scrape_configs"]
+    assert "./keys:/run/keys:ro" in services["inspect"]["volumes"]
+    assert services["inspect"]["environment"]["INSPECT_KEYS_FILE"] == "/run/keys/keys"
+    credentials = job["authorization"]["credentials_file"]
+    assert f"./prometheus.key:{credentials}:ro" in services["prometheus"]["volumes"]
+    page = (ROOT / "docs" / "deploying.md").read_text()
+    assert "key create prometheus --role inspect --file /keys/keys > prometheus.key" in page
 
 
 def test_compose_says_in_clear_that_nobody_is_asked():
