@@ -21,7 +21,7 @@ from model.store.card import Card, SeenImages
 from model.store.store import Store
 from model.store.version import read_card
 from tests.conftest import Factory
-from tests.end_to_end.conftest import COMMAND, running_server
+from tests.end_to_end.conftest import COMMAND, running_server, wait_for_metric
 from tests.end_to_end.test_refusals import PNG, URL, problem
 
 
@@ -133,6 +133,21 @@ def test_broken_categories_are_refused_with_their_reasons_and_all_others_serve(w
         metrics = httpx.get(server.url + "/metrics").text
         assert f'inspect_categories{{status="refused"}} {len(BROKEN) + 1}.0' in metrics
         assert "inspect_students_evicted_total" in metrics
+
+
+def test_a_server_without_a_weights_folder_says_so_and_serves_what_is_put_there(
+    factory: Factory, tmp_path: Path, png: bytes
+):
+    weights = tmp_path / "weights"
+    with running_server(weights, reload_seconds="0.05", teachers=str(factory.teachers)) as server:
+        assert any(f"there is no weights folder {weights}" in line for line in server.log)
+        problem(httpx.get(server.url + "/readyz"), 503, "no-category")
+        problem(httpx.post(server.url + URL, content=png, headers=PNG), 404, "unknown-category")
+        assert 'inspect_categories{status="ready"} 0.0' in httpx.get(server.url + "/metrics").text
+        shutil.copytree(factory.weights, weights)
+        wait_for_metric(server.url, 'inspect_category_ready{category="striped"} 1.0')
+        assert httpx.get(server.url + "/readyz").status_code == 200
+        assert httpx.post(server.url + URL, content=png, headers=PNG).status_code == 200
 
 
 @dataclass
