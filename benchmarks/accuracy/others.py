@@ -1,6 +1,7 @@
 """Other methods on the same pictures, from the same teachers, in the same run: PatchCore and STFPM of anomalib.
 
     pip install 'eca-inspect[anomalib]'
+    export MALLOC_MMAP_THRESHOLD_=1048576
     python -m benchmarks.accuracy.others --data FOLDER --cache FOLDER --vgg16 FILE [--sets ...] [--methods ...]
 
 ``--data`` is a folder with ``casting/``, ``magnetic-tile/`` and ``mvtec-leather/``; ``--vgg16`` a file of full VGG16
@@ -8,6 +9,9 @@ weights, without which only the compact teacher is used. Every method is given t
 nine tenths of them, and judges the same others, all at 128 pixels. Ours is trained by the product's recipe, but for
 `STEPS` and `BATCH`; STFPM has the same numbers of both. Every result is kept in the cache, so a run that is stopped
 goes on.
+
+``export`` above keeps memory small: without it glibc's heap can grow by a block with each step of PatchCore's choice of
+patches, to more than 20 GB.
 
 Times are of the processor (one thread), of one picture, the median of `TIMED`; the methods of a set and teacher take
 turns, so that other work on the machine touches all alike. anomalib always makes a map; ours is timed with and without.
@@ -167,9 +171,9 @@ def main() -> None:
     teachers = {"compact": compact_teacher()}
     if arguments.vgg16:
         teachers = {"VGG16": Teacher.from_state_dict(load_file(arguments.vgg16)), **teachers}
-    for name in arguments.sets:
-        data = drawn(SETS[name](arguments.data))
-        for label, teacher in teachers.items():
+    for label, teacher in teachers.items():
+        for name in arguments.sets:
+            data = drawn(SETS[name](arguments.data))
             for seed in range(arguments.seeds):
                 methods = {}
                 for method in arguments.methods:
