@@ -1,16 +1,25 @@
-"""Writes the files that fuzzing starts from: one small file of every format and of its usual variants.
+"""Writes the files that fuzzing starts from: one small file of every format and its usual variants, and the kept ones.
 
-python -m fuzz.make_corpus fuzz/corpus
+    python -m fuzz.make_corpus fuzz/corpus
+
+What fuzzing has found is kept in corpus.zip: inputs that reach different code, and those that once broke a rule. To keep
+what a run has added, let libFuzzer leave out what reaches nothing new, and pack the rest. libFuzzer starts this program
+again for it, so the virtual environment must be active:
+
+    mkdir fuzz/smaller && python -m fuzz.read_image fuzz/smaller fuzz/corpus -merge=1
+    (cd fuzz/smaller && python -m zipfile -c ../corpus.zip *)
 """
 
 import io
 import struct
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 from PIL import Image
 
+KEPT = Path(__file__).with_name("corpus.zip")
 SIDE_UP = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHIII", 0x0112, 3, 1, 6, 0)
 
 
@@ -53,6 +62,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in originals().items():
         (folder / name).write_bytes(data)
+    with ZipFile(KEPT) as kept:
+        kept.extractall(folder)
 
 
 if __name__ == "__main__":

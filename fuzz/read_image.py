@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Coverage-guided fuzzing of image reading: whatever the bytes, an image or an `ImageError`, soon, in little memory.
 
     pip install --constraint constraints.txt '.[fuzz]'

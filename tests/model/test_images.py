@@ -3,12 +3,14 @@
 import io
 import zlib
 from pathlib import Path
+from zipfile import ZipFile
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
+from fuzz.make_corpus import KEPT
 from model.images import ImageError, ImageTooLargeError, decode_image, read_image
 from tests.conftest import surface
 
@@ -278,3 +280,19 @@ def test_the_orientation_is_found_in_every_format_and_byte_order(photo: Image.Im
     for file_format in ("JPEG", "WEBP"):
         data = encoded(photo, file_format, exif=b"Exif\0\0" + block, quality=100)
         assert np.abs(decode_image(data).astype(int) - upright).mean() < 6
+
+
+def test_every_kept_file_of_the_fuzzing_is_an_image_or_refused_in_words():
+    outcomes = set()
+    with ZipFile(KEPT) as kept:
+        for name in kept.namelist():
+            try:
+                image = decode_image(kept.read(name), max_pixels=1_000_000)
+            except ImageError as refusal:
+                assert len(str(refusal)) > 10, name
+                outcomes.add("refused")
+            else:
+                assert image.dtype == np.uint8, name
+                assert image.shape[2] == 3, name
+                outcomes.add("read")
+    assert outcomes == {"read", "refused"}
