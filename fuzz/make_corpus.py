@@ -2,9 +2,9 @@
 
     python -m fuzz.make_corpus fuzz/corpus
 
-What fuzzing has found is kept in corpus.zip: inputs that reach different code, and those that once broke a rule. To keep
-what a run has added, let libFuzzer leave out what reaches nothing new, and pack the rest. libFuzzer starts this program
-again for it, so the virtual environment must be active:
+What fuzzing has found is kept in corpus.zip: inputs that reach different code, and those that once broke a rule. To
+keep what a run has added, let libFuzzer leave out what reaches nothing new, and pack the rest. libFuzzer starts this
+program again for it, so the virtual environment must be active:
 
     mkdir fuzz/smaller && python -m fuzz.read_image fuzz/smaller fuzz/corpus -merge=1
     (cd fuzz/smaller && python -m zipfile -c ../corpus.zip *)

@@ -283,16 +283,14 @@ def test_the_orientation_is_found_in_every_format_and_byte_order(photo: Image.Im
 
 
 def test_every_kept_file_of_the_fuzzing_is_an_image_or_refused_in_words():
-    outcomes = set()
+    refusals, shapes = [], []
     with ZipFile(KEPT) as kept:
         for name in kept.namelist():
             try:
-                image = decode_image(kept.read(name), max_pixels=1_000_000)
+                shapes.append(decode_image(kept.read(name), max_pixels=1_000_000).shape)
             except ImageError as refusal:
-                assert len(str(refusal)) > 10, name
-                outcomes.add("refused")
-            else:
-                assert image.dtype == np.uint8, name
-                assert image.shape[2] == 3, name
-                outcomes.add("read")
-    assert outcomes == {"read", "refused"}
+                refusals.append(str(refusal))
+    assert shapes
+    assert all(len(shape) == 3 and shape[2] == 3 for shape in shapes)
+    assert refusals
+    assert min(len(sentence) for sentence in refusals) > 10
