@@ -1,6 +1,6 @@
-# The inspection server. CUDA comes with the torch wheels, so a plain Python image is base enough; the host brings the
-# NVIDIA driver and its container toolkit. Any base with Python 3.11 or newer and its venv module will do. With a digest
-# it is the same at every build: --build-arg BASE_IMAGE=python:3.11-slim@sha256:...
+# The inspection server. CUDA comes with the torch wheels, so a plain Python base image is enough; the host provides the
+# NVIDIA driver and the NVIDIA container toolkit. Any base with Python 3.11 or newer and its venv module works. Name a
+# digest to get the same base in every build: --build-arg BASE_IMAGE=python:3.11-slim@sha256:...
 ARG BASE_IMAGE=python:3.11-slim
 FROM ${BASE_IMAGE}
 
@@ -9,14 +9,14 @@ ENV PATH=/opt/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
 
-# Dependencies first: this layer, by far the largest, is built again only when they change. pip checks the hash of each.
-# LOCK=image-ray has those of the service on Ray as well.
+# Dependencies first: this layer is by far the largest, and is rebuilt only when they change. pip checks each hash.
+# LOCK=image-ray also installs Ray.
 WORKDIR /opt/eca-inspect
 ARG LOCK=image
 COPY lock/${LOCK}.txt lock.txt
 RUN python3 -m venv /opt/venv && pip install --require-hashes --requirement lock.txt
 
-# The teachers: what is built in, and VGG16 for ImageNet unless told to do without (FETCH_TEACHER=0).
+# The teachers: the built-in one, and VGG16 for ImageNet, which FETCH_TEACHER=0 leaves out.
 COPY weights/teachers teachers
 COPY model model
 ARG FETCH_TEACHER=1

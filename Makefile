@@ -17,7 +17,7 @@ serve: $(READY)
 	@echo
 	@$(BIN)/eca-inspect serve
 
-# In as many processes as the machine has cores, four at most: each takes about a gigabyte. WORKERS=0 is this process alone.
+# One process per core, at most four: each takes about 1 GB of memory. WORKERS=0 runs everything in one process.
 WORKERS ?= auto
 test: setup
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadgroup
@@ -29,11 +29,11 @@ lint: setup
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	sed 's/!reset//' docker-compose.cpu.yml | $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec --default-filetype yaml -
 
-# Known vulnerabilities of the pinned packages; where the service cannot be asked, it says so and does not fail.
+# Known vulnerabilities of the pinned packages. If the vulnerability service cannot be reached, it warns and does not fail.
 audit: setup
 	$(BIN)/python .ci/audit.py
 
-# The image's packages with their hashes: after each change of pyproject.toml or constraints.txt.
+# Pins the packages of the Docker image with their hashes. Run it after each change of pyproject.toml or constraints.txt.
 lock: setup
 	$(LOCK) --extra otel --output-file lock/image.txt
 	$(LOCK) --extra otel --extra ray --output-file lock/image-ray.txt
@@ -42,19 +42,19 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Makes again what is built in: the category, its samples, the pages' pictures and the API's examples.
+# Rebuilds everything that is built in: the category, its samples, the pictures of the docs and the examples of the API.
 builtin: setup
 	$(BIN)/python -m tools.builtin
 
-# The pages' pictures alone, with the category that is there.
+# Only the pictures of the docs, with the existing category.
 pictures: setup
 	$(BIN)/python -m tools.pictures
 
-# The API's examples alone, with the category that is there.
+# Only the examples of the API, with the existing category.
 examples: setup
 	$(BIN)/python -m tools.examples
 
-# What the service needs; and beside it what tests and lint need.
+# `READY` installs what the service needs; `SETUP` adds what tests and lint need.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -1,4 +1,7 @@
-"""Asks for known vulnerabilities of the pinned packages. One fails; a service that cannot be asked is only said."""
+"""Checks the pinned packages for known vulnerabilities.
+
+Fails if there is one. If the vulnerability service cannot be reached, it only warns.
+"""
 
 import json
 import subprocess
@@ -10,22 +13,22 @@ COMMAND = [sys.executable, "-m", "pip_audit", "--requirement", str(PINS), "--no-
 
 
 def main() -> None:
-    """Ends with status 1 if a package has a known vulnerability."""
-    asked = subprocess.run([*COMMAND, "--format", "json"], capture_output=True, text=True, check=False)
+    """Exits with status 1 if a package has a known vulnerability."""
+    audit = subprocess.run([*COMMAND, "--format", "json"], capture_output=True, text=True, check=False)
     try:
-        packages = json.loads(asked.stdout)["dependencies"]
+        packages = json.loads(audit.stdout)["dependencies"]
     except ValueError:
-        print("warning: the packages were not audited:", asked.stderr.strip().splitlines()[-1:], file=sys.stderr)
+        print("warning: the packages were not audited:", audit.stderr.strip().splitlines()[-1:], file=sys.stderr)
         return
     skipped = [package["name"] for package in packages if "skip_reason" in package]
     if skipped:
         print(f"warning: {len(skipped)} of {len(packages)} packages could not be audited", file=sys.stderr)
-    found = [(package, one) for package in packages for one in package.get("vulns", ())]
-    for package, one in found:
+    vulnerabilities = [(package, one) for package in packages for one in package.get("vulns", ())]
+    for package, one in vulnerabilities:
         fixed = ", ".join(one["fix_versions"]) or "no version yet"
         print(f"{package['name']} {package['version']}: {one['id']}, fixed in {fixed}")
-    print(f"{len(packages) - len(skipped)} packages audited, {len(found)} vulnerabilities known")
-    sys.exit(bool(found))
+    print(f"{len(packages) - len(skipped)} packages audited, {len(vulnerabilities)} known vulnerabilities")
+    sys.exit(bool(vulnerabilities))
 
 
 if __name__ == "__main__":
