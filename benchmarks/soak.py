@@ -91,7 +91,7 @@ PAUSE_SECONDS = 7.0
 GAUGES = ("inspect_in_flight_images", "inspect_queue_depth_images", "inspect_upload_memory_bytes")
 EXPECTED_ERRORS = re.compile(
     "unexpected error|a batch of .* failed; trying|the device thread has died|the device had not finished its work in "
-    "time|a new version of category .* is refused, and the one before serves on"
+    "time|the new version of category .* is refused; the current version stays in use"
 )
 """What the log may say at the levels error and critical."""
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from service.observe.tracing import Tracing
 
 CLOSE_SECONDS = 2.0
-"""For the device at the end, when every request has been answered: one that hangs is not waited for."""
+"""Longest wait for the device at shutdown, when every request has been answered. A device that hangs is dropped."""
 
 log = logging.getLogger(__name__)
 
@@ -112,12 +112,12 @@ def _tracing(endpoint: str) -> "Tracing":
 
 
 async def _reload_what_changes(versions: Versions, engine: Engine[Job, Outcome], seconds: float) -> None:
-    """Looks for new versions in the weights folder for ever."""
+    """Looks for new versions in the weights folder until it is cancelled."""
     while True:
         await asyncio.sleep(seconds)
         try:
             for category in await asyncio.to_thread(versions.changed):
-                with suppress(VersionRefusedError):  # it is in the log, with its reason
+                with suppress(VersionRefusedError):  # already logged, with the reason
                     await asyncio.wrap_future(engine.call_in_steps(versions.reload(category)))
         except Exception:
             log.exception("looking for new versions failed")
@@ -130,11 +130,11 @@ def create_app(
 
     Args:
         settings: of the application.
-        backend: makes what inspects images on a device, given what a batch may cost.
+        backend: creates the backend for a device, with the given limits per batch.
 
     Raises:
-        KeyFileError: the file of keys is damaged or missing.
-        MissingExtraError: if traces are wanted and what sends them is not installed.
+        KeyFileError: if the key file is damaged or missing.
+        MissingExtraError: if traces are requested and the extra `otel` is not installed.
     """
     upload_memory = UploadMemory(settings.upload_memory_bytes)
     ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
@@ -198,14 +198,14 @@ def create_app(
         version=version("eca-inspect"),
         lifespan=lifespan,
         redoc_url=None,
-        redirect_slashes=False,  # the address to go to would be made from the client's own Host header
+        redirect_slashes=False,  # the target of a redirect would come from the client's Host header
     )
-    for route in app.routes:  # until here those of the documentation alone
+    for route in app.routes:  # at this point only the routes of the documentation
         open_to_all(endpoint_behind(route))
     for one in (router, console.router, metrics_router if settings.metrics_port is None else no_metrics_router):
         app.router.routes.extend(one.routes)
     for route in app.routes:
-        role_of(route)  # a route that does not say who may call it ends the start
+        role_of(route)  # raises if a route does not declare who may call it
     app.state.connections = connections
     answer_errors(app)
     app.user_middleware = [  # the first is the outermost
@@ -220,7 +220,7 @@ def create_app(
 
 
 def http_protocol(app: FastAPI, settings: Settings) -> type[BoundedProtocol]:
-    """What uvicorn is to speak HTTP with for this application."""
+    """The HTTP protocol class that uvicorn uses for this application."""
 
     def count(kind: str) -> None:
         app.state.parts.telemetry.rejections.labels(kind).inc()
@@ -229,10 +229,10 @@ def http_protocol(app: FastAPI, settings: Settings) -> type[BoundedProtocol]:
 
 
 def _outside(settings: Settings) -> list[Middleware]:
-    """The middleware of every application, whatever it answers; the first is the outermost."""
+    """The middleware that every application has; the first is the outermost."""
     hosts = (*settings.allowed_hosts, settings.host)
     return [
-        Middleware(HeadAsGet),  # outside of what looks at the body
+        Middleware(HeadAsGet),  # outside all middleware that looks at the body
         Middleware(SecurityHeaders),
         *([Middleware(AllowOrigins, origins=settings.allowed_origins)] if settings.allowed_origins else []),
         Middleware(AnswerErrors),
@@ -241,7 +241,7 @@ def _outside(settings: Settings) -> list[Middleware]:
 
 
 def metrics_app(app: FastAPI, settings: Settings) -> Starlette:
-    """The metrics of an application alone, for a port of their own."""
+    """An application that serves only the metrics of `app`, for a separate port."""
 
     async def metrics(_: Request) -> Response:
         return Response(app.state.parts.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
@@ -250,7 +250,7 @@ def metrics_app(app: FastAPI, settings: Settings) -> Starlette:
 
 
 def _document(app: FastAPI, corrections: Sequence[Callable[[dict[str, Any], Iterable[BaseRoute]], None]]) -> None:
-    """Corrects the OpenAPI document and adds to it, when it is first asked for."""
+    """Corrects the OpenAPI document and adds to it, when it is first requested."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from model.errors import ExpectedError
 from model.store.card import Card
 from service.schemas import CategorySummary
 
-if TYPE_CHECKING:  # who asks here what an error means need not wait for torch
+if TYPE_CHECKING:  # so that importing the errors does not import torch
     from model.detector import Detector
     from model.networks.vgg import Teacher
 
@@ -17,8 +17,8 @@ class UnknownCategoryError(ExpectedError):
     """There is no such category.
 
     Attributes:
-        category: the name that was asked for.
-        known: all names that there are.
+        category: the requested name.
+        known: names of all categories.
     """
 
     def __init__(self, category: str, known: list[str]) -> None:
@@ -28,7 +28,7 @@ class UnknownCategoryError(ExpectedError):
 
 
 class CategoryRefusedError(ExpectedError):
-    """The category is there and cannot be served.
+    """The category exists but cannot be served.
 
     Attributes:
         category: its name.
@@ -42,11 +42,11 @@ class CategoryRefusedError(ExpectedError):
 
 
 class NoSuchVersionError(ExpectedError):
-    """There is no such version of the category to go back to; the message has those that there are."""
+    """There is no such version of the category to go back to; the message lists the versions that exist."""
 
 
 class VersionRefusedError(ExpectedError):
-    """A version that was to serve is refused, and what served before goes on if it can; the message says why."""
+    """A new version is refused; the previous version stays in use if possible. The message gives the reason."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +54,9 @@ class Ready:
     """A category that can be served.
 
     Attributes:
-        card: its passport.
+        card: the category's card.
         teacher: on the device.
-        detector: gives its pair, and reads the student from the disk if it is not in memory. For the device thread.
+        detector: returns the pair; reads the student from disk if it is not in memory. Call it on the device thread.
     """
 
     card: Card
@@ -78,24 +78,24 @@ class Refused:
 
 
 class Catalogue:
-    """What serves. Any thread may ask at any time: each change is made in one step."""
+    """All known categories. Any thread may read at any time, because each change is atomic."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Ready | Refused] = {}
 
     def put(self, entry: Ready | Refused) -> None:
-        """Adds a category, or replaces what was there of it. For one thread at a time."""
+        """Adds a category or replaces its entry. Only one thread may call it at a time."""
         self._entries = dict(sorted({**self._entries, entry.category: entry}.items()))
 
     def get(self, category: str) -> Ready | Refused | None:
-        """A category by name, if it is there."""
+        """A category by name, or None if it does not exist."""
         return self._entries.get(category)
 
     def find(self, category: str) -> Ready | Refused:
         """A category by name.
 
         Raises:
-            UnknownCategoryError: if it is not there.
+            UnknownCategoryError: if it does not exist.
         """
         entry = self.get(category)
         if entry is None:
@@ -106,7 +106,7 @@ class Catalogue:
         """A category that can be served.
 
         Raises:
-            UnknownCategoryError: if it is not there.
+            UnknownCategoryError: if it does not exist.
             CategoryRefusedError: if it cannot be served.
         """
         entry = self.find(category)
@@ -119,7 +119,7 @@ class Catalogue:
         return [entry for entry in self._entries.values() if isinstance(entry, Ready)]
 
     def names(self) -> list[str]:
-        """All categories, refused ones too."""
+        """Names of all categories, including refused ones."""
         return list(self._entries)
 
     def summaries(self) -> list[CategorySummary]:

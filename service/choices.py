@@ -1,10 +1,11 @@
-"""What a caller and a key can be, as the API and the command line name it; imports nothing that takes time."""
+"""Choices that the API and the command line share. This module imports nothing slow."""
 
 from enum import StrEnum
 
 
 class Localize(StrEnum):
-    """Whether to find the place of the fault, which costs as much again as the score but for a map of distances."""
+    """Whether to locate the fault. A map that needs a gradient takes about as long as the score; a distance map takes
+    no extra time."""
 
     AUTO = "auto"
     ALWAYS = "always"
@@ -12,11 +13,11 @@ class Localize(StrEnum):
 
 
 class Role(StrEnum):
-    """What a key allows: ``inspect`` to ask, ``admin`` also to change what is served."""
+    """What a key allows: ``inspect`` requests inspections, ``admin`` also changes what is served."""
 
     INSPECT = "inspect"
     ADMIN = "admin"
 
     def covers(self, needed: "Role") -> bool:
-        """Whether this role is enough where another is needed."""
+        """Whether a key with this role may do what needs the role `needed`."""
         return self is Role.ADMIN or self is needed

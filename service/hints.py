@@ -1,4 +1,4 @@
-"""Which command or option puts a failure of `model/` right. The failure says what is wrong, this table what to type."""
+"""Which command or option fixes an error of `model/`. The error says what is wrong, this table says what to type."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,33 +16,33 @@ from model.store.teachers import VGG16_FILE, DownloadError, MissingTeacherError
 def _of_teacher(error: MissingTeacherError) -> str:
     if error.name == IMAGENET:
         return (
-            f"get it with `eca-inspect teacher fetch`; without internet, bring the file {VGG16_FILE} and run "
+            f"get it with `eca-inspect teacher fetch`; without internet, copy the file {VGG16_FILE} here and run "
             f"`eca-inspect teacher fetch --from {VGG16_FILE}`"
         )
-    return f"bring the file of its weights and run `eca-inspect teacher fetch --name {error.name} --from FILE`"
+    return f"copy its weights file here and run `eca-inspect teacher fetch --name {error.name} --from FILE`"
 
 
 HINTS: dict[type[ExpectedError], Callable[[Any], str]] = {
-    CategoryExistsError: lambda error: "say --replace to train it anew",
+    CategoryExistsError: lambda error: "add --replace to train it again",
     ChangedMeanwhileError: lambda error: "run the command again",
     DownloadError: lambda error: (
-        f"without internet, bring the file {VGG16_FILE} from another machine and run `eca-inspect teacher fetch --from "
-        f"{VGG16_FILE}`; or train on the teacher that is built in: `--teacher {COMPACT}`"
+        f"without internet, copy the file {VGG16_FILE} from another machine and run `eca-inspect teacher fetch --from "
+        f"{VGG16_FILE}`; or train with the built-in teacher: `--teacher {COMPACT}`"
     ),
-    InterruptedTrainingError: lambda error: "say --resume to go on with it, or remove that file to start anew",
-    MasksAmongImagesError: lambda error: "or, in a plain folder, say which files are images: --pattern '*.jpg'",
-    MissingSetError: lambda error: "torchvision fetches these files with --download",
+    InterruptedTrainingError: lambda error: "add --resume to continue it, or delete that file to start again",
+    MasksAmongImagesError: lambda error: "or, in a plain folder, select the image files: --pattern '*.jpg'",
+    MissingSetError: lambda error: "add --download to let torchvision download these files",
     MissingTeacherError: _of_teacher,
     StoreNotWritableError: lambda error: "name another folder with --weights, or run as the user who owns this one",
     ReplacesYoudenError: lambda error: (
-        "say --without-anomalous, and run `eca-inspect calibrate` with anomalous images afterwards"
+        "add --without-anomalous, and run `eca-inspect calibrate` with anomalous images afterwards"
     ),
-    YoudenThresholdError: lambda error: "name them with --anomalous or --data, or say --without-anomalous",
-    SeenImagesError: lambda error: "leave them out with --seen skip, or count them all the same with --seen include",
+    YoudenThresholdError: lambda error: "give them with --anomalous or --data, or add --without-anomalous",
+    SeenImagesError: lambda error: "leave them out with --seen skip, or include them with --seen include",
 }
 
 
 def with_hint(error: Exception) -> str:
-    """The message of a failure, and what to type if that is known."""
+    """The message of an error, followed by what to type if that is known."""
     hint = HINTS.get(type(error)) if isinstance(error, ExpectedError) else None
     return f"{error}; {hint(error)}" if hint is not None else str(error)

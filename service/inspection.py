@@ -1,4 +1,4 @@
-"""One image's way: decode, queue, score, draw, answer. Online through the engine, offline without it."""
+"""The steps for one image: decode, queue, score, draw, answer. With the engine in the server, without it offline."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as the networks want it, uint8 RGB ``[size, size, 3]``, and what it was."""
+    """The input of the networks, uint8 RGB ``[size, size, 3]``, and facts about the original image."""
 
     pixels: np.ndarray
     info: ImageInfo
@@ -40,7 +40,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Limits:
-    """How large an image may be: bytes of the file, and pixels it declares."""
+    """Largest allowed image: bytes of the file, and pixels that its header declares."""
 
     image_bytes: int
     image_pixels: int
@@ -68,11 +68,11 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: Limits, read: Read
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a request wants beside the score.
+    """Which localization a request asks for, in addition to the score.
 
     Attributes:
-        localize: whether to find the place of the fault.
-        form: of the map that shows it; None for the category's own.
+        localize: whether to locate the fault.
+        form: form of the map; None for the category's default.
     """
 
     localize: Localize = Localize.AUTO
@@ -85,7 +85,7 @@ class Wanted:
 
 
 def localize(card: Card, decoded: Decoded, outcome: Outcome) -> Localization | None:
-    """The answer's pictures and regions, or None where no map was computed."""
+    """The heat map, mask and regions of the answer, or None if no map was computed."""
     heat = _heat(card, decoded, outcome)
     if heat is None or outcome.evidence is None:
         return None
@@ -93,7 +93,7 @@ def localize(card: Card, decoded: Decoded, outcome: Outcome) -> Localization | N
 
 
 def draw_overlay(data: bytes, card: Card, decoded: Decoded, outcome: Outcome, read: Reader) -> bytes:
-    """The overlay picture as PNG. Decodes again: full images are not kept while they wait for the device."""
+    """The overlay as PNG. Decodes the image again, because full images are not kept while they wait for the device."""
     picture = read(data, Shrink(*drawn_size(decoded.info.width, decoded.info.height)))
     return png(overlay_of(picture.pixels, _heat(card, decoded, outcome)))
 
@@ -116,7 +116,7 @@ def answer(
     drawing_seconds: float,
     total_seconds: float,
 ) -> Inspection:
-    """Puts the answer together."""
+    """Builds the answer for one image."""
     return Inspection(
         category=card.category,
         model_version=card.model_version,
@@ -140,7 +140,7 @@ def answer(
 def inspect_offline(
     ready: Ready, data: bytes, wanted: Wanted, limits: Limits, *, with_overlay: bool
 ) -> tuple[Inspection, bytes | None]:
-    """What the server does with one image, without the server; also the overlay PNG if wanted.
+    """Inspects one image as the server does, without the server; also returns the overlay PNG if requested.
 
     Raises:
         Problem, ImageError: see `decode` and `Wanted`.
@@ -173,15 +173,15 @@ def _job(ready: Ready, decoded: Decoded, wanted: Wanted) -> Job:
 
 
 class Inspector:
-    """Brings images through the threads and the engine.
+    """Sends images through the decoders, the engine and the drawing threads.
 
     Args:
         engine: owns the device.
         pool: threads that draw, and wait for the decoders.
         decoders: as many processes as the pool has threads.
-        limits: of each image.
-        deadline_seconds: from the arrival of the whole body to the answer.
-        telemetry: told of every image.
+        limits: largest allowed image.
+        deadline_seconds: longest time from the arrival of the whole body to the answer.
+        telemetry: counts every image.
     """
 
     def __init__(
@@ -213,10 +213,10 @@ class Inspector:
     async def inspect_many(
         self, ready: Ready, images: Sequence[bytes], wanted: Wanted
     ) -> list[Inspection | ProblemBody]:
-        """The answers for many images in order; an image that fails has its problem in its place.
+        """The answers for many images in order; for an image that fails, its problem.
 
         Raises:
-            QueueFullError, EngineClosedError: for all of them.
+            QueueFullError, EngineClosedError: if none of the images is accepted.
         """
 
         async def one(data: bytes) -> Inspection | ProblemBody:
@@ -258,7 +258,7 @@ class Inspector:
         return self._finish(ready, decoded, outcome, localization, started, decode_seconds, drawing)
 
     def _reader(self) -> Reader:
-        """Reads one image, and gives up when its deadline has passed."""
+        """Reads one image, and raises `TimeoutError` when its deadline has passed."""
         return partial(self._decoders.read, until=monotonic() + self._deadline_seconds)
 
     async def _examine(self, ready: Ready, data: bytes, wanted: Wanted, read: Reader) -> tuple[Decoded, Outcome, float]:
@@ -269,7 +269,7 @@ class Inspector:
         return decoded, outcome, decode_seconds
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
-        # In the request's context, so that what is logged there bears its id.
+        # In the context of the request, so that log lines written there contain its id.
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(copy_context().run, work))
 
     def _finish(

@@ -1,6 +1,6 @@
-"""Every way a request can fail, as clients see it (RFC 9457): one table of kinds, and which exception means which.
+"""Every way a request can fail, as clients see it (RFC 9457): the table of kinds, and the kind for each exception.
 
-How a problem becomes an HTTP answer stands in `service.http.errors`.
+`service.http.errors` turns a problem into an HTTP answer.
 """
 
 import logging
@@ -28,10 +28,10 @@ class Kind:
 
     Attributes:
         status: HTTP status.
-        meaning: for the API's documentation; the sentence too, where that says no more.
+        meaning: for the documentation of the API; also used as the sentence if there is none.
         sentence: for the person who reads the answer, with the names of values in braces.
-        is_failure: whether an image with this outcome is the server's failure; `deploy/rules.yml` counts those.
-        members: values that are members of the answer as well.
+        is_failure: whether an image with this outcome counts as a failure of the server, see `deploy/rules`.
+        members: values that the answer also contains as members.
     """
 
     status: int
@@ -47,7 +47,7 @@ class Kind:
 
     @property
     def values(self) -> set[str]:
-        """Names of the values that a problem of this kind is made with."""
+        """Names of the values that a problem of this kind needs."""
         return {name for _, name, _, _ in Formatter().parse(self.template) if name} | set(self.members)
 
 
@@ -58,7 +58,7 @@ KINDS: Mapping[str, Kind] = {
     "malformed-request": Kind(
         400, "this is not HTTP as RFC 9112 defines it", "this is not HTTP as RFC 9112 defines it: {reason}"
     ),
-    "client-gone": Kind(400, "the client has disconnected before the answer was ready"),
+    "client-gone": Kind(400, "the client disconnected before the answer was ready"),
     "unauthenticated": Kind(
         401, "the key is missing or unknown", "{reason}; send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
     ),
@@ -68,7 +68,7 @@ KINDS: Mapping[str, Kind] = {
     "foreign-origin": Kind(
         403,
         "a web page of another origin sent this",
-        "a web page of {origin} sent this; to allow it name its origin in INSPECT_ALLOWED_ORIGINS",
+        "a web page of {origin} sent this; to allow it, add its origin to INSPECT_ALLOWED_ORIGINS",
     ),
     "not-found": Kind(404, "there is nothing at this path; see /docs"),
     "unknown-category": Kind(
@@ -83,7 +83,7 @@ KINDS: Mapping[str, Kind] = {
     "upload-timeout": Kind(
         408, "the whole body did not arrive in time", "the whole body must arrive within {seconds:g} s"
     ),
-    "reload-refused": Kind(409, "the version on the disk is refused; the one that serves goes on", "{reason}"),
+    "reload-refused": Kind(409, "the version on disk is refused; the current version stays in use", "{reason}"),
     "no-previous-version": Kind(
         409,
         "no such version of this category is kept",
@@ -92,25 +92,25 @@ KINDS: Mapping[str, Kind] = {
     "too-many-bytes": Kind(413, "there are too many bytes", "{what} is larger than the {limit} bytes allowed"),
     "too-many-pixels": Kind(413, "the image has too many pixels", "{reason}"),
     "too-many-images": Kind(413, "the form has too many images", "the form has too many images; send {allowed}"),
-    "unsupported-media-type": Kind(415, "the media type is not that of an image", "{reason}"),
+    "unsupported-media-type": Kind(415, "the media type is not an image type", "{reason}"),
     "unknown-host": Kind(
         421,
-        "this server does not know this host name as its own",
-        "this server does not know the host name {host!r} as its own; to allow it add it to INSPECT_ALLOWED_HOSTS",
+        "this host name is not one of this server's",
+        "the host name {host!r} is not one of this server's; to allow it, add it to INSPECT_ALLOWED_HOSTS",
     ),
     "not-decodable": Kind(422, "the image cannot be decoded", "{reason}"),
     "invalid-request": Kind(422, "a parameter is wrong", "{reason}"),
     "unknown-map": Kind(
         422,
         "the category has no map of this form",
-        "the card of {category!r} does not say what normal parts show in a map of form {form!r}; "
-        "calibrate the category with --score, or train it anew",
+        "the card of {category!r} has no scale for maps of form {form!r}; "
+        "calibrate the category with --score, or train it again",
     ),
     "queue-full": Kind(
-        429, "the server has as many images waiting as it takes; try again shortly", is_failure=True
+        429, "the queue of the server is full; try again shortly", is_failure=True
     ),
     "upload-memory-full": Kind(
-        429, "the server holds as many bytes of images as it takes; try again shortly", is_failure=True
+        429, "the memory of the server for uploads is full; try again shortly", is_failure=True
     ),
     "headers-too-large": Kind(
         431, "the headers are too large", "the headers are larger than the {limit} allowed"
@@ -119,30 +119,30 @@ KINDS: Mapping[str, Kind] = {
     "category-refused": Kind(
         503, "the category cannot be served", "category {category!r} cannot be served: {reason}", is_failure=True
     ),
-    "decoder-lost": Kind(503, "the process that was to read the image has ended; try again shortly", is_failure=True),
-    "device-lost": Kind(503, "the device failed while it had this work; try again shortly", is_failure=True),
+    "decoder-lost": Kind(503, "the process that decodes images has ended; try again shortly", is_failure=True),
+    "device-lost": Kind(503, "the device failed while it worked on this; try again shortly", is_failure=True),
     "out-of-memory": Kind(503, "the device has too little free memory for this image", is_failure=True),
     "not-alive": Kind(503, "the device is lost; restart the process"),
-    "device-busy": Kind(503, "the device does not answer", "the device has not answered within {seconds:g} s"),
+    "device-busy": Kind(503, "the device does not respond", "the device did not respond within {seconds:g} s"),
     "no-category": Kind(503, "no category is ready; see /v1/categories"),
-    "too-many-connections": Kind(503, "as many connections are open as the server takes; try again shortly"),
+    "too-many-connections": Kind(503, "the server has too many open connections; try again shortly"),
     "no-replica": Kind(
-        503, "the replica that had this request has ended, or there is none; try again shortly"
+        503, "the replica that handled this request has ended, or there is none; try again shortly"
     ),
     "shutting-down": Kind(503, "the server is shutting down", is_failure=True),
     "deadline-passed": Kind(504, "the answer was not ready in time", is_failure=True),
 }  # fmt: skip
-"""Every kind by its stable name; docs/api.md tells clients what to do about each."""
+"""Every kind by its stable name; docs/api.md says what a client should do about each."""
 
 FAILURES = tuple(name for name, kind in KINDS.items() if kind.is_failure)
 
 
 class Problem(Exception):
-    """An error with its own answer.
+    """An error that the client sees.
 
     Args:
         kind: a name in `KINDS`.
-        values: what the kind's sentence and its members need.
+        values: the values for the sentence and the members of the kind.
 
     Attributes:
         status: HTTP status.
@@ -151,12 +151,12 @@ class Problem(Exception):
     """
 
     def __init__(self, kind: str, **values: Any) -> None:
-        found = KINDS[kind]
-        super().__init__(found.template.format_map(values))
+        definition = KINDS[kind]
+        super().__init__(definition.template.format_map(values))
         self.kind = kind
-        self.status = found.status
+        self.status = definition.status
         self.detail = str(self)
-        self.members = {name: values[name] for name in found.members}
+        self.members = {name: values[name] for name in definition.members}
 
     def body(self) -> ProblemBody:
         """The answer's JSON."""
@@ -170,7 +170,7 @@ class Problem(Exception):
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that an exception means for the client; whatever is unknown is an internal error, and logged."""
+    """The problem that the client sees for an exception. An unknown exception is logged, and is an internal error."""
     match error:
         case Problem():
             return error

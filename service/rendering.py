@@ -1,4 +1,4 @@
-"""From an anomaly map to what people and machines look at: heat map, mask, regions and overlay."""
+"""Turns an anomaly map into heat map, mask, regions and overlay."""
 
 import math
 from base64 import b64encode
@@ -12,19 +12,20 @@ from model.localization import fault_mask
 from service.schemas import Box, Localization, Peak, Region
 
 HEAT_OF_NORMAL = 64
-"""Heat map value of the level that normal parts reach; no mask goes below it."""
+"""Heat map value of the level that normal parts reach; the mask contains only pixels above it."""
 
 MAX_REGIONS = 100
 MAX_DRAWN_PIXELS = 1 << 24
 MAX_DRAWN_SIDE = 1 << 14
-"""Of a heat map, a mask or an overlay; those of larger images are drawn smaller. Browsers show no longer side."""
+"""Largest side of a heat map, mask or overlay in pixels, which is what browsers can show; for larger images these are
+scaled down."""
 PNG_COMPRESSION = 1
-"""Level of zlib: on maps this smooth, more only costs time."""
+"""zlib level: for maps this smooth a higher level only takes longer."""
 
 
 @dataclass(frozen=True)
 class Heat:
-    """An anomaly map as it is drawn: in the pixels of an image, or of the image made smaller, see `drawn_size`.
+    """An anomaly map at the size at which it is drawn: the size of the image, or smaller, see `drawn_size`.
 
     Attributes:
         relative: float32 ``[H, W]``, in multiples of what normal parts show.
@@ -49,13 +50,13 @@ def _drawn_scale(width: int, height: int) -> float:
 
 
 def drawn_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height of the pictures that are drawn of an image, pixels."""
+    """Width and height in pixels of the heat map, mask and overlay of an image."""
     scale = _drawn_scale(width, height)
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 
 def heat_of(anomaly_map: np.ndarray, pixels: np.ndarray, map_scale: float, width: int, height: int) -> Heat:
-    """Brings a map of the networks' square back to an image of these sides in pixels, as large as it is drawn.
+    """Resizes a map from the square input of the networks to the size at which it is drawn.
 
     Args:
         anomaly_map: float32 ``[h, w]``.
@@ -71,7 +72,7 @@ def heat_of(anomaly_map: np.ndarray, pixels: np.ndarray, map_scale: float, width
 
 
 def localization_of(heat: Heat, form: MapForm) -> Localization:
-    """The answer's pictures and regions, of a map of this form."""
+    """The heat map, mask and regions of an answer, for a map of this form."""
     return Localization(
         map=form,
         scale=heat.scale,
@@ -84,7 +85,7 @@ def localization_of(heat: Heat, form: MapForm) -> Localization:
 
 def _grey(heat: Heat) -> np.ndarray:
     grey = cv2.convertScaleAbs(heat.relative, alpha=HEAT_OF_NORMAL)
-    # Rounding must not bring what lies in the mask down to its level.
+    # Rounding must not lower pixels inside the mask to the level of normal parts.
     np.maximum(grey, HEAT_OF_NORMAL + 1, out=grey, where=heat.mask)
     return grey
 
@@ -104,7 +105,7 @@ def regions_of(heat: Heat) -> list[Region]:
 
 
 def _steps(heat: Heat) -> tuple[float, float]:
-    """Pixels of the image for each pixel that is drawn, across and down."""
+    """Image pixels per drawn pixel, horizontally and vertically."""
     drawn_height, drawn_width = heat.relative.shape
     return heat.width / drawn_width, heat.height / drawn_height
 
@@ -133,11 +134,11 @@ def _peak_of(heat: Heat, relative: np.ndarray, left: int = 0, top: int = 0) -> P
 def overlay_of(image: np.ndarray, heat: Heat | None) -> np.ndarray:
     """The image with the heat over it, and the outline of the mask.
 
-    What normal parts show stays as it is, so a good part looks like its photograph.
+    Pixels at the level of normal parts are not changed, so a good part looks like its photograph.
 
     Args:
-        image: uint8 RGB ``[H, W, 3]``, made as small as `drawn_size` says.
-        heat: of that size, or None where no map was computed.
+        image: uint8 RGB ``[H, W, 3]``, resized to `drawn_size`.
+        heat: of that size, or None if no map was computed.
 
     Returns:
         uint8 RGB ``[H, W, 3]``.
@@ -145,7 +146,7 @@ def overlay_of(image: np.ndarray, heat: Heat | None) -> np.ndarray:
     if heat is None:
         return image
     colours = cv2.cvtColor(cv2.applyColorMap(_grey(heat), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    # In eight bits: a large photograph in floating point would take several times its size in memory.
+    # In uint8, because a large photograph in floating point would need several times the memory.
     opacity = cv2.convertScaleAbs((heat.relative - 0.5).clip(0, 1), alpha=0.6 * 255)
     opacity = cv2.merge((opacity, opacity, opacity))
     picture = cv2.add(cv2.multiply(image, 255 - opacity, scale=1 / 255), cv2.multiply(colours, opacity, scale=1 / 255))

@@ -1,4 +1,4 @@
-"""What the API answers. Every number carries its unit in its name or its description."""
+"""The answers of the API. Every number has its unit in its name or its description."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -10,14 +10,14 @@ from model.store.card import Card
 
 Decision = Literal["normal", "anomalous"]
 CalibrationMethod = Literal["youden", "synthetic", "normal-quantile"]
-Score = Annotated[float, Field(ge=0, description="Anomaly score in the category's own units, larger is stranger")]
+Score = Annotated[float, Field(ge=0, description="Anomaly score in the category's own units; larger is more unusual")]
 Threshold = Annotated[float, Field(description="The decision is anomalous when the score is at or above this")]
 PngBase64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
 Separates = Annotated[
     bool | None,
     Field(
-        description="False where the 95 % interval of the AUROC of the calibration reaches down to 0.6: its scores are "
-        "not shown to tell faulty parts from good ones. Null where it has seen no faulty parts"
+        description="False if the lower end of the 95 % interval of the calibration's AUROC is 0.6 or less: it is not "
+        "shown that the scores tell faulty parts from good ones. Null if the calibration had no faulty parts"
     ),
 ]
 Milliseconds = Annotated[float, Field(ge=0), PlainSerializer(lambda value: round(value, 3))]
@@ -37,7 +37,7 @@ class Peak(BaseModel):
 
     x: int = Field(ge=0, description="Pixels from the left")
     y: int = Field(ge=0, description="Pixels from the top")
-    value: float = Field(description="Anomaly map in multiples of what normal parts show")
+    value: float = Field(description="Value of the anomaly map, as a multiple of the level of normal parts")
 
 
 class Region(BaseModel):
@@ -51,25 +51,23 @@ class Region(BaseModel):
 class Localization(BaseModel):
     """Where the fault is. Boxes, areas and peaks are in pixels of the image that was sent."""
 
-    map: MapForm = Field(description="What the heat map shows; see the parameter of this name")
+    map: MapForm = Field(description="Form of the heat map; see the parameter `map`")
     scale: float = Field(
         gt=0,
         le=1,
         description="Size of the heat map and the mask, relative to the image: 1 for images of up to 16,777,216 pixels "
-        "and 16,384 a side; larger ones are drawn smaller",
+        "and 16,384 pixels per side; less for larger images",
     )
     heatmap_png: PngBase64 = Field(
-        description="8-bit greyscale PNG of the image's size times `scale`; 64 is the level of normal parts, 255 four "
-        "times that"
+        description="8-bit greyscale PNG, the image's size times `scale`; 64 is the level of normal parts, 255 is four "
+        "times that level"
     )
     mask_png: PngBase64 = Field(
-        description="8-bit greyscale PNG of the image's size times `scale`; 255 where there is a fault, else 0. A "
-        "fault is what lies above the level of normal parts and above 0.65 of its own peak"
+        description="8-bit greyscale PNG, the image's size times `scale`; 255 where there is a fault, else 0. A fault "
+        "is where the map is above the level of normal parts and above 0.65 of the fault's peak"
     )
     regions: list[Region] = Field(description="Connected parts of the mask, strongest peak first, at most 100")
-    peak: Peak = Field(
-        description="Strongest point of the map, also where it does not rise above the level of normal parts"
-    )
+    peak: Peak = Field(description="Strongest point of the map, even if it is not above the level of normal parts")
 
 
 class ImageInfo(BaseModel):
@@ -77,18 +75,21 @@ class ImageInfo(BaseModel):
 
     width: int = Field(ge=1, description="Pixels, after the EXIF orientation was applied")
     height: int = Field(ge=1, description="Pixels, after the EXIF orientation was applied")
-    sha256: str = Field(description="Of the bytes that were sent, hexadecimal")
+    sha256: str = Field(description="SHA-256 of the bytes that were sent, hexadecimal")
 
 
 class TimingMs(BaseModel):
-    """How long the stages took, milliseconds."""
+    """Duration of each stage, milliseconds."""
 
     decode: Milliseconds = Field(description="Reading the pixels, including the wait for a free thread")
     queue: Milliseconds = Field(description="Waiting for the device")
     inference: Milliseconds = Field(
-        description="Score, of the whole batch the image was in; 0 with localize=always, where localization holds it"
+        description="Computing the scores of the whole batch with this image; 0 if the score was computed together "
+        "with a gradient (localize=always), which counts as localization"
     )
-    localization: Milliseconds = Field(description="Gradient if the map needs one, of the whole batch, and drawing")
+    localization: Milliseconds = Field(
+        description="Computing the gradients of the whole batch, if the map needs them, and drawing"
+    )
     total: Milliseconds = Field(description="From the arrival of the whole body to the answer")
 
 
@@ -99,7 +100,9 @@ class Inspection(BaseModel):
     model_version: str
     score: Score
     threshold: Threshold
-    calibration: CalibrationMethod = Field(description="Where the threshold comes from; only youden has seen defects")
+    calibration: CalibrationMethod = Field(
+        description="How the threshold was set; only youden used images of real defects"
+    )
     separates: Separates
     decision: Decision
     localization: Localization | None
@@ -112,31 +115,31 @@ class ProblemBody(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="urn:eca-inspect:problem: and a stable name of the kind of error")
+    type: str = Field(description="urn:eca-inspect:problem: followed by the stable name of the kind of error")
     title: str
     status: int
     detail: str = Field(description="What is wrong with this request, for the person who reads it")
 
 
 class BatchAnswer(BaseModel):
-    """The answers for many images in the order they were sent: an inspection, or a problem where one failed."""
+    """The answers for many images in the order they were sent: an inspection, or a problem if the image failed."""
 
     results: list[Inspection | ProblemBody]
 
 
 class CategorySummary(BaseModel):
-    """A category as the list shows it. What a refused category has not told is null."""
+    """A category as the list shows it. For a refused category, what is not known is null."""
 
     category: str
     status: Literal["ready", "refused"]
-    reason: str | None = Field(description="Why it is refused, else null")
+    reason: str | None = Field(description="Why the category is refused; null if it is ready")
     model_version: str | None
     teacher: str | None
-    image_size: int | None = Field(description="Side in pixels of the square that the networks see")
+    image_size: int | None = Field(description="Side of the square input of the networks, pixels")
     threshold: float | None
     calibration: CalibrationMethod | None
     separates: Separates
-    warning: str | None = Field(description="Why nobody should decide about parts by this category, else null")
+    warning: str | None = Field(description="Why the verdicts of this category should not be used, else null")
 
 
 class CategoryList(BaseModel):
@@ -152,25 +155,27 @@ class KeptVersion(BaseModel):
     threshold: float
     calibration: CalibrationMethod
     calibrated: datetime = Field(description="When its threshold was set")
-    rolled_back: bool = Field(description="It was left by a rollback, so the next step back passes it over")
+    rolled_back: bool = Field(description="Whether a rollback replaced it; the next step back skips it")
 
 
 class CategoryDetail(CategorySummary):
     """A category with the whole record of its training and calibration."""
 
     card: Card | None
-    kept_versions: list[KeptVersion] = Field(description="What a rollback can go to, last put aside first")
+    kept_versions: list[KeptVersion] = Field(
+        description="Versions that a rollback can go to, most recently replaced first"
+    )
 
 
 class RolledBack(CategorySummary):
-    """A category that serves the version before again."""
+    """A category after a rollback."""
 
     persistent: bool = Field(
-        description="Whether that version is in place on the disk too; if not, the server has it until it ends"
+        description="Whether the rollback was also written to disk; if not, it lasts until the server stops"
     )
 
 
 class Health(BaseModel):
-    """State of a probe."""
+    """The answer of a probe."""
 
     status: str

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 PREFIX = "INSPECT_"
 TEST_PREFIX = "INSPECT_TEST_"
-"""Of variables that tests read."""
+"""Prefix of variables that tests read."""
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
-"""How the variables end that Kubernetes sets in every pod for a Service, besides the one for its address."""
+"""End of the variables that Kubernetes sets in every pod for a Service, except the one with its address."""
 
 
 def _split(given: Any) -> Any:
-    """Names that commas separate, in small letters."""
+    """Splits a comma-separated list into names in lower case."""
     return tuple(filter(None, (one.strip().lower() for one in given.split(",")))) if isinstance(given, str) else given
 
 
@@ -37,7 +37,7 @@ _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 
 
 class SettingsError(ExpectedError):
-    """A setting is impossible, or a variable with the prefix is none; the message names each and says what to do."""
+    """A setting is invalid, or a variable with the prefix is not a setting; the message says what to do."""
 
 
 class Settings(BaseSettings):
@@ -55,22 +55,22 @@ class Settings(BaseSettings):
     """``cpu``, ``cuda``, ``cuda:1`` ...; ``auto`` takes the first GPU if there is one."""
 
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Of the networks. ``float16`` is for GPUs, ``bfloat16`` for CPUs that have it; scores move by less than 1 % and
-    by some per cent."""
+    """Precision of the networks. ``float16`` is for GPUs and changes scores by less than 1 %; ``bfloat16`` is for CPUs
+    that support it and changes scores by a few per cent."""
 
     student_memory_bytes: int = Field(default=1 << 30, ge=0)
-    """Memory for the categories' students, bytes; beyond it, those not used lately are dropped and read again
-    when needed."""
+    """Memory for the categories' students, bytes. Above it, the least recently used students are dropped, and
+    read again when needed."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. The default answers this machine only."""
+    """Address to listen on. With the default, only this machine can reach the server."""
 
     port: int = Field(default=8000, ge=0, le=65535)
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0 chooses a free one."""
 
     allowed_hosts: Names = ()
-    """Names that clients may reach the server by, separated by commas, such as ``inspect.example`` or ``*.example``;
-    IP addresses and names of the own network need not be named. ``*`` allows all."""
+    """Host names that clients may use for the server, separated by commas, such as ``inspect.example`` or
+    ``*.example``. IP addresses and names of the local network are always allowed. ``*`` allows all."""
 
     allowed_origins: Names = ()
     """Origins whose web pages may use the API from a browser, separated by commas, such as ``https://mes.example``."""
@@ -78,17 +78,17 @@ class Settings(BaseSettings):
     root_path: Annotated[str, BeforeValidator(lambda given: str(given).rstrip("/"))] = Field(
         default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$"
     )
-    """Path below which a reverse proxy shows the service, such as ``/inspect``; if empty, the one that the proxy names
-    in ``X-Forwarded-Prefix``."""
+    """Path under which a reverse proxy publishes the service, such as ``/inspect``; if empty, the path in the proxy's
+    header ``X-Forwarded-Prefix``."""
 
     keys_file: Path | None = None
-    """File of API keys, see ``eca-inspect key``; without it the server does not ask who is calling."""
+    """File of API keys, see ``eca-inspect key``; without it the server does not check who calls it."""
 
     allow_anonymous: bool = False
     """Whether the server may listen without keys on an address that other machines can reach."""
 
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
-    """Port for the metrics alone, open to whoever reaches it; if not given they are at ``/metrics`` of the service."""
+    """Separate port for the metrics, which needs no key; if not given, they are at ``/metrics`` of the service."""
 
     max_image_bytes: int = Field(default=32 << 20, ge=1)
     """Largest image file accepted, bytes."""
@@ -100,102 +100,106 @@ class Settings(BaseSettings):
     """Most images in one call of inspect-batch."""
 
     header_seconds: float = Field(default=10.0, gt=0)
-    """Time for the whole head of a request to arrive; past it the connection is closed."""
+    """Time for the whole head of a request to arrive; after that the connection is closed."""
 
     upload_seconds: float = Field(default=30.0, gt=0)
-    """Time for the whole body of a request to arrive; past it the answer is 408."""
+    """Time for the whole body of a request to arrive; after that the answer is 408."""
 
     upload_memory_bytes: int = Field(default=1 << 30, ge=1)
-    """Most bytes of bodies received or held at once; past it the answer is 429."""
+    """Most bytes of bodies received or held at once; above it the answer is 429."""
 
     answer_memory_bytes: int = Field(default=256 << 20, ge=1)
-    """Most bytes of answers that clients have not taken; past it the one that has waited longest is dropped."""
+    """Most bytes of answers that clients have not read; above it the answer that has waited longest is dropped."""
 
     max_connections: int = Field(default=800, ge=1)
-    """Most connections at once; past it the one that has been idle longest is closed for a new one."""
+    """Most connections at once; above it the connection that has been idle longest is closed for a new one."""
 
     deadline_seconds: float = Field(default=30.0, gt=0)
-    """Time from the arrival of the whole body to the answer; past it the answer is 504."""
+    """Time from the arrival of the whole body to the answer; after that the answer is 504."""
 
     queue_size: int = Field(default=256, ge=1)
-    """Most images being worked on or waiting; past it the answer is 429."""
+    """Most images being processed or waiting; above it the answer is 429."""
 
     device_batch: int | None = Field(default=None, ge=1)
-    """Most images the device takes at once; if not given, what measured best: 8 on a CPU, 64 on a GPU."""
+    """Largest batch on the device, images; if not given, the size that was fastest in our measurements: 8 on a CPU, 64
+    on a GPU."""
 
     device_memory_bytes: int | None = Field(default=None, ge=1)
-    """Most memory that one batch may take on the device beside the networks, bytes; if not given, half of what is free
-    when the server starts. A category whose images take more even one at a time is refused."""
+    """Most memory that one batch may use on the device, in addition to the networks, bytes; if not given, half of the
+    memory that is free when the server starts. A category is refused if a single one of its images needs more."""
 
     device_timeout_seconds: float = Field(default=60.0, gt=0)
-    """Longest that the device may work on one batch; past it the device counts as hung, and its thread is replaced."""
+    """Longest time that the device may work on one batch; after that it counts as hung, and its thread is replaced."""
 
     reload_seconds: float = Field(default=10.0, ge=0)
-    """How often to look for new versions in the weights folder; 0 looks only when asked."""
+    """Time between two searches for new versions in the weights folder; 0 turns the search off, so that only a request
+    reloads a category."""
 
     decode_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
-    """Most images that are decoded at once, each in its own process; and threads that draw the answers' pictures."""
+    """Most images decoded at once, each in its own process; also the number of threads that draw the pictures of the
+    answers."""
 
     decode_cpu_seconds: int = Field(default=10, ge=1)
-    """Processor time that decoding one image may take; past it the answer is 422."""
+    """CPU time that decoding one image may take; after that the answer is 422."""
 
     log_level: str = Field(default="info", pattern="^(critical|error|warning|info|debug)$")
-    """Least severe level that is logged."""
+    """Lowest level that is logged."""
 
     log_format: Literal["json", "text"] | None = None
-    """One JSON object a line, or text; if not given, text on a terminal and JSON elsewhere."""
+    """One JSON object per line, or text; if not given, text on a terminal and JSON elsewhere."""
 
     otlp_endpoint: str | None = None
-    """Address of an OpenTelemetry collector for traces over HTTP; none, no traces. Needs the extra ``otel``."""
+    """Address of an OpenTelemetry collector for traces over HTTP; if not given, no traces. Needs the extra ``otel``."""
 
     ray_address: str | None = None
-    """Of the Ray cluster to join, such as ``auto``; if not given, ``--ray`` starts one of this machine alone."""
+    """Address of the Ray cluster to join, such as ``auto``; if not given, ``--ray`` starts one on this machine."""
 
     ray_min_replicas: int = Field(default=1, ge=1)
-    """On Ray: replicas that are always there."""
+    """On Ray: minimum number of replicas."""
 
     ray_max_replicas: int = Field(default=1, ge=1)
-    """On Ray: most replicas; between the two their number follows the load."""
+    """On Ray: maximum number of replicas. Between minimum and maximum the number follows the load."""
 
     ray_target_requests: float = Field(default=16.0, gt=0)
-    """On Ray: requests at once for each replica that the number of replicas aims at."""
+    """On Ray: target for the number of concurrent requests per replica."""
 
     ray_by_category: bool = False
-    """On Ray: whether the requests for a category go to one replica, where its student is in memory, while it has room;
-    for more categories than fit into ``student_memory_bytes``."""
+    """On Ray: whether the requests for a category go to the same replica, which has its student in memory, as long as
+    that replica is not full. Use it if the students do not all fit into ``student_memory_bytes``."""
 
     ray_replica_cpus: float = Field(default=1.0, ge=0)
-    """On Ray: cores of each replica, and threads that it computes with."""
+    """On Ray: cores per replica, and threads that it computes with."""
 
     ray_replica_gpus: float = Field(default=0.0, ge=0)
-    """On Ray: GPUs of each replica; 0.5 lets two share one, 0 leaves GPUs alone."""
+    """On Ray: GPUs per replica. With 0.5 two replicas share one GPU; with 0 no GPU is used."""
 
     @property
     def teachers_folder(self) -> Path:
-        """Where the teachers lie."""
+        """The folder of the teachers."""
         return self.teachers or self.weights / "teachers"
 
     @property
     def dtype(self) -> "torch.dtype":
-        """The precision as torch names it."""
-        import torch  # takes seconds, and not everything that reads settings computes
+        """The precision as a torch dtype."""
+        import torch  # imported here because it takes seconds, and most commands do not need it
 
         return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[self.precision]
 
     @property
     def is_open_to_others(self) -> bool:
-        """Whether other machines can reach the server, and it asks them for no key."""
+        """Whether other machines can use the server without a key."""
         return self.keys_file is None and not _is_loopback(self.host)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         for host in self.allowed_hosts:
             if not _HOST_NAME.fullmatch(host):
-                raise ValueError(f"INSPECT_ALLOWED_HOSTS: {host!r} is no name; leave out scheme, port and path")
+                raise ValueError(f"INSPECT_ALLOWED_HOSTS: {host!r} is not a host name; leave out scheme, port and path")
         for origin in self.allowed_origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"INSPECT_ALLOWED_ORIGINS: {origin!r} is no origin; give scheme and host, such as https://mes.example"
+                    f"INSPECT_ALLOWED_ORIGINS: {origin!r} is not an origin; give scheme and host, such as "
+                    "https://mes.example"
                 )
         if self.metrics_port == self.port:
             raise ValueError("INSPECT_METRICS_PORT and INSPECT_PORT must differ")
@@ -207,10 +211,10 @@ class Settings(BaseSettings):
 
 
 def read_settings(**given: Any) -> Settings:
-    """The settings of the environment, with those given in place of them; None is not given.
+    """The settings from the environment; values in `given` take precedence, unless they are None.
 
     Raises:
-        SettingsError: if one is impossible, or a variable with the prefix is no setting.
+        SettingsError: if a setting is invalid, or a variable with the prefix is not a setting.
     """
     given = {name: value for name, value in given.items() if value is not None}
     messages = _unknown_variables(os.environ)
@@ -252,7 +256,7 @@ def _not_a_setting(variable: str) -> str:
 
 
 def _message(item: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """What pydantic found wrong, for the person who set it."""
+    """The message for an error that pydantic found."""
     reason = str(item["msg"]).removeprefix("Value error, ")
     if not item["loc"]:
         return reason
@@ -263,8 +267,8 @@ def _message(item: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     if field not in given and isinstance(value, str) and _SERVICE_ADDRESS.match(value):
         service = variable.removesuffix("_PORT").lower().replace("_", "-")
         return (
-            f"{variable} is {value!r}, which Kubernetes sets for a Service named {service!r}: write "
-            "`enableServiceLinks: false` into the pod's spec, or give the Service another name"
+            f"{variable} is {value!r}, which Kubernetes sets for a Service named {service!r}: add "
+            "`enableServiceLinks: false` to the pod spec, or give the Service another name"
         )
     return f"{variable} is {str(value)!r}: {reason}"
 

@@ -1,4 +1,4 @@
-"""What one running application consists of."""
+"""The parts of a running application."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # needs the extra `otel`
 
 @dataclass(frozen=True)
 class State:
-    """The parts of one application, made when it starts; tracing only where it is wanted."""
+    """The parts of one application, created when it starts; `tracing` is None if no endpoint is set."""
 
     settings: Settings
     catalogue: Catalogue
@@ -31,6 +31,6 @@ class State:
 
 
 async def state_of(request: Request) -> State:
-    """The state of the application that serves this request. A coroutine: others FastAPI sends through a thread."""
+    """The state of the application that serves this request. A coroutine, because FastAPI runs others in a thread."""
     state: State = request.app.state.parts
     return state

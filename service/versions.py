@@ -1,4 +1,4 @@
-"""Which version of a category serves: it is read from the disk, tried on the device, and swapped in in one step."""
+"""Chooses the version of each category that serves: reads it from disk, tests it on the device, and swaps it in."""
 
 import logging
 from collections.abc import Callable, Generator, Sequence
@@ -35,10 +35,10 @@ from service.device.trial import try_out
 from service.hints import with_hint
 
 SETTLE_SECONDS = 0.02
-"""After a failure, for a version that is just being moved into its place."""
+"""Wait before reading again after a failure, because another process may just be moving a version into place."""
 
 CANNOT_SERVE = (StoreError, TeacherError, TooCostlyError, DeviceMemoryError, OSError)
-"""What can be wrong with a version, so that it is refused and all else goes on."""
+"""Errors for which a version is refused while everything else continues."""
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,10 @@ class _Version:
     """One version of a category.
 
     Attributes:
-        entry: what clients get.
-        kept: its pair, if it is in memory beside the budget, because its place on the disk has another: for requests
-            that came before its end, or since it was gone back to in memory only.
-        rolled_back: whether it was left by going back.
+        entry: its entry in the catalogue.
+        kept: its pair, if it must stay in memory outside the budget because the disk now has another version: for
+            requests accepted before it was replaced, or after a rollback that could not be written to disk.
+        rolled_back: whether a rollback replaced it.
     """
 
     def __init__(self, card: Card, teacher: Teacher, detector_of: "Callable[[_Version], Detector]") -> None:
@@ -60,23 +60,23 @@ class _Version:
 
 
 class Versions:
-    """Brings versions from the disk into the catalogue.
+    """Loads versions from disk into the catalogue.
 
-    Students stay in memory up to a budget, and are read again when they are wanted; see `Students`. Besides, the one
-    before of each category that was reloaded stays.
+    Students stay in memory up to a budget, and are read again when needed; see `Students`. In addition, the previous
+    student of each reloaded category stays in memory.
 
-    All of it is for the device thread, but `changed` and `kept`. What takes several steps there is a generator, see
-    `service.device.engine.Engine.call_in_steps`: where it is not gone through to its end, nothing has changed.
+    Call all methods on the device thread, except `changed` and `kept`. Work in several steps is a generator, see
+    `service.device.engine.Engine.call_in_steps`; if it does not run to its end, nothing has changed.
 
     Args:
-        store: where the versions lie.
-        catalogue: of those that serve.
-        students: in memory.
-        device: where to put the networks.
+        store: contains the versions.
+        catalogue: receives the versions that serve.
+        students: the students in memory.
+        device: of the networks.
         precision: of the networks.
-        allowance: what a batch on the device may cost.
+        allowance: the limits per batch on the device.
         on_load: called when a student has been read.
-        on_refuse: called when a version that was to be reloaded is refused.
+        on_refuse: called when a reload is refused.
     """
 
     def __init__(
@@ -106,16 +106,16 @@ class Versions:
         self._tried: WeakKeyDictionary[Teacher, set[int]] = WeakKeyDictionary()
 
     def load(self) -> None:
-        """Reads and tries all categories at the start. A bad one is refused, and the others serve."""
+        """Reads and tests all categories at the start. A bad one is refused, and the others serve."""
         if not self._store.weights.is_dir():
             log.error("there is no weights folder %s", self._store.weights)
         try:
             self._store.recover()
         except OSError as error:
-            log.warning("what a crash has left in %s cannot be put in order: %s", self._store.weights, error)
+            log.warning("an interrupted change in %s cannot be cleaned up: %s", self._store.weights, error)
         try:
             names = self._store.names()
-        except OSError as error:  # read again when changes are looked for
+        except OSError as error:  # tried again at the next search for changes
             log.error("the weights folder %s cannot be read by this user: %s", self._store.weights, error)
             names = []
         for category in names:
@@ -128,7 +128,7 @@ class Versions:
             log.info("category %s is ready", entry.category)
 
     def _try_all(self) -> None:
-        """Tries each combination of teacher and image size once, with two categories where there are."""
+        """Tests each combination of teacher and image size once, with two categories if there are that many."""
         alike: dict[tuple[Teacher, int], list[Ready]] = {}
         for entry in self._catalogue.ready():
             alike.setdefault((entry.teacher, entry.card.image_size), []).append(entry)
@@ -146,34 +146,34 @@ class Versions:
     def _first_two(self, entries: Sequence[Ready]) -> list[Detector]:
         pairs: list[Detector] = []
         for entry in entries:
-            with suppress(CategoryRefusedError):  # its student has vanished from the disk meanwhile
+            with suppress(CategoryRefusedError):  # its student has been deleted from disk meanwhile
                 pairs.append(entry.detector())
             if len(pairs) == 2:
                 break
         return pairs
 
     def changed(self) -> list[str]:
-        """Categories whose files on the disk are not those that were read last, new ones too. For any thread.
+        """Names of new categories, and of those whose files have changed since they were read. Any thread may call it.
 
-        One whose folder is not there is not among them. Raises `OSError` if the folder of categories cannot be read.
+        Categories without a folder are not included. Raises `OSError` if the folder of categories cannot be read.
         """
         return [name for name in self._store.names() if self._store.stamp(name) != self._stamps.get(name)]
 
     def kept(self, category: str) -> list[Kept]:
-        """The versions that `roll_back` can go to, last put aside first. Reads the disk. For any thread."""
+        """The versions that `roll_back` can go to, most recently replaced first. Reads the disk. For any thread."""
         entry = self._catalogue.get(category)
         serving = entry.card.model_version if isinstance(entry, Ready) else None
         return [one for one in self._store.kept(category) if one.version != serving]
 
     def reload(self, category: str) -> Generator[None, None, Ready]:
-        """Reads a category again beside the version that serves, tries the new one, and swaps them in one step.
+        """Reads a category again while the current version serves, tests the new version, and swaps them in one step.
 
-        A category that is new in the folder appears.
+        Also adds a category that is new in the folder.
 
         Raises:
             UnknownCategoryError: if there is no such category.
-            VersionRefusedError: if what is on the disk is refused. Then the version that serves goes on, unless its
-                folder has vanished.
+            VersionRefusedError: if the version on disk is refused. The current version then stays in use, unless its
+                folder has been deleted.
         """
         if not self._store.holds(category):
             self._catalogue.find(category)
@@ -183,40 +183,42 @@ class Versions:
         except CANNOT_SERVE as error:
             if isinstance(self._catalogue.get(category), Ready) and self._store.holds(category):
                 log.error(
-                    "a new version of category %s is refused, and the one before serves on: %s",
+                    "the new version of category %s is refused; the current version stays in use: %s",
                     category,
                     with_hint(error),
                 )
             else:
                 self._refuse(category, error)
             self._on_refuse()
-            raise VersionRefusedError(f"what is on the disk for {category!r} is refused: {with_hint(error)}") from None
+            raise VersionRefusedError(f"the version on disk of {category!r} is refused: {with_hint(error)}") from None
         except (DeviceFailedError, GeneratorExit):
-            log.error("a new version of category %s was not tried to the end, and the one before serves on", category)
+            log.error(
+                "the test of the new version of category %s did not finish; the current one stays in use", category
+            )
             raise
         self._enter(version)
         log.info("category %s is ready, version %s", category, version.entry.card.model_version)
         return version.entry
 
     def roll_back(self, category: str, to: str | None = None) -> Generator[None, None, bool]:
-        """Serves a version that was replaced again, one step back or the one named.
+        """Serves a replaced version again: the previous one, or the one named in `to`.
 
-        It is tried before anything changes.
+        The version is tested before anything changes.
 
         Args:
             category: its name.
-            to: the name of a version; else one step back, see `model.store.store.Store.roll_back`.
+            to: name of a version; if None, the previous one, see `model.store.store.Store.roll_back`.
 
         Returns:
-            Whether it was put back on the disk too. Where that cannot be written, the server has it until it ends.
+            Whether the disk was changed too. If the disk cannot be written, the rollback lasts until the server stops.
 
         Raises:
             UnknownCategoryError: if there is no such category.
             NoSuchVersionError: if there is no such version.
-            VersionRefusedError: if it is refused, or the category was changed while it was tried.
+            VersionRefusedError: if it is refused, or the category was changed during the test.
         """
         self._catalogue.find(category)
-        before = self._store.in_place(category) if to is None else None  # a step back is one from there
+        before = self._store.in_place(category) if to is None else None  # a step back starts at the version on disk
         version = yield from self._previous(category, to)
         try:
             self._store.roll_back(category, to=version.entry.card.model_version, replace=before)
@@ -224,10 +226,10 @@ class Versions:
             persistent = True
         except ChangedMeanwhileError as error:
             self._students.take(version)
-            raise VersionRefusedError(f"{error}; ask again to go back from there") from None
+            raise VersionRefusedError(f"{error}; repeat the rollback to go back from the new state") from None
         except (StoreError, OSError) as error:
             log.warning("category %s cannot be rolled back on the disk: %s", category, error)
-            # For good: its place on the disk has another, so that it could not be read again.
+            # Kept permanently: the disk has another version in its place, so it could not be read again.
             version.kept = version.kept or self._students.take(version) or self._build(version)
             persistent = False
         if to is None and (left := self._serving.get(category)) is not None:
@@ -236,9 +238,9 @@ class Versions:
         return persistent
 
     def _previous(self, category: str, to: str | None) -> Generator[None, None, _Version]:
-        """The version to go back to, from the disk and tried; or what served before, where the disk has none."""
+        """The version to go back to, read from disk and tested; or the previous one in memory if the disk has none."""
         serving = self._serving.get(category)
-        # Where an earlier step back was one in memory only, the next one starts from there.
+        # If an earlier rollback changed only the memory, the next one starts from there.
         start = serving.entry.card.model_version if serving is not None and serving.kept is not None else None
         try:
             version = self._read(self._store.previous(category, to, start=start).folder, category)
@@ -255,7 +257,7 @@ class Versions:
         return version
 
     def _read_in_place(self, category: str) -> _Version:
-        """Reads the version in a category's place, and once more if its files were being replaced meanwhile."""
+        """Reads the current version of a category on disk; reads it once more if its files changed meanwhile."""
         for _ in range(2):
             stamp = self._stamps[category] = self._store.stamp(category)
             folder = self._store.folder(category)
@@ -280,10 +282,10 @@ class Versions:
         return version
 
     def _try(self, version: _Version) -> Generator[None, None, None]:
-        """Tries a version that does not serve yet. If it is refused, or not tried to the end, its student goes.
+        """Tests a version that does not serve yet. If the test fails or does not finish, its student is dropped.
 
         Raises:
-            TooCostlyError: if the device cannot afford it.
+            TooCostlyError: if it needs more memory or time than a batch may.
             StoreError: if its score is not finite.
         """
         detector, side = version.entry.detector(), version.entry.card.image_size
@@ -294,13 +296,13 @@ class Versions:
                 tried.add(side)
             scores = translated(partial(detector, np.zeros((1, side, side, 3), dtype=np.uint8))).scores
             if not np.isfinite(scores).all():
-                raise StoreError("it gives a score that is not finite")
+                raise StoreError("its score is not finite")
         except BaseException:
             self._students.take(version)
             raise
 
     def _enter(self, version: _Version) -> None:
-        """Serves a version from now on. Requests that were accepted with the one before are answered with that."""
+        """Serves a version from now on. Requests accepted before are still answered by the previous version."""
         category = version.entry.category
         before = self._serving.get(category)
         if before is not None and before is not version and isinstance(self._catalogue.get(category), Ready):
@@ -311,15 +313,15 @@ class Versions:
         self._catalogue.put(version.entry)
 
     def _refuse(self, category: str, error: Exception) -> None:
-        category, reason = readable(category), encodable(with_hint(error))  # a folder can have any name, an answer not
+        category, reason = readable(category), encodable(with_hint(error))  # a folder name may not be valid UTF-8
         self._catalogue.put(Refused(category, reason))
         log.error("category %s is refused: %s", category, reason)
 
     def _detector(self, version: _Version) -> Detector:
-        """A version's pair, from memory or else from the disk.
+        """The pair of a version, from memory or from disk.
 
         Raises:
-            CategoryRefusedError: if what is on the disk is no longer what it was; until it is reloaded.
+            CategoryRefusedError: if the files on disk are no longer those of this version.
         """
         detector = version.kept or self._students.get(version)
         if detector is not None:
@@ -330,7 +332,7 @@ class Versions:
         except (StoreError, OSError) as error:
             if self._catalogue.get(category) is version.entry:
                 self._refuse(category, error)
-                self._stamps.pop(category, None)  # a disk that comes back brings the same files
+                self._stamps.pop(category, None)  # if the disk comes back with the same files, they are read again
             raise CategoryRefusedError(category, str(error)) from None
         self._students.put(version, detector)
         self._on_load()

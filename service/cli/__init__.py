@@ -1,4 +1,4 @@
-"""The command line, ``eca-inspect``: reads options, calls the room that knows, prints."""
+"""The command line ``eca-inspect``: each command reads its options, calls the module that does the work, and prints."""
 
 import typer
 
@@ -7,7 +7,7 @@ from service.cli.errors import CommandLine
 
 app = typer.Typer(
     cls=CommandLine,
-    help="Anomaly inspection: train a pair for a category, calibrate it, evaluate it, and serve it.",
+    help="Anomaly inspection: train, calibrate, evaluate and serve a pair of networks for each category.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -26,13 +26,13 @@ for command in (
 ):
     app.command()(command)
 
-teacher_app = typer.Typer(help="Get and make teachers.", no_args_is_help=True)
+teacher_app = typer.Typer(help="Download, import and train teachers.", no_args_is_help=True)
 teacher_app.command()(teacher.fetch)
 teacher_app.command()(teacher.pretrain)
 teacher_app.command()(teacher.distil)
 app.add_typer(teacher_app, name="teacher")
 
-key_app = typer.Typer(help="Say who may call the server.", no_args_is_help=True)
+key_app = typer.Typer(help="Manage the API keys of the server.", no_args_is_help=True)
 key_app.command("create")(key.create)
 key_app.command("list")(key.list_)
 key_app.command("revoke")(key.revoke)

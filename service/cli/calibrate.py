@@ -23,14 +23,16 @@ from service.settings import read_settings
 
 def calibrate(
     category: Category,
-    normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts, not trained on.")] = None,
+    normal: Annotated[
+        Path | None, typer.Option(help="Folder of images of normal parts that were not used for training.")
+    ] = None,
     anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
     pattern: Pattern = ANY_NAME,
     data: Data = None,
-    share: Annotated[float, typer.Option(min=0, max=1, help="With --data: how much of its test images to use.")] = 0.5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of that share.")] = 0,
+    share: Annotated[float, typer.Option(min=0, max=1, help="With --data: share of the test images to use.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of that share.")] = 0,
     score: Annotated[
-        Score | None, typer.Option(help="Change to this score; the same pair has them all. Else as the card has it.")
+        Score | None, typer.Option(help="Change to this score, without training again. Default: the card's score.")
     ] = None,
     quantile: Quantile = NORMAL_QUANTILE,
     without_anomalous: WithoutAnomalous = False,
@@ -39,7 +41,7 @@ def calibrate(
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Set the threshold: Youden's where there are anomalous images, else from defects pasted on normal ones."""
+    """Set the threshold: from Youden's index if there are anomalous images, else from defects pasted on normal ones."""
     from model.lifecycle import datasets
     from model.lifecycle.calibrate import calibrate_category
     from model.store.store import Store
@@ -65,44 +67,44 @@ def calibrate(
         skip_unreadable=skip_unreadable,
     )
     report(about_images)
-    found = card.calibration
-    typer.echo(f"{category}: {card.score.value} score, threshold {found.threshold:.6g}, method {found.method}")
-    was = before.calibration
-    typer.echo(f"before: {before.score.value} score, threshold {was.threshold:.6g}, method {was.method}")
-    typer.echo(f"{found.normal_images} normal and {found.anomalous_images} anomalous images")
-    if found.interval is not None:
-        low, high = found.interval.low, found.interval.high
-        typer.echo(f"Youden index {found.youden_index:.4f}, AUROC {found.auroc:.4f}, 95 % [{low:.4f}, {high:.4f}]")
-    warn_of_few(found.normal_images, found.anomalous_images)
-    if found.warning:
+    new, old = card.calibration, before.calibration
+    typer.echo(f"{category}: {card.score.value} score, threshold {new.threshold:.6g}, method {new.method}")
+    typer.echo(f"before: {before.score.value} score, threshold {old.threshold:.6g}, method {old.method}")
+    typer.echo(f"{new.normal_images} normal and {new.anomalous_images} anomalous images")
+    if new.interval is not None:
+        low, high = new.interval.low, new.interval.high
+        typer.echo(f"Youden index {new.youden_index:.4f}, AUROC {new.auroc:.4f}, 95 % [{low:.4f}, {high:.4f}]")
+    warn_of_few(new.normal_images, new.anomalous_images)
+    if new.warning:
         typer.echo(
-            f"warning: {category} {found.warning}. Do not decide about parts by it: calibrate with more images, or "
-            "train for more epochs or on another teacher",
+            f"warning: {category} {new.warning}. Do not use its verdicts: calibrate with more images, or train for "
+            "more epochs or with another teacher",
             err=True,
         )
-    if found.auroc is not None and found.auroc < 0.5:
+    if new.auroc is not None and new.auroc < 0.5:
         typer.echo(
-            f"warning: the AUROC is {found.auroc:.3f}: most anomalous images score lower than normal ones, so this "
-            "threshold is of no use. Are the folders exchanged? If not, train for more epochs, or on another teacher",
+            f"warning: the AUROC is {new.auroc:.3f}: most anomalous images score lower than normal ones, so this "
+            "threshold is useless. Did you swap the two folders? If not, train for more epochs or with another teacher",
             err=True,
         )
 
 
 def rollback(
     category: Category,
-    to: Annotated[str | None, typer.Option(help="Name of a kept version; else the one before the present one.")] = None,
+    to: Annotated[str | None, typer.Option(help="Name of a kept version. Default: the previous version.")] = None,
     weights: Weights = None,
 ) -> None:
-    """Go back to the version before, or to a kept one by name. What is left is kept too, and --to brings it back."""
+    """Go back to the previous version, or to a kept version by name. The replaced version is kept; --to restores it."""
     from model.store.store import Store
 
     store = Store(read_settings(weights=weights).weights)
     card = store.roll_back(category, to)
-    found = card.calibration
+    calibration = card.calibration
     typer.echo(
-        f"{store.folder(category)}: version {card.model_version}, threshold {found.threshold:.6g} ({found.method})"
+        f"{store.folder(category)}: version {card.model_version}, threshold {calibration.threshold:.6g} "
+        f"({calibration.method})"
     )
     for one in store.kept(category):
-        found = one.card.calibration
-        left = "; left by going back" if one.rolled_back else ""
-        typer.echo(f"kept: version {one.version}, threshold {found.threshold:.6g} ({found.method}){left}")
+        calibration = one.card.calibration
+        note = "; replaced by a rollback" if one.rolled_back else ""
+        typer.echo(f"kept: version {one.version}, threshold {calibration.threshold:.6g} ({calibration.method}){note}")

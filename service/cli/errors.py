@@ -1,4 +1,4 @@
-"""The one place that turns an expected error into one line and status 1."""
+"""Turns every expected error into one line on stderr and exit status 1."""
 
 import errno
 import sys
@@ -16,14 +16,14 @@ EXIT_INTERRUPTED = 130
 
 
 class UsageError(ExpectedError):
-    """Options that do not go together."""
+    """Options that are wrong or cannot be combined."""
 
 
 class CommandLine(TyperGroup):
-    """All commands. An expected error of any of them is printed as one line, and the status is 1."""
+    """All commands. An expected error in any of them is printed as one line, and the exit status is 1."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Reads the arguments and runs the command that they name; prints any file name whatever the encoding."""
+        """Parses the arguments and runs the command. Makes sure that any file name can be printed."""
         make_readable(sys.stdout, sys.stderr)
         return super().main(*args, **options)
 
@@ -33,7 +33,7 @@ class CommandLine(TyperGroup):
             return super().invoke(ctx)
         except ExpectedError as error:
             message = str(error)
-            if type(error).__module__.startswith("model."):  # already imported then, with all that it brings
+            if type(error).__module__.startswith("model."):  # only then: importing the hints is slow
                 from service.hints import with_hint
 
                 message = with_hint(error)
@@ -41,7 +41,7 @@ class CommandLine(TyperGroup):
             typer.echo("stopped; nothing was written", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except OSError as error:
-            if error.errno == errno.EPIPE:  # who reads the output has closed it; that is not a failure to explain
+            if error.errno == errno.EPIPE:  # the reader has closed the pipe, which is not an error
                 raise
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         typer.echo(f"error: {message}", err=True)
@@ -50,7 +50,7 @@ class CommandLine(TyperGroup):
 
 @contextmanager
 def ray_or_the_extra() -> Iterator[None]:
-    """Says which extra has Ray, where it is imported and not there."""
+    """Raises `MissingExtraError` if an import in this block fails because Ray is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -39,18 +39,18 @@ def evaluate(
     ] = None,
     pattern: Pattern = ANY_NAME,
     seen: Annotated[
-        SeenPolicy, typer.Option(help="What to do with images that training or calibration has seen.")
+        SeenPolicy, typer.Option(help="What to do with images that were used for training or calibration.")
     ] = SeenPolicy.REFUSE,
     skip_unreadable: SkipUnreadable = False,
     json_output: JsonOutput = False,
     report: Annotated[
-        Path | None, typer.Option(help="New folder for a page with figures, the figures, and the numbers as JSON.")
+        Path | None, typer.Option(help="New folder for a report: an HTML page, its figures, and the numbers as JSON.")
     ] = None,
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Judge a category on images it has not seen; measures with 95 % intervals."""
+    """Evaluate a category on images it has not seen; prints measures with 95 % intervals."""
     from model.lifecycle.evaluate import judge_category, measure_judged
     from service.cli.samples import by_label, judged_samples, warn_of_few
     from service.cli.samples import report as report_remarks
@@ -77,35 +77,38 @@ def evaluate(
             skip_unreadable=skip_unreadable,
             remarks=listing.remarks,
         )
-        found = measure_judged(judged)
-        page = None if report is None else write_report(report, judged, found)
+        evaluation = measure_judged(judged)
+        page = None if report is None else write_report(report, judged, evaluation)
     if page is not None:
         typer.echo(f"report: {page}", err=True)
-    report_remarks(found.remarks)
-    warn_of_few(found.normal_images, found.anomalous_images)
-    typer.echo(json_text(found.as_dict(), indent=2) if json_output else _evaluation_table(found))
+    report_remarks(evaluation.remarks)
+    warn_of_few(evaluation.normal_images, evaluation.anomalous_images)
+    typer.echo(json_text(evaluation.as_dict(), indent=2) if json_output else _evaluation_table(evaluation))
 
 
-def _evaluation_table(found: "Evaluation") -> str:
+def _evaluation_table(evaluation: "Evaluation") -> str:
     lines = [
-        f"{found.category} {found.model_version}: {found.normal_images} normal and {found.anomalous_images} anomalous "
-        f"images, threshold {found.threshold:.6g} ({found.calibration})"
+        f"{evaluation.category} {evaluation.model_version}: {evaluation.normal_images} normal and "
+        f"{evaluation.anomalous_images} anomalous images, "
+        f"threshold {evaluation.threshold:.6g} ({evaluation.calibration})"
     ]
     for name, estimate in (
-        ("AUROC", found.image.auroc),
-        ("false-alarm rate (FPR)", found.image.false_alarm_rate),
-        ("miss rate (FNR)", found.image.miss_rate),
-        ("g-mean", found.image.g_mean),
+        ("AUROC", evaluation.image.auroc),
+        ("false-alarm rate (FPR)", evaluation.image.false_alarm_rate),
+        ("miss rate (FNR)", evaluation.image.miss_rate),
+        ("g-mean", evaluation.image.g_mean),
     ):
         lines.append(f"  {name:<24}{estimate.value:.4f}  95 % [{estimate.low:.4f}, {estimate.high:.4f}]")
-    if found.pixel_auroc is not None:
-        lines.append(f"  {'pixel AUROC':<24}{found.pixel_auroc:.4f}  ({found.pixel_images} images with a mask)")
-        lines.append(f"  {'AUPRO (FPR <= 0.3)':<24}{found.aupro:.4f}")
+    if evaluation.pixel_auroc is not None:
+        lines.append(
+            f"  {'pixel AUROC':<24}{evaluation.pixel_auroc:.4f}  ({evaluation.pixel_images} images with a mask)"
+        )
+        lines.append(f"  {'AUPRO (FPR <= 0.3)':<24}{evaluation.aupro:.4f}")
     else:
-        lines.append("  no mask to go by, so pixel AUROC and AUPRO were not measured")
+        lines.append("  no masks, so pixel AUROC and AUPRO were not measured")
     lines += [
         f"  AUROC of {defect:<15}{one.value:.4f}  95 % [{one.low:.4f}, {one.high:.4f}]"
-        for defect, one in found.by_defect.items()
+        for defect, one in evaluation.by_defect.items()
     ]
     return "\n".join(lines)
 
@@ -113,9 +116,9 @@ def _evaluation_table(found: "Evaluation") -> str:
 def inspect(
     category: Category,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    localize: Annotated[Localize, typer.Option(help="Whether to find the place of the fault.")] = Localize.AUTO,
+    localize: Annotated[Localize, typer.Option(help="Whether to locate the fault.")] = Localize.AUTO,
     map_form: Annotated[
-        MapForm | None, typer.Option("--map", help="What the map shows; else the category's own form.")
+        MapForm | None, typer.Option("--map", help="Form of the anomaly map. Default: the category's own form.")
     ] = None,
     overlay: Annotated[Path | None, typer.Option(help="Folder to write NAME.overlay.png to.")] = None,
     json_output: JsonOutput = False,
@@ -140,7 +143,7 @@ def inspect(
     places = _overlay_places(overlay, images) if overlay is not None else {}
     for path in images:
         try:
-            found, picture = inspect_offline(
+            inspection, picture = inspect_offline(
                 ready, path.read_bytes(), Wanted(localize, map_form), limits, with_overlay=overlay is not None
             )
         except (ImageError, OSError, Problem) as error:
@@ -152,9 +155,9 @@ def inspect(
             places[path].parent.mkdir(parents=True, exist_ok=True)
             places[path].write_bytes(picture)
         if json_output:
-            answers.append({"path": str(path), **found.model_dump(mode="json")})
+            answers.append({"path": str(path), **inspection.model_dump(mode="json")})
         else:
-            typer.echo(_inspection_line(path, found))
+            typer.echo(_inspection_line(path, inspection))
     if json_output:
         typer.echo(json_text(answers, indent=2))
     if failed:
@@ -162,31 +165,33 @@ def inspect(
 
 
 def _overlay_places(folder: Path, images: list[Path]) -> dict[Path, Path]:
-    """Where to write the picture of each image: in its folder below the one that all share, so that no two collide."""
+    """The overlay file for each image. Keeps the sub-folders below the images' common folder, so that none collide."""
     shared = Path(os.path.commonpath([path.absolute().parent for path in images]))
     places = {path: folder / path.absolute().parent.relative_to(shared) / f"{path.name}.overlay.png" for path in images}
     given = {path.resolve() for path in images}
     for path, place in places.items():
         if place.resolve() in given:
-            raise UsageError(f"the overlay of {path} would take the place of {place}, which is to be inspected itself")
+            raise UsageError(f"the overlay of {path} would overwrite {place}, which is one of the images to inspect")
     folder.mkdir(parents=True, exist_ok=True)
     return places
 
 
-def _inspection_line(path: Path, found: "Inspection") -> str:
-    regions = f"  {len(found.localization.regions)} regions" if found.localization else ""
-    return f"{found.decision:<10}{found.score:.6g} (threshold {found.threshold:.6g})  {path}{regions}"
+def _inspection_line(path: Path, inspection: "Inspection") -> str:
+    regions = f"  {len(inspection.localization.regions)} regions" if inspection.localization else ""
+    return f"{inspection.decision:<10}{inspection.score:.6g} (threshold {inspection.threshold:.6g})  {path}{regions}"
 
 
 def features(
     category: Category,
     image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="New PNG file; else NAME.features.png in this folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="New PNG file. Default: NAME.features.png in this folder.")
+    ] = None,
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Draw what student and teacher make of an image at each distillation layer, and where they differ."""
+    """Draw the features of student and teacher for one image at each distillation layer, and where they differ."""
     from model.images import read_image
     from model.lab import features
     from model.lifecycle import figures
@@ -195,9 +200,9 @@ def features(
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     place = output or Path(f"{image.name}.features.png")
     if place.suffix.lower() != ".png":
-        raise UsageError(f"{place} should end in .png")
+        raise UsageError(f"{place} must end in .png")
     if place.exists():
-        raise UsageError(f"{place} exists; name another file with --output")
+        raise UsageError(f"{place} exists; choose another file with --output")
     used_device = torch_device(settings.device)
     card, detector = Store(settings.weights, settings.teachers_folder).load(category, used_device, settings.dtype)
     pixels = card.preprocessor.apply(read_image(image))

@@ -13,10 +13,10 @@ from service.settings import read_settings
 
 def create(
     name: KeyName,
-    role: Annotated[Role, typer.Option(help="inspect: ask for verdicts; admin: also change what is served.")],
+    role: Annotated[Role, typer.Option(help="inspect: request inspections; admin: also change what is served.")],
     file: KeyFile = None,
 ) -> None:
-    """Make a key, print it once, and add its hash to the file; a running server takes it at once."""
+    """Create a key, print it once, and add its hash to the file; a running server accepts it at once."""
     from service.http.keys import create_key
 
     typer.echo(create_key(_file_of(file), name, role))
@@ -31,7 +31,7 @@ def list_(file: KeyFile = None) -> None:
 
 
 def revoke(name: KeyName, file: KeyFile = None) -> None:
-    """Take a key out of the file; a running server refuses it at once."""
+    """Remove a key from the file; a running server refuses it at once."""
     from service.http.keys import revoke_key
 
     revoke_key(_file_of(file), name)
@@ -40,5 +40,5 @@ def revoke(name: KeyName, file: KeyFile = None) -> None:
 def _file_of(given: Path | None) -> Path:
     path = given or read_settings().keys_file
     if path is None:
-        raise UsageError("say --file, or set INSPECT_KEYS_FILE")
+        raise UsageError("give --file, or set INSPECT_KEYS_FILE")
     return path

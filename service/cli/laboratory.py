@@ -31,10 +31,10 @@ def synthesize(
     test_each: Annotated[int, typer.Option(min=1, help="Images of each kind of defect.")] = 25,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     kind: Annotated[
-        str, typer.Option(help=f"{', '.join(KINDS)}: ground steel plates, or bolts in any pose on a ground.")
+        str, typer.Option(help=f"{', '.join(KINDS)}: ground steel plates, or bolts in any pose on a background.")
     ] = DEFAULT_KIND,
 ) -> None:
-    """Generate pictures of the built-in category or another one, with defects and their masks."""
+    """Generate images of the built-in category or of another kind of part, with defects and their masks."""
     from model.lab.synthetic import write_dataset
 
     if kind not in KINDS:
@@ -44,33 +44,37 @@ def synthesize(
 
 
 def reproduce(
-    output: Annotated[Path, typer.Option(help="Folder of results: what is there is not run again.")],
+    output: Annotated[Path, typer.Option(help="Folder of results. Runs whose results are there are not repeated.")],
     dataset: Annotated[
-        str | None, typer.Option(help=f"{', '.join(DATASETS)}; without it only the tables are written.")
+        str | None, typer.Option(help=f"{', '.join(DATASETS)}. Without it, only the tables are written.")
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Where the set lies: torchvision's files, folders of classes, or of categories.")
+        Path | None,
+        typer.Option(help="Folder of the data set: torchvision's files, folders of classes, or of categories."),
     ] = None,
     variant: Annotated[
-        str, typer.Option(help=f"{', '.join(VARIANTS)}; several with commas between them, or all.")
+        str, typer.Option(help=f"{', '.join(VARIANTS)}; several separated by commas, or all.")
     ] = DEFAULT,
-    classes: Annotated[str | None, typer.Option(help="The normal classes, with commas between them; else all.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, 2 ...")] = 1,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Else the paper's for the set.")] = None,
+    classes: Annotated[str | None, typer.Option(help="The normal classes, separated by commas. Default: all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0, 1, 2 ...")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: as in the paper for this data set.")] = None,
     train_images: Annotated[
-        int | None, typer.Option(min=1, help="Of a class at most, drawn once; else all, as in the paper.")
+        int | None, typer.Option(min=1, help="Most training images per class. Default: all, as in the paper.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
     teacher: Annotated[
-        str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
+        str,
+        typer.Option(help=f"{IMAGENET}, {COMPACT}, another one in the teachers folder, or a file of VGG16 weights."),
     ] = IMAGENET,
     compare: Annotated[
         str | None,
-        typer.Option(help=f"Methods of anomalib to run as well: {', '.join(METHODS)}, or all; an extra."),
+        typer.Option(help=f"Also run these methods of anomalib: {', '.join(METHODS)}, or all. Needs an extra."),
     ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch the set into the root.")] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let torchvision download the data set to --root.")
+    ] = False,
     tables_file: Annotated[
-        Path | None, typer.Option("--tables", help="Where to write the tables; else tables.md in the output.")
+        Path | None, typer.Option("--tables", help="File for the tables. Default: tables.md in --output.")
     ] = None,
     feature_memory: FeatureMemory = FEATURE_MEMORY_BYTES / GIB,
     spill_folder: SpillFolder = None,
@@ -78,7 +82,7 @@ def reproduce(
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Run the paper's experiments, and write its tables with ours beside them."""
+    """Run the experiments of the paper, and write its tables together with our results."""
     from model.lab.reproduction import comparison, runs, tables
     from model.lab.reproduction.sets import SETS
     from model.lab.variants import VARIANTS as VARIANT_OF
@@ -93,7 +97,7 @@ def reproduce(
         if methods:
             comparison.require_anomalib()
         if root is None:
-            raise UsageError("say where the data set lies: --root")
+            raise UsageError("give the folder of the data set with --root")
         settings = read_settings(weights=weights, teachers=teachers, device=device)
         used_device = torch_device(settings.device)
         source = benchmark.open(root, download=download)
@@ -121,11 +125,11 @@ def reproduce(
                     prepared = benchmark.open(root, image_size=side)
                     comparison.compare(series, prepared, normal, methods, range(seeds), on_run=bar.report)
         except (TrainingInterrupted, KeyboardInterrupt):
-            typer.echo("stopped; the same command goes on", err=True)
+            typer.echo("stopped; run the same command to continue", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
     results = runs.read_results(output)
     if not results:
-        raise UsageError(f"{output} holds no results; say --dataset and --root")
+        raise UsageError(f"{output} contains no results; give --dataset and --root")
     page = tables_file or output / "tables.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(encodable(tables.write_tables(results)), encoding="utf-8")
@@ -139,6 +143,6 @@ def _known(kind: str, name: str, names: Collection[str]) -> str:
 
 
 def _several(kind: str, given: str, names: Collection[str]) -> list[str]:
-    """The names in a list with commas, each of them known; ``all`` is all of them."""
+    """The names in a comma-separated list, each checked; ``all`` means all of them."""
     chosen = names if given == "all" else dict.fromkeys(part.strip() for part in given.split(","))
     return [_known(kind, name, names) for name in chosen]

@@ -1,4 +1,4 @@
-"""The options that several commands share, and the device that one of them names."""
+"""The options that several commands share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,35 +14,37 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 
 Category = Annotated[str, typer.Argument(help="Name of the category.")]
-Weights = Annotated[Path | None, typer.Option(help="Folder of categories; INSPECT_WEIGHTS, else weights.")]
+Weights = Annotated[Path | None, typer.Option(help="Folder of categories. Default: INSPECT_WEIGHTS, or weights.")]
 Teachers = Annotated[
-    Path | None, typer.Option(help="Folder of teachers; INSPECT_TEACHERS, else teachers in the folder of categories.")
+    Path | None,
+    typer.Option(help="Folder of teachers. Default: INSPECT_TEACHERS, or teachers in the folder of categories."),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1 ...; INSPECT_DEVICE, else auto, which prefers a GPU.")
+    str | None, typer.Option(help="cpu, cuda, cuda:1 ... Default: INSPECT_DEVICE, or auto, which prefers a GPU.")
 ]
-Data = Annotated[Path | None, typer.Option(help="The category in the MVTec AD layout.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the category's images in the MVTec AD layout.")]
 Quantile = Annotated[
-    float, typer.Option(help="For a threshold without anomalous images: one minus the rate of false alarms aimed at.")
+    float, typer.Option(help="For a threshold without anomalous images: one minus the desired false-alarm rate.")
 ]
 Pattern = Annotated[
-    str, typer.Option(help="In plain folders, the files whose names match are images; '*.jpg' where masks lie beside.")
+    str,
+    typer.Option(help="In plain folders: only files that match are images; '*.jpg' if masks are in the same folder."),
 ]
 FeatureMemory = Annotated[
-    float, typer.Option(min=0, help="GiB of memory for teacher features; beyond it they go to a file.")
+    float, typer.Option(min=0, help="GiB of memory for teacher features. What does not fit is written to a file.")
 ]
-SpillFolder = Annotated[Path | None, typer.Option(help="Where that file goes; else the temporary folder.")]
-SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Go on without files that cannot be read.")]
+SpillFolder = Annotated[Path | None, typer.Option(help="Folder of that file. Default: the system's temporary folder.")]
+SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read.")]
 WithoutAnomalous = Annotated[
-    bool, typer.Option("--without-anomalous", help="Replace a threshold that comes from anomalous images.")
+    bool, typer.Option("--without-anomalous", help="Allow replacing a threshold that was set with anomalous images.")
 ]
-KeyFile = Annotated[Path | None, typer.Option("--file", help="File of keys; INSPECT_KEYS_FILE.")]
+KeyFile = Annotated[Path | None, typer.Option("--file", help="File of keys. Default: INSPECT_KEYS_FILE.")]
 KeyName = Annotated[str, typer.Argument(help="Name of the key, for people.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def torch_device(name: str) -> "torch.device":
-    """The device of this name; `UsageError` where it cannot be used."""
+    """The device with this name. Raises `UsageError` if it cannot be used."""
     from service.app import choose_device
 
     try:

@@ -10,7 +10,7 @@ from model.lifecycle.distillation import Epoch
 
 
 class EpochBar:
-    """A progress bar that appears with the first epoch, so that a training that is refused leaves none behind."""
+    """A progress bar that appears with the first epoch, so that a refused training shows none."""
 
     def __init__(self, name: str, epochs: int) -> None:
         self._name = name
@@ -40,7 +40,7 @@ class EpochBar:
 
 
 class RunBar:
-    """A progress bar for each run of a series, and a line when it is done."""
+    """A progress bar for each run of a series, and one line when the run is done."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
@@ -53,15 +53,15 @@ class RunBar:
         self._bar.show(epoch)
 
     def report(self, run: Run, result: dict[str, Any] | None) -> None:
-        """A run is done, or was there already."""
+        """A run is done, or its result already exists (`result` is None)."""
         self.close()
         if result is None:
-            found = "there already"
+            outcome = "already done"
         elif "failed" in result:
-            found = str(result["failed"])
+            outcome = str(result["failed"])
         else:
-            found = f"AUROC {result['auroc']:.4f}, {result['training_seconds']:.0f} s of training"
-        typer.echo(f"{run.dataset} {run.normal_class}, {run.variant}, seed {run.seed}: {found}", err=True)
+            outcome = f"AUROC {result['auroc']:.4f}, {result['training_seconds']:.0f} s of training"
+        typer.echo(f"{run.dataset} {run.normal_class}, {run.variant}, seed {run.seed}: {outcome}", err=True)
 
     def close(self) -> None:
         """Leaves the bar as it is."""

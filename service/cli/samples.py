@@ -1,4 +1,4 @@
-"""Which images the options name."""
+"""Lists the images that the options select."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from model.measures import rate_estimate
 from service.cli.errors import UsageError
 
 FEW_IMAGES = 10
-"""With fewer of a group a perfect result may still be one error in three."""
+"""With fewer images of one kind, a result without errors still allows an error rate of about one third."""
 
 
 def training_samples(data: Path | None, normal: Path | None, pattern: str) -> Listing:
@@ -23,7 +23,7 @@ def training_samples(data: Path | None, normal: Path | None, pattern: str) -> Li
             return datasets.mvtec_training(data)
         case None, Path():
             return datasets.normal_samples(normal, pattern)
-    raise UsageError("say either --data or --normal")
+    raise UsageError("give either --data or --normal")
 
 
 def judged_samples(
@@ -42,7 +42,7 @@ def judged_samples(
         case None, Path():
             bad = datasets.anomalous_samples(anomalous, masks, pattern) if anomalous is not None else Listing()
             return datasets.normal_samples(normal, pattern) + bad
-    raise UsageError("say either --data alone, or --normal (and --anomalous)")
+    raise UsageError("give either --data alone, or --normal (and --anomalous)")
 
 
 def by_label(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
@@ -51,7 +51,7 @@ def by_label(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
 
 def _refuse_pattern(pattern: str) -> None:
     if pattern != ANY_NAME:
-        raise UsageError("--pattern is for plain folders, it does not go with --data")
+        raise UsageError("--pattern is for plain folders and cannot be combined with --data")
 
 
 def report(remarks: Remarks) -> None:
@@ -60,7 +60,7 @@ def report(remarks: Remarks) -> None:
 
 
 def warn_of_few(normal: int, anomalous: int) -> None:
-    """Says what a perfect result on so few images is worth; no anomalous ones at all are another matter."""
+    """Warns if there are too few images of one kind to rely on, but not if there are none."""
     for count, kind, outcome, rate in (
         (normal, "normal", "rejected", "false-alarm rate"),
         (anomalous, "anomalous", "missed", "miss rate"),
@@ -68,7 +68,7 @@ def warn_of_few(normal: int, anomalous: int) -> None:
         if 0 < count < FEW_IMAGES:
             images = f"{count} {kind} images are" if count > 1 else f"1 {kind} image is"
             typer.echo(
-                f"warning: {images} too few to rely on: where none of so many is {outcome}, the {rate} may still be "
+                f"warning: {images} too few to rely on: even if none of them is {outcome}, the {rate} may still be "
                 f"{rate_estimate(0, count).high:.0%}",
                 err=True,
             )

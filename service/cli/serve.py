@@ -20,13 +20,14 @@ EXIT_NOT_STARTED = 3
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; INSPECT_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; INSPECT_PORT.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder of categories; INSPECT_WEIGHTS.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: INSPECT_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. Default: INSPECT_PORT.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of categories. Default: INSPECT_WEIGHTS.")] = None,
     on_ray: Annotated[
         bool,
         typer.Option(
-            "--ray", help="On Ray Serve: many replicas, on the cluster of INSPECT_RAY_ADDRESS or here; an extra."
+            "--ray",
+            help="Serve many replicas with Ray Serve, on the cluster INSPECT_RAY_ADDRESS or here. Needs an extra.",
         ),
     ] = False,
 ) -> None:
@@ -39,8 +40,8 @@ def serve(
     torch_device(settings.device)
     if settings.is_open_to_others and not settings.allow_anonymous:
         raise UsageError(
-            f"other machines can reach {settings.host}, and anybody could call the server: name a file of keys in "
-            "INSPECT_KEYS_FILE (eca-inspect key create makes one), or set INSPECT_ALLOW_ANONYMOUS=true"
+            f"other machines can reach {settings.host}, and anyone could call the server: set INSPECT_KEYS_FILE to a "
+            "file of keys (`eca-inspect key create` makes one), or set INSPECT_ALLOW_ANONYMOUS=true"
         )
     logs.configure(settings.log_level, settings.log_format)
     if on_ray:
@@ -49,7 +50,7 @@ def serve(
     application = create_app(settings)
     if settings.is_open_to_others:
         log.warning("other machines can reach %s, and the server does not ask who is calling", settings.host)
-    # uvicorn sends SIGTERM to itself once more when it has shut down in order; that must not look like a failure.
+    # After a normal shutdown uvicorn sends itself SIGTERM again; that must not look like a failure.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     server = Server(application, settings)
     with suppress(KeyboardInterrupt):
@@ -62,7 +63,7 @@ def _serve_on_ray(settings: "Settings") -> None:
     with ray_or_the_extra():
         from service.on_ray.server import serve_on_ray
     if settings.port == 0:
-        raise UsageError("with --ray say which port: INSPECT_PORT")
+        raise UsageError("with --ray, INSPECT_PORT must not be 0; choose a port")
     if settings.is_open_to_others:
         log.warning("other machines can reach %s, and the server does not ask who is calling", settings.host)
     try:

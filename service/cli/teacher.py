@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 def fetch(
     source: Annotated[
-        Path | None, typer.Option("--from", help="Take the weights from this file (.pth or .safetensors) instead.")
+        Path | None, typer.Option("--from", help="Import the weights from this file (.pth or .safetensors) instead.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name to keep it under.")] = IMAGENET,
     weights: Weights = None,
     teachers: Teachers = None,
 ) -> None:
-    """Fetch torchvision's VGG16 for ImageNet (528 MB), or import a file; the features alone are kept (59 MB)."""
+    """Download torchvision's VGG16 for ImageNet (528 MB), or import a file; keeps only the feature layers (59 MB)."""
     from model.store.teachers import fingerprint, imagenet_teacher, read_teacher, save_teacher, teacher_path
 
     if source is None and name != IMAGENET:
-        raise UsageError("a teacher of another name comes from a file: say --from")
+        raise UsageError("a teacher with another name must come from a file: give --from")
     folder = read_settings(weights=weights, teachers=teachers).teachers_folder
     path = teacher_path(folder, name)
     was_there = path.exists()
@@ -40,7 +40,7 @@ def fetch(
     else:
         teacher = read_teacher(source)
         save_teacher(teacher, folder, name)
-    typer.echo(f"{path}{' is there already' if was_there else ''}: SHA-256 of its weights {fingerprint(teacher)}")
+    typer.echo(f"{path}{' already exists' if was_there else ''}: SHA-256 of its weights {fingerprint(teacher)}")
 
 
 def pretrain(
@@ -52,12 +52,14 @@ def pretrain(
     ),
     image_size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 32,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    source: Annotated[str, typer.Option(help="What the data is and where it comes from, for the record.")] = "",
+    source: Annotated[
+        str, typer.Option(help="What the data is and where it comes from; stored in the teacher's record.")
+    ] = "",
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Pretrain a narrow VGG16 on pictures sorted into classes, for machines without ImageNet weights."""
+    """Pretrain a narrow VGG16 on images sorted into classes, for machines without ImageNet weights."""
     from tqdm import tqdm
 
     from model.lab import pretraining
@@ -101,19 +103,21 @@ def pretrain(
 def distil(
     name: Annotated[str, typer.Argument(help="Name to keep it under.")],
     source: Annotated[str, typer.Option("--from", help="The full teacher: a name, or a file of VGG16 weights.")],
-    pictures: Annotated[list[Path], typer.Option(help="Folder of any pictures. Several: all count alike.")],
+    pictures: Annotated[list[Path], typer.Option(help="Folder of any images. Repeatable; all folders weigh the same.")],
     start: Annotated[
-        str | None, typer.Option(help="A narrow teacher to go on from: a name, or a file. Without it, from nothing.")
+        str | None, typer.Option(help="Narrow teacher to start from: a name or a file. Default: random weights.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of 16 pictures.")] = 1200,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps, each with 16 images.")] = 1200,
     widths: Annotated[str, typer.Option(help="Channels of the five stages, without --start.")] = "24,48,96,192,192",
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    about: Annotated[str, typer.Option(help="What teacher and pictures are, and their licences, for the record.")] = "",
+    about: Annotated[
+        str, typer.Option(help="Origin and licence of teacher and images; stored in the teacher's record.")
+    ] = "",
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Distil a full teacher into a narrow one on any pictures, for machines without ImageNet weights."""
+    """Distil a full teacher into a narrow one on any images, for machines without ImageNet weights."""
     from tqdm import tqdm
 
     from model.lab.compression import BATCH
@@ -156,14 +160,14 @@ def _plan(folder: Path, name: str, widths: str) -> "Plan":
 
     Raises:
         UsageError: if the name is taken, or the widths are not five numbers.
-        TeacherError: if the name or the widths are impossible.
+        TeacherError: if the name or the widths are invalid.
     """
     from model.networks.vgg import vgg16_plan
     from model.store.teachers import check_plan, teacher_path
 
     path = teacher_path(folder, name)
     if path.exists():
-        raise UsageError(f"{path} exists, and students may depend on it; choose another name")
+        raise UsageError(f"{path} exists and students may depend on it; choose another name")
     try:
         a, b, c, d, e = (int(width) for width in widths.split(","))
     except ValueError:
@@ -176,7 +180,7 @@ def _plan(folder: Path, name: str, widths: str) -> "Plan":
 def _save(
     folder: Path, name: str, teacher: "Teacher", record: dict[str, object], *, device: str, started: datetime
 ) -> Path:
-    """Writes a teacher that was made here, with its record beside it. Returns the teacher's path."""
+    """Saves a new teacher, and its record in the same folder. Returns the path of the teacher."""
     import torch
 
     from model.store.files import replace_file
@@ -200,7 +204,7 @@ def _save(
 
 
 def _pictures(folder: Path) -> list["np.ndarray"]:
-    """All pictures below a folder that can be read."""
+    """All readable images in a folder and its sub-folders."""
     from model.images import read_image
     from model.lifecycle.datasets import normal_samples
     from service.cli.samples import report
@@ -223,7 +227,7 @@ def _class_folders(root: Path, image_size: int) -> tuple["Tensor", "Tensor", int
         raise DatasetError(f"{root} is not a folder")
     classes, remarks = sub_folders(root)
     if len(classes) < 2:
-        raise DatasetError(f"{root} needs a sub-folder of images for each of two classes at least")
+        raise DatasetError(f"{root} needs at least two sub-folders, one per class, with images")
     listings = [datasets.normal_samples(folder) for folder in classes]
     report(sum((listing.remarks for listing in listings), remarks))
     samples = [(sample, label) for label, listing in enumerate(listings) for sample in listing]

@@ -38,7 +38,8 @@ def train(
     normal: Annotated[Path | None, typer.Option(help="Folder of images of normal parts.")] = None,
     pattern: Pattern = ANY_NAME,
     teacher: Annotated[
-        str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
+        str,
+        typer.Option(help=f"{IMAGENET}, {COMPACT}, another one in the teachers folder, or a file of VGG16 weights."),
     ] = IMAGENET,
     epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
     image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
@@ -46,19 +47,19 @@ def train(
     learning_rate: Annotated[float, typer.Option()] = Recipe.learning_rate,
     direction_weight: Annotated[float, typer.Option(min=0, help="Lambda of the loss.")] = Recipe.direction_weight,
     omega: Annotated[
-        bool, typer.Option("--omega/--no-omega", help="Weigh the distillation layers by their own attention.")
+        bool, typer.Option("--omega/--no-omega", help="Weight the distillation layers by their own attention.")
     ] = Recipe.weigh_distillation_layers,
     seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
     score: Annotated[
         Score,
         typer.Option(
-            help="weighted: the largest distances, weighted by how much the teacher sees; local: the same unweighted; "
-            "global: the paper's score."
+            help="weighted: the largest distances, weighted by the strength of the teacher's features; local: the same "
+            "without weights; global: the score of the paper."
         ),
     ] = DEFAULT_SCORE,
     quantile: Quantile = NORMAL_QUANTILE,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Put the pair in place of one that exists.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was stopped.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the category if it exists.")] = False,
     without_anomalous: WithoutAnomalous = False,
     skip_unreadable: SkipUnreadable = False,
     feature_memory: FeatureMemory = FEATURE_MEMORY_BYTES / GIB,
@@ -67,7 +68,7 @@ def train(
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Train a pair on images of normal parts (8 at least; a fifth is held out for the first threshold)."""
+    """Train a pair on at least 8 images of normal parts; a fifth of them is held out to set the first threshold."""
     from model.lifecycle.distillation import TrainingInterrupted
     from model.lifecycle.train import check_trainable, train_category
     from model.store.teachers import resolve_teacher
@@ -119,18 +120,18 @@ def train(
                 on_epoch=bar.show,
             )
     except TrainingInterrupted as stop:
-        typer.echo(f"{stop}; the same command with --resume goes on", err=True)
+        typer.echo(f"{stop}; run the same command with --resume to continue", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(f"{settings.weights / category}: version {card.model_version}, loss {card.training.final_loss:.4g}")
     if card.training.steps < ENOUGH_STEPS:
         typer.echo(
-            f"warning: {card.training.steps} steps are few, {ENOUGH_STEPS} are the least for a first look: scores may "
+            f"warning: {card.training.steps} training steps are too few, use at least {ENOUGH_STEPS}: the scores may "
             "not tell faulty parts from good ones; train for more epochs",
             err=True,
         )
     typer.echo(
         f"threshold {card.calibration.threshold:.4g}: from {card.calibration.normal_images} held-out images and "
-        "defects pasted on them; `eca-inspect calibrate` with real ones does better"
+        "defects pasted on them; to improve it, run `eca-inspect calibrate` with images of real defects"
     )
 
 
@@ -144,23 +145,25 @@ def _report_start(images: "LoadedImages", held_out: int) -> None:
 def train_many(
     root: Annotated[Path, typer.Argument(help="Folder of categories in the MVTec AD layout.")],
     teacher: Annotated[
-        str, typer.Option(help=f"{IMAGENET}, {COMPACT}, another in the folder of teachers, or a file of VGG16 weights.")
+        str,
+        typer.Option(help=f"{IMAGENET}, {COMPACT}, another one in the teachers folder, or a file of VGG16 weights."),
     ] = IMAGENET,
     epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
     image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
     seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
-    retries: Annotated[int, typer.Option(min=0, help="Of each category, after a failure that may go away.")] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="Retries per category after a temporary failure.")] = 1,
     on_ray: Annotated[
-        bool, typer.Option("--ray", help="In parallel, on the cluster of INSPECT_RAY_ADDRESS or here; an extra.")
+        bool,
+        typer.Option("--ray", help="Train in parallel, on the cluster INSPECT_RAY_ADDRESS or here. Needs an extra."),
     ] = False,
-    cpus: Annotated[float, typer.Option(min=0, help="With --ray: cores for each category.")] = 1,
-    gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs for each category.")] = 0,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: cores per category.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs per category.")] = 0,
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Train and calibrate every category under a folder. The same command again goes on where it was stopped."""
+    """Train and calibrate every category in a folder. If it was stopped, the same command continues."""
     from model.lifecycle import many
     from model.lifecycle.distillation import TrainingInterrupted
     from model.store.teachers import fingerprint, resolve_teacher
@@ -196,7 +199,7 @@ def train_many(
             if one.warning:
                 typer.echo(f"warning: {one.category} {one.warning}", err=True)
     except (TrainingInterrupted, KeyboardInterrupt):
-        typer.echo("stopped; the same command goes on", err=True)
+        typer.echo("stopped; run the same command to continue", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(many.table(results))
     if any(one.outcome == "failed" for one in results):

@@ -258,7 +258,7 @@ def test_new_versions_and_categories_appear_bad_ones_do_not_and_one_call_goes_ba
         # By the server's own look, perhaps while only half of it was written.
         wait_until(lambda: "inspect_reloads_refused_total 0.0" not in httpx.get(server.url + "/metrics").text)
         assert "not finite" in problem(post("striped", "reload"), 409, "reload-refused")
-        wait_until(lambda: any("and the one before serves on" in line for line in server.log))
+        wait_until(lambda: any("the current version stays in use" in line for line in server.log))
         answer = httpx.post(server.url + URL, content=png, headers=PNG).json()
         assert answer["model_version"] == "from-brushed"
 

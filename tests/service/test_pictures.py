@@ -222,7 +222,7 @@ def test_an_overlay_never_takes_the_place_of_an_image(factory: Factory, photos: 
     overlay = tmp_path / "a.png.overlay.png"
     before = overlay.read_bytes()
     refused = run("inspect", "striped", image, overlay, *options, status=1)
-    assert f"would take the place of {overlay}" in refused.stderr
+    assert f"would overwrite {overlay}" in refused.stderr
     assert overlay.read_bytes() == before
     assert image.read_bytes() == (photos / "good" / "000.png").read_bytes()
     nowhere = run("inspect", "striped", image, "--overlay", image, "--weights", factory.weights, status=1)
@@ -236,10 +236,10 @@ def test_features_are_drawn_into_a_new_file(
     command = ("features", "striped", photos / "bad" / "spot" / "000.png", "--weights", factory.weights)
     assert run(*command).stdout == "000.png.features.png\n"
     assert_picture(tmp_path / "000.png.features.png")
-    assert "exists; name another file with --output" in run(*command, status=1).stderr
+    assert "exists; choose another file with --output" in run(*command, status=1).stderr
     run(*command, "--output", tmp_path / "new" / "figure.png")
     assert_picture(tmp_path / "new" / "figure.png")
-    assert "should end in .png" in run(*command, "--output", "figure.jpg", status=1).stderr
+    assert "must end in .png" in run(*command, "--output", "figure.jpg", status=1).stderr
     missing = run("features", "striped", "missing.png", "--weights", factory.weights, status=1)
     assert "missing.png: No such file" in missing.stderr
 

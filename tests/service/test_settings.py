@@ -76,8 +76,8 @@ def test_an_address_that_kubernetes_sets_is_told_with_the_way_out(
     with pytest.raises(SettingsError) as refused:
         read_settings()
     assert str(refused.value) == (
-        f"{variable} is 'tcp://10.0.0.1:80', which Kubernetes sets for a Service named '{service}': write "
-        "`enableServiceLinks: false` into the pod's spec, or give the Service another name"
+        f"{variable} is 'tcp://10.0.0.1:80', which Kubernetes sets for a Service named '{service}': add "
+        "`enableServiceLinks: false` to the pod spec, or give the Service another name"
     )
 
 

@@ -179,9 +179,9 @@ def test_what_cannot_be_done_is_one_sentence(
     [
         (("../new",), "cannot name a category"),
         (("striped",), "--replace"),
-        (("striped", "--replace"), "say --without-anomalous, and run `eca-inspect calibrate`"),
+        (("striped", "--replace"), "add --without-anomalous, and run `eca-inspect calibrate`"),
         (("new", "--resume"), "no interrupted training"),
-        (("stopped",), "say --resume"),
+        (("stopped",), "add --resume"),
         (("new", "--quantile", "1"), "between 0 and 1"),
         (("new", "--device", "abacus"), "abacus"),
     ],
@@ -254,7 +254,7 @@ def test_a_calibration_worse_than_chance_is_written_with_a_warning(weights: Path
     cv2.imwrite(str(good_and_noise / "noise.png"), noise)
     options = ("--weights", weights, "--score", "local")  # by which noise is the strangest picture
     exchanged = ("--normal", factory.data / "bad", "--anomalous", good_and_noise)
-    assert "Are the folders exchanged?" in run("calibrate", "striped", *exchanged, *options).stderr
+    assert "Did you swap the two folders?" in run("calibrate", "striped", *exchanged, *options).stderr
     assert read_card(weights / "striped").calibration.auroc < 0.5
     right = ("--normal", factory.data / "good", "--anomalous", factory.data / "bad")
     assert run("calibrate", "striped", *right, *options).stderr == ""
@@ -263,7 +263,7 @@ def test_a_calibration_worse_than_chance_is_written_with_a_warning(weights: Path
 def test_calibrating_without_faulty_parts_says_what_it_would_lose_and_what_it_changes(weights: Path, factory: Factory):
     calibrate = ("calibrate", "striped", "--normal", factory.data / "good", "--weights", weights)
     before = read_card(weights / "striped").calibration
-    assert "say --without-anomalous" in run(*calibrate, status=1).stderr
+    assert "add --without-anomalous" in run(*calibrate, status=1).stderr
     assert read_card(weights / "striped").calibration == before
     told = run(*calibrate, "--without-anomalous").stdout
     assert "method synthetic" in told
@@ -272,7 +272,7 @@ def test_calibrating_without_faulty_parts_says_what_it_would_lose_and_what_it_ch
 
 def test_few_steps_and_scores_that_do_not_separate_are_warned_of(weights: Path, factory: Factory):
     train = ("train", "few", "--normal", factory.data / "train", "--teacher", "narrow", "--epochs", 2)
-    assert "warning: 2 steps are few" in run(*train, "--image-size", 32, "--weights", weights).stderr
+    assert "warning: 2 training steps are too few" in run(*train, "--image-size", 32, "--weights", weights).stderr
     calibrate = ("calibrate", "few", "--normal", factory.data / "good", "--anomalous", factory.data / "bad")
     shown = run(*calibrate, "--weights", weights).stderr
     separates = read_card(weights / "few").calibration.separates
@@ -298,7 +298,7 @@ def test_ctrl_c_keeps_the_progress_and_resume_goes_on(weights: Path, factory: Fa
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130, rest
-    assert "--resume goes on" in rest
+    assert "--resume to continue" in rest
     assert "Traceback" not in rest
     assert not (weights / "new").exists()
     done = int(rest.partition("stopped after ")[2].partition(" epochs")[0])
@@ -340,7 +340,7 @@ def test_a_teacher_that_is_there_is_not_downloaded_again(tmp_path: Path, monkeyp
     teacher = Teacher()
     path = save_teacher(teacher, tmp_path / "teachers", "imagenet")
     said = run("teacher", "fetch", "--weights", tmp_path).stdout
-    assert said == f"{path} is there already: SHA-256 of its weights {fingerprint(teacher)}\n"
+    assert said == f"{path} already exists: SHA-256 of its weights {fingerprint(teacher)}\n"
     path.write_bytes(save(Teacher(vgg16_plan((4, 4, 4, 4, 4))).state_dict()))
     assert "not VGG16 at its full width" in run("teacher", "fetch", "--weights", tmp_path, status=1).stderr
     assert downloads == []

@@ -240,7 +240,7 @@ def test_a_perfect_calibration_with_one_image_of_each_is_not_called_good(
     )
     assert "1 normal and 1 anomalous images" in result.stdout
     assert "AUROC 1.0000, 95 % [0.2065, 1.0000]" in result.stdout
-    assert "1 normal image is too few to rely on: where none of so many is rejected" in result.stderr
+    assert "1 normal image is too few to rely on: even if none of them is rejected" in result.stderr
     assert "the false-alarm rate may still be 98%" in result.stderr
     assert "the miss rate may still be 98%" in result.stderr
 

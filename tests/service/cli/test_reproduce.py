@@ -45,7 +45,7 @@ def test_runs_go_on_and_end_in_tables(options: tuple[object, ...], tmp_path: Pat
     assert "(2 seeds, 1 of 10 classes)" in page.read_text()
 
     again = run("reproduce", *options, "--variant", "eca-mkdad", "--seeds", 2)
-    assert again.stderr.count("there already") == 2
+    assert again.stderr.count("already done") == 2
     assert again.stderr.count("cifar-10 stained, eca-mkdad, seed") == 2
 
     elsewhere = tmp_path / "pages" / "page.md"
@@ -69,8 +69,8 @@ def test_what_it_refuses(options: tuple[object, ...], tmp_path: Path):
     assert "there is no data set 'cifar-100'; there are mvtec-ad, mnist" in refuse("--dataset", "cifar-100", *output)
     assert "there is no variant 'cbam'; there are eca-mkdad" in refuse(*options, "--variant", "mkdad,cbam")
     assert "there is no class of cifar-10 'cat'; there are clean, stained" in refuse(*options, "--classes", "cat")
-    assert "say where the data set lies: --root" in refuse("--dataset", "mnist", *output)
-    assert "holds no results; say --dataset and --root" in refuse(*output)
+    assert "give the folder of the data set with --root" in refuse("--dataset", "mnist", *output)
+    assert "contains no results; give --dataset and --root" in refuse(*output)
     for name in SETS:
         missing = refuse("--dataset", name, "--root", tmp_path / "nowhere", *output)
         assert str(tmp_path / "nowhere") in missing, name
@@ -128,6 +128,6 @@ def test_ctrl_c_keeps_what_is_done(options: tuple[object, ...], monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr("model.lab.reproduction.runs.inference_ms", stop)  # the last thing measured
-        assert "the same command goes on" in run("reproduce", *options, "--classes", "clean", status=130).stderr
+        assert "run the same command to continue" in run("reproduce", *options, "--classes", "clean", status=130).stderr
     assert not list((tmp_path / "results").glob("*/*.json"))
     assert "clean, eca-mkdad, seed 0: AUROC" in run("reproduce", *options, "--classes", "clean").stderr

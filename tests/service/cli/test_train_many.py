@@ -79,7 +79,7 @@ def test_it_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr(many, "train_category", stopped)
     result = run("train-many", root, *options, status=130)
-    assert "the same command goes on" in result.stderr
+    assert "run the same command to continue" in result.stderr
     weights = tmp_path / "weights"
     assert (weights / "bolt" / "card.json").exists()
     assert Store(weights).checkpoint("nut").exists()
