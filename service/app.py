@@ -39,7 +39,7 @@ from service.http.examples import add_examples
 from service.http.head import HeadAsGet
 from service.http.headers import SecurityHeaders
 from service.http.keys import KeyRing
-from service.http.origin import AllowOrigins, RefuseStrangers
+from service.http.origin import AllowOrigins, RefuseForeignRequests
 from service.http.prefix import UnderPrefix
 from service.http.protocol import BoundedProtocol, protocol_with
 from service.http.routes import metrics_router, no_metrics_router, router
@@ -236,7 +236,7 @@ def _outside(settings: Settings) -> list[Middleware]:
         Middleware(SecurityHeaders),
         *([Middleware(AllowOrigins, origins=settings.allowed_origins)] if settings.allowed_origins else []),
         Middleware(AnswerErrors),
-        Middleware(RefuseStrangers, allowed_hosts=hosts, allowed_origins=settings.allowed_origins),
+        Middleware(RefuseForeignRequests, allowed_hosts=hosts, allowed_origins=settings.allowed_origins),
     ]
 
 

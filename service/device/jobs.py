@@ -41,7 +41,7 @@ class Outcome:
     """What was found in one image.
 
     Attributes:
-        score: at least 0, larger is stranger.
+        score: at least 0; larger means more unusual.
         evidence: of the anomaly map, or None if no map was wanted.
         queue_seconds: wait for the device.
         inference_seconds: the score, of the whole batch the image was in; 0 where one pass gave score and gradient.

@@ -1,4 +1,4 @@
-"""What a web page of somebody else may do: nothing, unless its origin is named.
+"""Web pages of other sites may not use the service, unless their origin is allowed.
 
 A browser sends what any page asks it to, from inside the network that the server is in. Two headers, which pages cannot
 choose, tell such requests apart: ``Host`` is the name that the page reached the server by, ``Origin`` is the page's.
@@ -18,8 +18,8 @@ from service.http.access import READING
 from service.http.errors import response_of
 from service.problems import Problem
 
-NOBODYS = (".localhost", ".local", ".internal", ".svc")
-"""Ends of names that nobody can register, for one's own network and for Kubernetes."""
+PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".svc")
+"""Suffixes of names that cannot be registered publicly: for local networks and for Kubernetes."""
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+?)\.?)(?::(\d{1,5}))?")
 _PORTS = {"http": "80", "https": "443"}
 _SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "traceparent")
@@ -35,10 +35,10 @@ _SHOWN = (
 
 
 def is_known_host(host: str, allowed: Collection[str]) -> bool:
-    """Whether a ``Host`` header names this server and not something that a stranger made lead here.
+    """Whether a ``Host`` header names this server, and not a foreign name that was made to resolve to it.
 
-    Known are IP addresses, names without a dot, names that nobody can register (`NOBODYS`), this machine's name, and
-    those that are allowed. A stranger's page can have none of them as its own name.
+    Known are IP addresses, names without a dot, names with one of the `PRIVATE_SUFFIXES`, the name of this machine,
+    and allowed names. A foreign page cannot have any of these as its own name.
 
     Args:
         host: the header's value.
@@ -59,7 +59,13 @@ def is_known_host(host: str, allowed: Collection[str]) -> bool:
     else:
         return True
     below = any(pattern.startswith("*.") and name.endswith(pattern[1:]) for pattern in allowed)
-    return "." not in name or name.endswith(NOBODYS) or name in allowed or below or name == socket.gethostname().lower()
+    return (
+        "." not in name
+        or name.endswith(PRIVATE_SUFFIXES)
+        or name in allowed
+        or below
+        or name == socket.gethostname().lower()
+    )
 
 
 def is_foreign(headers: Headers, allowed_origins: Collection[str]) -> bool:
@@ -78,7 +84,7 @@ def is_foreign(headers: Headers, allowed_origins: Collection[str]) -> bool:
     return site is not None or place.removesuffix(end) not in [one.lower().removesuffix(end) for one in asked if one]
 
 
-class RefuseStrangers:
+class RefuseForeignRequests:
     """ASGI middleware that refuses requests to names that are not this server's, and what other origins' pages send.
 
     Args:

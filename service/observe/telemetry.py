@@ -37,7 +37,7 @@ class Telemetry:
         device_restarts: times that the device thread was replaced.
         decoder_restarts: times that a process that decodes images was replaced.
         students_loaded: students read from the disk into memory.
-        students_evicted: students that left memory for want of room.
+        students_evicted: students dropped from memory to make room.
         reloads_refused: versions that were to be reloaded and are refused.
         batch_size: images the device took at once.
     """
@@ -65,20 +65,20 @@ class Telemetry:
         )
         self._request_seconds = Histogram(
             "inspect_request_duration_seconds",
-            "One request from its headers to the end of its answer, errors too",
+            "Time per request from the arrival of its headers to the end of its answer, including errors",
             ("endpoint",),
             buckets=SECONDS,
             registry=self.registry,
         )
         self._image_seconds = Histogram(
             "inspect_image_duration_seconds",
-            "One answered image from the arrival of its whole body to its answer",
+            "Time per answered image from the arrival of its whole body to its answer",
             buckets=SECONDS,
             registry=self.registry,
         )
         self._stage_seconds = Histogram(
             "inspect_stage_duration_seconds",
-            "Stages of an answered image: decode, queue, inference, localization",
+            "Time per answered image in each stage: decode, queue, inference, localization",
             ("stage",),
             buckets=SECONDS,
             registry=self.registry,
@@ -105,14 +105,14 @@ class Telemetry:
         )
         self.decoder_restarts = Counter(
             "inspect_decoder_restarts",
-            "Times that a process that decodes images was ended by an image, or for it, and was replaced",
+            "Decoder processes that were replaced because an image crashed them or took too long",
             registry=self.registry,
         )
         self.students_loaded = Counter(
             "inspect_students_loaded", "Students read from the disk into memory", registry=self.registry
         )
         self.students_evicted = Counter(
-            "inspect_students_evicted", "Students that left memory for want of room", registry=self.registry
+            "inspect_students_evicted", "Students dropped from memory to make room", registry=self.registry
         )
         self.reloads_refused = Counter(
             "inspect_reloads_refused", "New versions of categories that were refused", registry=self.registry
@@ -132,7 +132,7 @@ class Telemetry:
 
     def describe_build(self, version: str, device: torch.device, precision: str) -> None:
         """Says what serves."""
-        Info("inspect_build", "What serves", registry=self.registry).info(
+        Info("inspect_build", "Version, torch, device and precision", registry=self.registry).info(
             {"version": version, "torch": torch.__version__, "device": str(device), "precision": precision}
         )
 
@@ -166,7 +166,9 @@ class Telemetry:
             registry=self.registry,
         ).set_function(admitted)
         Gauge(
-            "inspect_in_flight_limit_images", "Most images in flight; past it the answer is 429", registry=self.registry
+            "inspect_in_flight_limit_images",
+            "Most images in flight; above it the answer is 429",
+            registry=self.registry,
         ).set(limit)
 
     def watch_uploads(self, held: Callable[[], int]) -> None:
@@ -179,10 +181,10 @@ class Telemetry:
         """Reads the connections whenever metrics are scraped."""
         Gauge("inspect_connections", "Open connections", registry=self.registry).set_function(count)
         Gauge(
-            "inspect_connections_limit", "Most connections; past it idle ones are closed", registry=self.registry
+            "inspect_connections_limit", "Most connections; above it idle ones are closed", registry=self.registry
         ).set(limit)
         Gauge(
-            "inspect_unread_answer_bytes", "Bytes of answers that clients have not taken", registry=self.registry
+            "inspect_unread_answer_bytes", "Bytes of answers that clients have not read", registry=self.registry
         ).set_function(unread_bytes)
 
     def exposition(self) -> bytes:
@@ -207,7 +209,7 @@ class Telemetry:
 
 
 class _Categories(Collector):
-    """The categories as they are at the moment of the scrape, so that reloads need tell nobody."""
+    """Reads the categories at each scrape, so that a reload needs no notification."""
 
     def __init__(self, summaries: Callable[[], list[CategorySummary]], announce: Callable[[str], None]) -> None:
         self._summaries = summaries
@@ -220,7 +222,7 @@ class _Categories(Collector):
         )
         info = GaugeMetricFamily(
             "inspect_category_info",
-            "What serves the category",
+            "Model version, calibration and teacher of the category",
             labels=("category", "model_version", "calibration", "teacher"),
         )
         separates = GaugeMetricFamily(

@@ -178,7 +178,7 @@ def test_a_refused_category_is_shown_with_its_reason(browse: Visits, mixed: Serv
 def test_the_page_live_shows_the_numbers_of_what_is_inspected(browse: Visits, plates: Server):
     visit = browse(plates.url + "/#/live")
     page = visit.page
-    expect(page.get_by_role("img", name="Images a second over time")).to_be_visible()
+    expect(page.get_by_role("img", name="Images per second over time")).to_be_visible()
     url = f"{plates.url}/v1/categories/{CATEGORY}/inspect"
     for name in ("good", "scratch", "pit"):
         httpx.post(url, content=sample(name), headers={"Content-Type": "image/png"}).raise_for_status()

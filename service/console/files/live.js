@@ -43,7 +43,7 @@ async function scrape(turn) {
     if (looking !== turn) return;
     const now = Date.now() / 1000;
     const last = scrapes.at(-1);
-    if (last && sum(metrics, IMAGES) < sum(last[1], IMAGES)) scrapes = []; // the server has started anew
+    if (last && sum(metrics, IMAGES) < sum(last[1], IMAGES)) scrapes = []; // the server has restarted
     scrapes.push([now, metrics]);
     while (scrapes[0][0] < now - KEPT_SECONDS) scrapes.shift();
     $("live-note").hidden = true;
@@ -86,7 +86,7 @@ function draw() {
     figures[name].children[1].textContent = text;
     figures[name].children[2].textContent = more;
   };
-  put("throughput", rate === null ? "–" : significant(rate), "images a second");
+  put("throughput", rate === null ? "–" : significant(rate), "images per second");
   put("p50", seconds(0.5), "half are faster");
   put("p99", seconds(0.99), "99 of 100 are faster");
   put("queue", String(sum(metrics, "inspect_queue_depth_images")), `${sum(metrics, "inspect_in_flight_images")} of ${sum(metrics, "inspect_in_flight_limit_images")} places taken`);
@@ -136,13 +136,13 @@ function build() {
   const names = { throughput: "Throughput", p50: "p50", p99: "p99", queue: "Queue", batch: "Batch", refused: "Problems" };
   figures = Object.fromEntries(Object.entries(names).map(([name, title]) => [name, h("div", { className: "panel figure" }, h("dt", {}, title), h("dd", { className: "value" }), h("dd", { className: "small muted" }))]));
   const place = (label) => h("div", { className: "chart", role: "img", "aria-label": label });
-  const [throughput, latency, queue] = [place("Images a second over time"), place("p50 and p99 in milliseconds over time"), place("Images in the queue, and batch size, over time")];
+  const [throughput, latency, queue] = [place("Images per second over time"), place("p50 and p99 in milliseconds over time"), place("Images in the queue, and batch size, over time")];
   $("live-body").replaceChildren(
     h("dl", { className: "figures" }, Object.values(figures)),
     h("p", { id: "live-span", className: "small muted" }),
     h("div", { className: "pair" },
-      h("section", { className: "panel" }, h("h2", {}, "Images a second"), throughput),
-      h("section", { className: "panel" }, h("h2", {}, "Time for an image"), latency, key(["stroke", "p50"], ["stroke warn dashed", "p99"])),
+      h("section", { className: "panel" }, h("h2", {}, "Images per second"), throughput),
+      h("section", { className: "panel" }, h("h2", {}, "Time per image"), latency, key(["stroke", "p50"], ["stroke warn dashed", "p99"])),
       h("section", { className: "panel" }, h("h2", {}, "Queue and batch"), queue, key(["stroke", "waiting for the device"], ["stroke warn dashed", "batch size"]))),
     h("section", { className: "panel" }, h("h2", {}, "Decisions"),
       h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Decisions of each category" },
@@ -150,7 +150,7 @@ function build() {
     h("p", { id: "live-build", className: "small muted" }),
   );
   charts = [
-    lines(throughput, 170, [["images a second", "--accent"]], () => recent()(line((first, to, span) => growth(first, to, IMAGES, DECIDED) / span)), ""),
+    lines(throughput, 170, [["images per second", "--accent"]], () => recent()(line((first, to, span) => growth(first, to, IMAGES, DECIDED) / span)), ""),
     lines(latency, 170, [["p50", "--accent"], ["p99", "--warn", [6, 4]]], () => recent()(...[0.5, 0.99].map((q) => line((first, to) => quantile(first, to, SECONDS, q)).map((one) => (one === null ? null : 1000 * one)))), " ms"),
     lines(queue, 170, [["queue", "--accent"], ["batch", "--warn", [6, 4]]], () =>
       recent()(
