@@ -105,7 +105,7 @@ class Telemetry:
         )
         self.decoder_restarts = Counter(
             "inspect_decoder_restarts",
-            "Decoder processes that were replaced because an image crashed them or took too long",
+            "Decoder processes that ended, or were ended, while they read an image, and were replaced",
             registry=self.registry,
         )
         self.students_loaded = Counter(
