@@ -504,4 +504,4 @@ def test_boundaries_that_are_odd(bounded: Server, factory: Factory):
 
 
 def test_the_bound_is_the_documented_one():
-    assert f"{BYTES_PER_PIXEL} bytes a pixel" in " ".join((ROOT / "docs" / "deploying.md").read_text().split())
+    assert f"{BYTES_PER_PIXEL} bytes per pixel" in " ".join((ROOT / "docs" / "deploying.md").read_text().split())
