@@ -200,7 +200,9 @@ def report(arguments: argparse.Namespace, teachers: dict[str, Teacher]) -> None:
         label: sum(parameter.nbytes for parameter in teacher.parameters()) for label, teacher in teachers.items()
     }
     found = {"anomalib": version("anomalib"), "steps": STEPS, "batch": BATCH, "teacher_bytes": teacher_bytes}
-    write("others", arguments, found | {"rows": rows, "milliseconds": times})
+    vgg16 = " --vgg16 FILE" if arguments.vgg16 else ""
+    program = f"others{vgg16} --methods {' '.join(arguments.methods)}"
+    write("others", arguments, found | {"rows": rows, "milliseconds": times}, program)
 
 
 if __name__ == "__main__":

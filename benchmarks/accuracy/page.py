@@ -274,9 +274,9 @@ def others(found: dict[str, Any]) -> str:
     sizes = ", ".join(f"{label} {size / 1e6:.0f} MB" for label, size in found["teacher_bytes"].items())
     about = (
         f"anomalib {found['anomalib']}, one seed, 128 pixels. Each method was given the same normal pictures "
-        f"({', '.join(f'{name} {count}' for name, count in counts.items())}) and learned from nine tenths of them. "
-        f"Ours is the product's recipe cut to {found['steps']} steps of {found['batch']} pictures, far fewer than it "
-        f"recommends. The teachers: {sizes}."
+        f"({', '.join(f'{name} {count}' for name, count in counts.items())}) and learned from nine tenths of them, each its own. "
+        f"Ours is the product's recipe with {found['steps']} steps of {found['batch']} pictures, fewer than the 500 "
+        f"that training asks for. The teachers: {sizes}."
     )
     return f"{about}\n\n{OTHERS_NOTES}\n\n{table(head, lines)}\n\n{OTHERS_NOT_RUN}\n\n{PUBLISHED}"
 
