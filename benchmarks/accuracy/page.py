@@ -274,7 +274,8 @@ def others(found: dict[str, Any]) -> str:
     sizes = ", ".join(f"{label} {size / 1e6:.0f} MB" for label, size in found["teacher_bytes"].items())
     about = (
         f"anomalib {found['anomalib']}, one seed, 128 pixels. Each method was given the same normal pictures "
-        f"({', '.join(f'{name} {count}' for name, count in counts.items())}) and learned from nine tenths of them, each its own. "
+        f"({', '.join(f'{name} {count}' for name, count in counts.items())}) and learned from nine tenths "
+        "of them, each its own. "
         f"Ours is the product's recipe with {found['steps']} steps of {found['batch']} pictures, fewer than the 500 "
         f"that training asks for. The teachers: {sizes}."
     )
