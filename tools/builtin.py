@@ -20,7 +20,7 @@ from model.lifecycle.evaluate import evaluate_category
 from tools.examples import make_examples
 from tools.pictures import CATEGORY, ROOT, TEST_SEED, WEIGHTS, make_pictures
 
-EPOCHS = 60
+EPOCHS = 90
 TRAINING_SEED = 1
 
 

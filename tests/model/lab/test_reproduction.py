@@ -18,6 +18,7 @@ from torchvision import datasets as torchvision_sets
 
 from model.choices import TermWeights
 from model.detector import Detector, scores_of
+from model.errors import MissingSetError
 from model.lab.reproduction import runs
 from model.lab.reproduction.comparison import backbone_of, untrained, write_folders
 from model.lab.reproduction.runs import (
@@ -193,7 +194,7 @@ def test_torchvisions_files_are_read_as_they_are(
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar-10", "svhn", "stl-10"])
 def test_a_set_that_is_not_there_is_refused_and_not_fetched(name: str, tmp_path: Path):
-    with pytest.raises(DatasetError, match="holds neither folders of classes"):
+    with pytest.raises(MissingSetError, match="holds neither folders of classes"):
         SETS[name].open(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.error
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -289,7 +290,10 @@ def test_overlays_of_images_with_one_name_do_not_overwrite_each_other(factory: F
 def test_ctrl_c_keeps_the_progress_and_resume_goes_on(weights: Path, factory: Factory):
     train = ["train", "new", "--normal", str(factory.data / "train"), "--teacher", "narrow", "--weights", str(weights)]
     process = subprocess.Popen(
-        [str(COMMAND), *train, "--epochs", "1000000", "--image-size", "32"], stderr=subprocess.PIPE, text=True
+        [str(COMMAND), *train, "--epochs", "1000000", "--image-size", "32"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background jobs
     )
     assert process.stderr is not None
     said = ""
