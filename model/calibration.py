@@ -68,7 +68,7 @@ def youden(normal: np.ndarray, anomalous: np.ndarray) -> Youden:
     from sklearn.metrics import auc, roc_curve  # takes a second; a server, and `rejects`, need none of it
 
     for name, scores in (("normal", normal), ("anomalous", anomalous)):
-        _require_finite(name, scores)
+        check_scores(name, scores)
     labels = np.r_[np.zeros(len(normal)), np.ones(len(anomalous))]
     scores = np.r_[normal, anomalous].astype(np.float64)
     fpr, tpr, thresholds = roc_curve(labels, scores)
@@ -110,8 +110,8 @@ def without_anomalous(normal: np.ndarray, pasted: np.ndarray, quantile: float) -
     """
     from scipy.stats import norm  # see `youden`
 
-    _require_finite("normal", normal)
-    _require_finite("pasted", pasted)
+    check_scores("normal", normal)
+    check_scores("pasted", pasted)
     check_quantile(quantile)
     scores = normal.astype(np.float64)
     spread = scores.std(ddof=1) if len(scores) > 1 else 0.0
@@ -128,7 +128,17 @@ def check_quantile(quantile: float) -> None:
         raise CalibrationError(f"the quantile must lie between 0 and 1, got {quantile}")
 
 
-def _require_finite(name: str, scores: np.ndarray) -> None:
+def check_threshold(threshold: float) -> None:
+    """Raises `CalibrationError` unless a threshold set by hand is a finite number above 0."""
+    if not (np.isfinite(threshold) and threshold > 0):
+        raise CalibrationError(
+            f"a threshold must be a finite number above 0, got {threshold:g}: no score is below 0, so at 0 or less "
+            "every image is anomalous"
+        )
+
+
+def check_scores(name: str, scores: np.ndarray) -> None:
+    """Raises `CalibrationError` unless there are scores of this kind of images, all of them finite."""
     if len(scores) == 0:
         raise CalibrationError(f"no {name} images to calibrate on")
     if not np.isfinite(scores).all():

@@ -50,6 +50,21 @@ class TermWeights(NamedTuple):
     direction: float = 0.1
 
 
+class FalseAlarmTarget(NamedTuple):
+    """The share of good parts, above 0 and below 1, that may be rejected: on average, or with 95 % confidence."""
+
+    rate: float
+    with_confidence: bool = False
+
+
+class Basis(StrEnum):
+    """How the parts that an error rate was counted on relate to the threshold; see `model.error_rates`."""
+
+    INDEPENDENT = "independent"
+    ORDER_STATISTIC = "order-statistic"
+    SAME_PARTS = "same-parts"
+
+
 class MapForm(StrEnum):
     """What an anomaly map shows.
 

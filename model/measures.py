@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binomtest, mannwhitneyu
+from scipy.stats import beta, binomtest, mannwhitneyu
 from sklearn.metrics import auc
 
 from model.calibration import rejects
@@ -100,6 +100,19 @@ def rate_estimate(count: int, total: int) -> Estimate:
         raise ValueError("a rate needs one case at least")
     interval = binomtest(count, total).proportion_ci(CONFIDENCE, method="exact")
     return Estimate(count / total, float(interval.low), float(interval.high))
+
+
+def upper_bound(count: int, total: int, confidence: float = CONFIDENCE) -> float:
+    """The exact one-sided bound on a share of independent cases (Clopper and Pearson): it is not above this.
+
+    With none of 100 it is 0.030. For what it means where the cases chose a threshold see `model.error_rates`.
+
+    Raises:
+        ValueError: if there are no cases.
+    """
+    if total == 0:
+        raise ValueError("a rate needs one case at least")
+    return float(beta.ppf(confidence, count + 1, total - count)) if count < total else 1.0
 
 
 def auroc_estimate(normal: np.ndarray, anomalous: np.ndarray) -> Estimate:

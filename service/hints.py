@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from model.choices import COMPACT, IMAGENET
+from model.error_rates import TooFewPartsError
 from model.errors import ExpectedError, MissingSetError
 from model.lifecycle.calibrate import YoudenThresholdError
 from model.lifecycle.datasets import MasksAmongImagesError
@@ -36,6 +37,10 @@ HINTS: dict[type[ExpectedError], Callable[[Any], str]] = {
     StoreNotWritableError: lambda error: "name another folder with --weights, or run as the user who owns this one",
     ReplacesYoudenError: lambda error: (
         "add --without-anomalous, and run `eca-inspect calibrate` with anomalous images afterwards"
+    ),
+    TooFewPartsError: lambda error: (
+        "allow more false alarms, or bring more images of good parts: `train` holds out a fifth of its images for "
+        "this, `calibrate` takes all that --normal names"
     ),
     YoudenThresholdError: lambda error: "give them with --anomalous or --data, or add --without-anomalous",
     SeenImagesError: lambda error: "leave them out with --seen skip, or include them with --seen include",

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from model.choices import MapForm
-from model.store.card import Card
+from model.store.card import CalibrationMethod, Card, ErrorRate
 
 Decision = Literal["normal", "anomalous"]
-CalibrationMethod = Literal["youden", "synthetic", "normal-quantile"]
 Score = Annotated[float, Field(ge=0, description="Anomaly score in the category's own units; larger is more unusual")]
 Threshold = Annotated[float, Field(description="The decision is anomalous when the score is at or above this")]
 PngBase64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
@@ -101,7 +100,7 @@ class Inspection(BaseModel):
     score: Score
     threshold: Threshold
     calibration: CalibrationMethod = Field(
-        description="How the threshold was set; only youden used images of real defects"
+        description="How the threshold was set; `separates` says whether faulty parts were there too"
     )
     separates: Separates
     decision: Decision
@@ -158,10 +157,21 @@ class KeptVersion(BaseModel):
     rolled_back: bool = Field(description="Whether a rollback replaced it; the next step back skips it")
 
 
+class ErrorRates(BaseModel):
+    """How often the threshold will be wrong on new parts that are like those of the calibration."""
+
+    false_alarms: ErrorRate | None = Field(description="Good parts that are rejected; null where none were counted")
+    misses: ErrorRate | None = Field(description="Faulty parts that are accepted; null where none were counted")
+    text: str = Field(description="The same in sentences for people, or why it is not known")
+
+
 class CategoryDetail(CategorySummary):
     """A category with the whole record of its training and calibration."""
 
     card: Card | None
+    error_rates: ErrorRates | None = Field(
+        description="As in the card, or computed from it for older cards where they tell; null for a refused category"
+    )
     kept_versions: list[KeptVersion] = Field(
         description="Versions that a rollback can go to, most recently replaced first"
     )

@@ -1,28 +1,26 @@
 """Calibrates a category: its threshold, and the scales of its maps, from images that training has not seen."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from model import calibration as thresholds
-from model.calibration import CalibrationError, Youden, youden
-from model.choices import NORMAL_QUANTILE, MapForm, Score
+from model.calibration import CalibrationError
+from model.choices import MapForm, Score
 from model.detector import Detector, batches_of, maps_of, scores_of
+from model.error_rates import check_reachable
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.pasting import paste_defect
-from model.lifecycle.remarks import Remarks
-from model.measures import auroc_interval
-from model.store.card import SCHEMA_VERSION, Calibration, Card, Interval, RocCurve, ScoreHistogram, SeenImages
+from model.lifecycle.remarks import NONE, Remarks
+from model.lifecycle.thresholds import Rule, calibration_of, moved_by_hand
+from model.store.card import SCHEMA_VERSION, Calibration, Card, SeenImages
 from model.store.store import Store
 from model.text import readable
 
 PASTING_SEED = 0
 MAP_SCALE_QUANTILE = 0.995
-HISTOGRAM_BINS = 30
 
 
 class YoudenThresholdError(CalibrationError):
@@ -37,7 +35,7 @@ def calibrate_category(
     anomalous: Sequence[Sample],
     *,
     score: Score | None = None,
-    quantile: float = NORMAL_QUANTILE,
+    rule: Rule = Rule(),
     without_anomalous: bool = False,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
@@ -48,8 +46,10 @@ def calibrate_category(
     The same student has every score: with ``score`` the category changes to that one, without training anew, and the
     scales of its maps are taken from the normal images.
 
-    With anomalous images it is Youden's; without any see `model.calibration.without_anomalous`. Images held out of
-    training may serve again.
+    Where it comes from is the rule's to say. Images held out of training may serve again. A threshold set by hand needs
+    no images; with none, the record of the images of the last calibration stays, without error rates.
+
+    Anomalous images that do not choose the threshold give AUROC, ROC and the miss rate.
 
     Returns:
         The new card, and what was left out of the images.
@@ -58,41 +58,49 @@ def calibrate_category(
         StoreError, TeacherError: see `model.store.store.Store.load`.
         StoreNotWritableError: if this user cannot write to the folder of categories.
         DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
-        CalibrationError: if the scores give no threshold.
+        CalibrationError: if the rule is impossible, the scores give no threshold, or there are no normal images.
+        TooFewPartsError: if the normal images are too few for the rule's target.
         ChangedMeanwhileError: if the category was changed while this ran; nothing is written.
-        YoudenThresholdError: if no anomalous images are given, those that the threshold comes from would be lost, and
+        YoudenThresholdError: if no anomalous images are given, those of the last calibration would be lost, and
             ``without_anomalous`` is not set.
     """
+    rule.check()
     store = Store(weights, teachers)
     before = store.in_place(category)
     card, detector = store.load(category, device, precision)
     seen, encoded, traces = store.seen(category), store.encoded_student(category, card), store.traces(category)
-    if card.calibration.method == "youden" and not anomalous and not without_anomalous:
+    by_hand = rule.threshold is not None and not normal and not anomalous
+    if card.calibration.anomalous_images and not anomalous and not by_hand and not without_anomalous:
         raise YoudenThresholdError(
-            f"the threshold of {category!r} comes from {card.calibration.anomalous_images} anomalous images, and no "
+            f"the calibration of {category!r} comes from {card.calibration.anomalous_images} anomalous images, and no "
             "anomalous images are given: the new one would know no real fault"
         )
     store.check_writable()
-    good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
-    _refuse_trained(good, seen)
-    if score is not None:
-        detector.score = score
-        card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
-        card = with_map_scales(card, detector, good.pixels)
-    used = [digest for index in range(len(good.samples)) for digest in good.seen_as(index)]
-    remarks = good.remarks
-    if anomalous:
-        bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
-        _refuse_trained(bad, seen)
-        datasets.refuse_two_labels(good, bad)
-        remarks += bad.remarks
-        normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
-        calibration = _youden_calibration(youden(normal_scores, anomalous_scores), normal_scores, anomalous_scores)
-        used += [digest for index in range(len(bad.samples)) for digest in bad.seen_as(index)]
+    remarks = NONE
+    if by_hand and rule.threshold is not None:
+        if score not in (None, card.score):
+            raise CalibrationError("with another score the threshold needs images of normal parts, to see their scores")
+        calibration = moved_by_hand(card.calibration, rule.threshold)
     else:
-        calibration = calibration_without_anomalous(detector, good.pixels, quantile)
+        good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
+        _refuse_trained(good, seen)
+        remarks, bad = good.remarks, datasets.pick(good, [])
+        if anomalous:
+            bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
+            _refuse_trained(bad, seen)
+            datasets.refuse_two_labels(good, bad)
+            remarks += bad.remarks
+        if rule.target is not None:
+            check_reachable(rule.target, len(good.samples))
+        if score is not None:
+            detector.score = score
+            card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
+            card = with_map_scales(card, detector, good.pixels)
+        used = [digest for one in (good, bad) for index in range(len(one.samples)) for digest in one.seen_as(index)]
+        looked_at = not {*seen.held_out, *seen.calibration}.isdisjoint(used)
+        calibration = calibration_of_images(detector, good.pixels, bad.pixels, rule, looked_at=looked_at)
+        seen = seen.model_copy(update={"calibration": tuple(used)})
     card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "calibration": calibration}).named()
-    seen = seen.model_copy(update={"calibration": tuple(used)})
     store.write(card, encoded, seen, traces, replace=before)
     return card, remarks
 
@@ -105,52 +113,26 @@ def with_map_scales(card: Card, detector: Detector, normal: np.ndarray) -> Card:
     return Card.model_validate(card.model_dump() | {"map_scale": own, "other_map_scales": scales})
 
 
-def calibration_without_anomalous(detector: Detector, normal: np.ndarray, quantile: float) -> Calibration:
-    """From prepared images of normal parts alone, ``[N, size, size, 3]``."""
-    rng = np.random.default_rng(PASTING_SEED)
-    scores = scores_of(detector, normal)
-    pasted = [
-        detector(np.stack([paste_defect(image, rng) for image in batch])).scores
-        for batch in batches_of(detector, normal)
-    ]
-    return Calibration(
-        method="synthetic",
-        threshold=thresholds.without_anomalous(scores, np.concatenate(pasted), quantile),
-        normal_images=len(normal),
-        anomalous_images=0,
-        quantile=quantile,
-        histogram=_histogram(scores, np.empty(0)),
-        date=datetime.now(UTC).replace(microsecond=0),
-    )
+def calibration_of_images(
+    detector: Detector, normal: np.ndarray, anomalous: np.ndarray, rule: Rule, *, looked_at: bool = False
+) -> Calibration:
+    """The record of a calibration on prepared images, ``[N, size, size, 3]`` and ``[M, size, size, 3]``, M perhaps 0.
 
+    Raises:
+        CalibrationError, TooFewPartsError: see `model.lifecycle.thresholds.calibration_of`.
+    """
 
-def _youden_calibration(found: Youden, normal: np.ndarray, anomalous: np.ndarray) -> Calibration:
-    low, high = auroc_interval(found.auroc, len(normal), len(anomalous))
-    return Calibration(
-        method="youden",
-        threshold=found.threshold,
-        normal_images=len(normal),
-        anomalous_images=len(anomalous),
-        youden_index=found.index,
-        auroc=found.auroc,
-        auroc_interval=Interval(low=low, high=high),
-        roc=RocCurve(
-            false_alarm_rate=tuple(found.false_alarm_rates.tolist()),
-            detection_rate=tuple(found.detection_rates.tolist()),
-            threshold=tuple(found.thresholds.tolist()),
-        ),
-        histogram=_histogram(normal, anomalous),
-        date=datetime.now(UTC).replace(microsecond=0),
-    )
+    def pasted() -> np.ndarray:
+        rng = np.random.default_rng(PASTING_SEED)
+        return np.concatenate(
+            [
+                detector(np.stack([paste_defect(image, rng) for image in batch])).scores
+                for batch in batches_of(detector, normal)
+            ]
+        )
 
-
-def _histogram(normal: np.ndarray, anomalous: np.ndarray) -> ScoreHistogram:
-    edges = np.histogram_bin_edges(np.concatenate((normal, anomalous)).astype(np.float64), bins=HISTOGRAM_BINS)
-    return ScoreHistogram(
-        edges=tuple(edges.tolist()),
-        normal=tuple(np.histogram(normal, edges)[0].tolist()),
-        anomalous=tuple(np.histogram(anomalous, edges)[0].tolist()),
-    )
+    bad = scores_of(detector, anomalous) if len(anomalous) else np.empty(0, dtype=np.float32)
+    return calibration_of(scores_of(detector, normal), bad, pasted, rule, looked_at=looked_at)
 
 
 def _refuse_trained(images: LoadedImages, seen: SeenImages) -> None:

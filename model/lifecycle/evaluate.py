@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import torch
 
-from model import measures
+from model import error_rates, measures
+from model.calibration import rejects
 from model.choices import MapForm, SeenPolicy
 from model.detector import Detector, batches_of, maps_of, scores_of
 from model.lifecycle import datasets, masks
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
-from model.store.card import Card
+from model.store.card import Card, ErrorRate, told
 from model.store.store import Store
 from model.text import readable
 
@@ -38,6 +39,9 @@ class Evaluation:
         normal_images: how many normal images were judged.
         anomalous_images: how many anomalous ones.
         remarks: what was left out.
+        promise: what the calibration says of the error rates of new images, for people.
+        false_alarms: the false-alarm rate with its one-sided bound; None if the pair has seen some of the images.
+        misses: the same of the miss rate.
         image: measures of the decision.
         by_defect: AUROC of each kind of defect against all normal images.
         pixel_images: anomalous images with a mask that is used; with the normal ones they make the pixel measures.
@@ -52,11 +56,21 @@ class Evaluation:
     normal_images: int
     anomalous_images: int
     remarks: Remarks
+    promise: str
+    false_alarms: ErrorRate | None
+    misses: ErrorRate | None
     image: measures.Measures
     by_defect: dict[str, measures.Estimate]
     pixel_images: int
     pixel_auroc: float | None
     aupro: float | None
+
+    @property
+    def seen_here(self) -> str:
+        """What these images say of the error rates of new ones, for people."""
+        if self.false_alarms is None:
+            return "These images say nothing of the error rates of new ones: training or calibration has seen some."
+        return told(self.false_alarms, self.misses)
 
     @property
     def left_out_seen(self) -> int:
@@ -73,6 +87,10 @@ class Evaluation:
             "auroc_by_defect": {defect: estimate.value for defect, estimate in self.by_defect.items()},
             "auroc_interval_by_defect": {
                 defect: {"low": estimate.low, "high": estimate.high} for defect, estimate in self.by_defect.items()
+            },
+            **{
+                name: None if rate is None else rate.model_dump(mode="json")
+                for name, rate in (("false_alarms", self.false_alarms), ("misses", self.misses))
             },
             "left_out_seen": self.left_out_seen,
             "unreadable": list(self.remarks.of(Kind.UNREADABLE)),
@@ -93,6 +111,7 @@ class Judged:
         anomalous_scores: float32 ``[M]``, in the order of ``bad``.
         masks: of the anomalous images that have one, by their position in ``bad``: bool ``[256, 256]``.
         remarks: what was left out.
+        unseen: whether training and calibration have seen none of the images.
     """
 
     card: Card
@@ -103,6 +122,7 @@ class Judged:
     anomalous_scores: np.ndarray
     masks: dict[int, np.ndarray]
     remarks: Remarks
+    unseen: bool
 
     def of_defect(self) -> dict[str, np.ndarray]:
         """The scores of each kind of defect, by its name in alphabetical order."""
@@ -183,15 +203,17 @@ def judge_category(
     bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
     datasets.refuse_two_labels(good, bad)
     remarks += good.remarks + bad.remarks
+    seen = store.seen(category)
+    known = {*seen.training, *seen.held_out, *seen.calibration}
+    new_good, seen_good = _apart(good, known)
+    new_bad, seen_bad = _apart(bad, known)
+    left_out = len(seen_good + seen_bad)
     if seen_policy is not SeenPolicy.INCLUDE:
-        seen = store.seen(category)
-        known = {*seen.training, *seen.held_out, *seen.calibration}
-        good, seen_good = _apart(good, known)
-        bad, seen_bad = _apart(bad, known)
-        if (left_out := len(seen_good + seen_bad)) and seen_policy is SeenPolicy.REFUSE:
+        if left_out and seen_policy is SeenPolicy.REFUSE:
             raise SeenImagesError(
                 f"training or calibration has seen {left_out} of these images, so they cannot judge the result"
             )
+        good, bad = new_good, new_bad
         remarks += remark(Kind.SEEN, *seen_good, *seen_bad)
     if min(len(good.digests), len(bad.digests)) < 2:
         without = len(remarks.of(Kind.SEEN))
@@ -201,7 +223,8 @@ def judge_category(
         )
     masks, about_masks = read_masks(bad, PIXEL_GRID)
     normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
-    return Judged(card, detector, good, bad, normal_scores, anomalous_scores, masks, remarks + about_masks)
+    unseen = seen_policy is not SeenPolicy.INCLUDE or not left_out
+    return Judged(card, detector, good, bad, normal_scores, anomalous_scores, masks, remarks + about_masks, unseen)
 
 
 def _apart(images: LoadedImages, known: set[str]) -> tuple[LoadedImages, list[Path]]:
@@ -269,6 +292,9 @@ def measure_judged(judged: Judged) -> Evaluation:
         normal_images=len(judged.normal_scores),
         anomalous_images=len(judged.anomalous_scores),
         remarks=judged.remarks,
+        promise=card.calibration.promise,
+        false_alarms=_independent(rejects(judged.normal_scores, threshold)) if judged.unseen else None,
+        misses=_independent(~rejects(judged.anomalous_scores, threshold)) if judged.unseen else None,
         image=measures.measure(judged.normal_scores, judged.anomalous_scores, threshold),
         by_defect={
             defect: measures.auroc_estimate(judged.normal_scores, scores)
@@ -278,6 +304,10 @@ def measure_judged(judged: Judged) -> Evaluation:
         pixel_auroc=pixel_auroc,
         aupro=aupro,
     )
+
+
+def _independent(wrong: np.ndarray) -> ErrorRate:
+    return ErrorRate(**asdict(error_rates.independent(int(wrong.sum()), len(wrong))))
 
 
 def _maps(detector: Detector, pixels: np.ndarray, form: MapForm) -> Iterator[np.ndarray]:

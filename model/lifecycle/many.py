@@ -1,8 +1,10 @@
 """Many categories in one go: each is trained and calibrated by itself, so that they can run anywhere in any order."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 
@@ -10,11 +12,12 @@ from model.calibration import CalibrationError
 from model.images import ImageError
 from model.lifecycle import datasets
 from model.lifecycle.calibrate import calibrate_category
-from model.lifecycle.datasets import DatasetError
+from model.lifecycle.datasets import DatasetError, Sample
 from model.lifecycle.distillation import TrainingInterrupted
-from model.lifecycle.folders import sub_folders
+from model.lifecycle.folders import read_file, sub_folders
 from model.lifecycle.recipe import ENOUGH_STEPS, Recipe, TrainingError
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
+from model.lifecycle.thresholds import Rule
 from model.lifecycle.train import train_category
 from model.store.card import Card
 from model.store.store import Store
@@ -43,6 +46,7 @@ class CategoryTraining:
         recipe: how to train.
         device: where to train, as torch names it.
         retries: how often to try again after a failure that may go away.
+        rule: where its threshold is to come from.
     """
 
     category: str
@@ -53,6 +57,7 @@ class CategoryTraining:
     recipe: Recipe
     device: str
     retries: int
+    rule: Rule = field(default_factory=Rule)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class TrainingResult:
         outcome: ``trained``, ``there already`` or ``failed``.
         seconds: it took.
         model_version, threshold, auroc: of the category; the AUROC of its calibration, if it had anomalous images.
+        false_alarms: with 95 % confidence the false-alarm rate of new parts is not above this, 0 to 1.
         reason: why it failed.
         remarks: what was left out of its images.
         warning: why nobody should decide about parts by it.
@@ -75,6 +81,7 @@ class TrainingResult:
     model_version: str | None = None
     threshold: float | None = None
     auroc: float | None = None
+    false_alarms: float | None = None
     reason: str | None = None
     remarks: Remarks = NONE
     warning: str | None = None
@@ -114,7 +121,7 @@ def train_one(training: CategoryTraining) -> TrainingResult:
             reason = f"{type(error).__name__}: {error}"
         else:
             card = Store(training.weights).card(training.category)
-            found = card.calibration
+            found, (false_alarms, _) = card.calibration, card.calibration.error_rates
             return TrainingResult(
                 training.category,
                 outcome,
@@ -122,6 +129,7 @@ def train_one(training: CategoryTraining) -> TrainingResult:
                 card.model_version,
                 found.threshold,
                 found.auroc,
+                None if false_alarms is None else false_alarms.bound,
                 remarks=remarks,
                 warning=_warning_of(card),
             )
@@ -150,22 +158,38 @@ def _train_once(training: CategoryTraining) -> tuple[str, Remarks]:
             training.recipe,
             device=training.device,
             resume=store.checkpoint(training.category).exists(),
+            rule=training.rule,
             on_start=lambda images, held_out: loaded.append(images.remarks),
         )
         remarks = sum(loaded, listing.remarks)
         outcome = "trained"
-    if store.card(training.category).calibration.method != "youden" and (training.data / "test").is_dir():
+    if not store.card(training.category).calibration.anomalous_images and (training.data / "test").is_dir():
         listing = datasets.mvtec_test(training.data, with_masks=False)
         share, _ = datasets.split(listing, CALIBRATION_SHARE, training.recipe.seed)
         good = [one for one in share if one.defect is None]
         bad = [one for one in share if one.defect is not None]
+        if bad and training.rule.target is not None:
+            good += _held_out(training, store)  # every good part that training has not seen counts
         if bad:
             _, about_images = calibrate_category(
-                training.weights, training.teachers, training.category, good, bad, device=training.device
+                training.weights,
+                training.teachers,
+                training.category,
+                good,
+                bad,
+                rule=training.rule,
+                device=training.device,
             )
             remarks += listing.remarks + about_images
             outcome = "trained"
     return outcome, remarks
+
+
+def _held_out(training: CategoryTraining, store: Store) -> list[Sample]:
+    """The images that the category's training has held out."""
+    known = set(store.seen(training.category).held_out)
+    samples = datasets.mvtec_training(training.data)
+    return [one for one in samples if sha256(read_file(one.path)).hexdigest() in known]
 
 
 def _warning_of(card: Card) -> str | None:
@@ -180,13 +204,17 @@ def table(results: Iterable[TrainingResult]) -> str:
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.4g}"
 
-    rows = [("category", "outcome", "version", "threshold", "AUROC", "seconds")]
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"<= {math.ceil(1000 * value - 1e-9) / 10:g} %"
+
+    rows = [("category", "outcome", "version", "threshold", "false alarms", "AUROC", "seconds")]
     rows += [
         (
             one.category,
             one.outcome,
             one.model_version or "-",
             number(one.threshold),
+            share(one.false_alarms),
             number(one.auroc),
             f"{one.seconds:.0f}",
         )

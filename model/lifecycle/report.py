@@ -278,6 +278,8 @@ def _facts(judged: Judged, found: Evaluation, numbers: dict[str, Any]) -> list[l
             f"{found.normal_images} normal and {found.anomalous_images} anomalous images, {found.pixel_images} of them "
             f"with a mask",
         ],
+        ["error rates, by these images", found.seen_here],
+        ["error rates, said at calibration", found.promise],
         *(line.split(": ", 1) for line in found.remarks.lines()),
         ["date", numbers["date"]],
     ]

@@ -9,14 +9,15 @@ from time import monotonic
 import numpy as np
 import torch
 
-from model.calibration import check_quantile
-from model.choices import DEFAULT_SCORE, NORMAL_QUANTILE, Score
+from model.choices import DEFAULT_SCORE, Score
 from model.detector import Detector
+from model.error_rates import check_reachable
 from model.lifecycle import datasets
-from model.lifecycle.calibrate import calibration_without_anomalous, with_map_scales
+from model.lifecycle.calibrate import calibration_of_images, with_map_scales
 from model.lifecycle.datasets import LoadedImages, Sample, load_images
 from model.lifecycle.distillation import MINIMUM_IMAGES, Epoch, train
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
+from model.lifecycle.thresholds import Rule
 from model.networks.vgg import Teacher, student_plan
 from model.store.card import UNNAMED, Architecture, Card, SeenImages, TeacherReference, TrainingRecord
 from model.store.store import CategoryExistsError, ChangedMeanwhileError, InPlace, Store
@@ -42,7 +43,7 @@ def check_trainable(
     resume: bool = False,
     replace: bool = False,
     without_anomalous: bool = False,
-    quantile: float = NORMAL_QUANTILE,
+    rule: Rule = Rule(),
 ) -> InPlace | None:
     """Whether a training could begin, as far as that is known before its teacher and images are; see `train_category`.
 
@@ -53,7 +54,7 @@ def check_trainable(
         StoreError: if the name is impossible.
         CategoryExistsError: if the category exists and is not to be replaced.
         StoreNotWritableError: if this user cannot write to the folder of categories.
-        CalibrationError: if the quantile is impossible.
+        CalibrationError: if the rule of the threshold is impossible.
         TrainingError: if there is nothing to resume.
         InterruptedTrainingError: if there is an interrupted training that is not to be resumed.
         ReplacesYoudenError: if the threshold in place comes from anomalous images, and not ``without_anomalous``.
@@ -63,7 +64,7 @@ def check_trainable(
     if store.folder(category).exists() and not replace:
         raise CategoryExistsError(f"{store.folder(category)} exists")
     store.check_writable()
-    check_quantile(quantile)
+    rule.check()
     checkpoint = store.checkpoint(category)
     if resume and not checkpoint.exists():
         raise TrainingError(f"there is no interrupted training of {category!r} to resume")
@@ -71,9 +72,9 @@ def check_trainable(
         raise InterruptedTrainingError(f"there is an interrupted training of {category!r}, kept in {checkpoint}")
     if before.version is not None and not without_anomalous:
         present = store.card(category).calibration
-        if present.method == "youden":
+        if present.anomalous_images:
             raise ReplacesYoudenError(
-                f"the threshold of {category!r} comes from {present.anomalous_images} anomalous images; that of the "
+                f"the calibration of {category!r} comes from {present.anomalous_images} anomalous images; that of the "
                 "new pair will come from good ones alone and knows no real fault until it is calibrated again"
             )
     return before if replace else None
@@ -93,7 +94,7 @@ def train_category(
     resume: bool = False,
     replace: bool = False,
     without_anomalous: bool = False,
-    quantile: float = NORMAL_QUANTILE,
+    rule: Rule = Rule(),
     memory_bytes: int = FEATURE_MEMORY_BYTES,
     spill_folder: Path | None = None,
     on_start: Callable[[LoadedImages, int], None] = lambda images, held_out: None,
@@ -116,7 +117,7 @@ def train_category(
         resume: go on from the checkpoint of an interrupted run.
         replace: put the new pair in place of one that exists.
         without_anomalous: also in place of one whose threshold comes from anomalous images.
-        quantile: for the first threshold, see `model.calibration.without_anomalous`.
+        rule: for the first threshold.
         memory_bytes: see `model.lifecycle.distillation.teacher_features`.
         spill_folder: see `model.lifecycle.distillation.teacher_features`.
         on_start: called once with the images read and how many of them are held out.
@@ -128,12 +129,13 @@ def train_category(
     Raises:
         StoreError, CalibrationError, TrainingError: see `check_trainable`.
         DatasetError: if files cannot be read.
+        TooFewPartsError: if too few images are held out for the target of the rule.
         TrainingError: with fewer than 8 different images, or see `model.lifecycle.distillation.train`.
         TrainingInterrupted: after Ctrl-C; `resume` goes on.
         InterruptedTrainingError: if the category was changed while this ran; nothing is written, and `resume` goes on.
     """
     before = check_trainable(
-        weights, category, resume=resume, replace=replace, without_anomalous=without_anomalous, quantile=quantile
+        weights, category, resume=resume, replace=replace, without_anomalous=without_anomalous, rule=rule
     )
     store = Store(weights)
     checkpoint = store.checkpoint(category)
@@ -149,6 +151,8 @@ def train_category(
         )
     order = np.random.default_rng(recipe.seed).permutation(len(images.pixels))
     held_out, training = np.split(order, [max(2, round(HELD_OUT_SHARE * len(order)))])
+    if rule.target is not None:
+        check_reachable(rule.target, len(held_out))
     on_start(images, len(held_out))
 
     started = monotonic()
@@ -193,7 +197,7 @@ def train_category(
             seconds=round(seconds, 1),
             date=now,
         ),
-        calibration=calibration_without_anomalous(detector, images.pixels[held_out], quantile),
+        calibration=calibration_of_images(detector, images.pixels[held_out], images.pixels[:0], rule),
         map_scale=1.0,
     )
     card = with_map_scales(card, detector, images.pixels[held_out]).named()

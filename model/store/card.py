@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.calibration import rejects
-from model.choices import MapForm, Score
+from model.choices import Basis, MapForm, Score
 from model.preprocessing import Colour, Normalization, Preprocessing, Resize
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SEPARATION = 0.6
 """A category whose AUROC may be this low or lower is not shown to separate faulty parts from good ones."""
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -26,6 +26,8 @@ Line = Annotated[str, Field(pattern=r"^[ -~]{1,100}$")]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+CalibrationMethod = Literal["youden", "synthetic", "false-alarm-target", "manual", "normal-quantile"]
+"""See `Calibration`."""
 
 
 class _Record(BaseModel):
@@ -112,20 +114,48 @@ class Interval(_Record):
     high: Share
 
 
+class ErrorRate(_Record):
+    """How often good parts are rejected, or faulty ones accepted; `model.error_rates` says how it is found."""
+
+    errors: Count = Field(description="Parts of the calibration that are judged wrongly")
+    parts: Count = Field(ge=1, description="All parts of this kind, good or faulty, that the calibration had")
+    expected: Share | None = Field(description="The rate to expect of new parts; null where it is not known")
+    bound: Share = Field(description="With 95 % confidence the rate of new parts is not above this")
+    basis: Basis = Field(
+        description="Whether these parts chose the threshold: independent, they did not; order-statistic, by one of "
+        "their scores whose rank was chosen before; same-parts, in another way. The bound allows for it"
+    )
+
+    @model_validator(mode="after")
+    def _counts_parts(self) -> Self:
+        if self.errors > self.parts:
+            raise ValueError("there cannot be more errors than parts")
+        return self
+
+
 class Calibration(_Record):
     """Where the threshold comes from.
 
-    ``youden``: from normal and anomalous images. While there are no anomalous images yet, the Youden index, AUROC and
-    ROC are null, and it is ``synthetic``: from normal images and defects pasted on them, see
-    `model.calibration.without_anomalous`; in older cards ``normal-quantile``: a quantile of normal scores.
+    ``youden``: from normal and anomalous images, where the Youden index is largest. ``synthetic``: from normal images
+    and defects pasted on them, see `model.calibration.without_anomalous`. ``false-alarm-target``: from normal images
+    and the false-alarm rate that was asked for, see `model.error_rates.threshold_for`. ``manual``: set by hand.
+    ``normal-quantile``, in older cards: a quantile of normal scores.
+
+    Youden index, AUROC and ROC are those of the images; they are null where there were no anomalous ones.
     """
 
-    method: Literal["youden", "synthetic", "normal-quantile"]
+    method: CalibrationMethod
     threshold: float = Field(description="An image is anomalous when its score is at or above this")
     normal_images: Count = Field(ge=1)
     anomalous_images: Count
     quantile: Share | None = None
-    youden_index: Share | None = None
+    max_false_alarms: Share | None = Field(default=None, description="The false-alarm rate that was asked for")
+    with_confidence: bool | None = Field(
+        default=None, description="Whether the rate stays below that with 95 % confidence, or on average"
+    )
+    false_alarms: ErrorRate | None = Field(default=None, description="Of good parts; null where none were counted")
+    misses: ErrorRate | None = Field(default=None, description="Of faulty parts; null where none were counted")
+    youden_index: Share | None = Field(default=None, description="The largest one of the curve")
     auroc: Share | None = None
     auroc_interval: Interval | None = Field(default=None, description="Where the AUROC may lie, with so few images")
     roc: RocCurve | None = None
@@ -135,10 +165,17 @@ class Calibration(_Record):
     @model_validator(mode="after")
     def _fits_its_method(self) -> Self:
         measured = [one is not None for one in (self.youden_index, self.auroc, self.roc)]
-        if self.method == "youden" and not (all(measured) and self.anomalous_images):
-            raise ValueError("with the method youden there are anomalous images, a Youden index, an AUROC and a ROC")
-        if self.method != "youden" and (any(measured) or self.auroc_interval):
+        asked_for = self.method in ("false-alarm-target", "manual")
+        has_curve = self.method == "youden" or (asked_for and self.anomalous_images > 0)
+        if has_curve and not (all(measured) and self.anomalous_images):
+            raise ValueError(
+                f"with the method {self.method} there are anomalous images, a Youden index, an AUROC and a ROC"
+            )
+        if not has_curve and (any(measured) or self.auroc_interval):
             raise ValueError(f"with the method {self.method} there is no Youden index, no AUROC and no ROC")
+        asked = [one is not None for one in (self.max_false_alarms, self.with_confidence)]
+        if asked != [self.method == "false-alarm-target"] * 2:
+            raise ValueError("max_false_alarms and with_confidence belong to the method false-alarm-target")
         return self
 
     def rejects(self, score: float) -> bool:
@@ -154,6 +191,34 @@ class Calibration(_Record):
 
         low, high = auroc_interval(self.auroc, self.normal_images, self.anomalous_images)
         return Interval(low=low, high=high)
+
+    @cached_property
+    def error_rates(self) -> tuple[ErrorRate | None, ErrorRate | None]:
+        """Of good and of faulty parts; the ROC curve tells them of a Youden threshold that was set before they were
+        kept, but for the rates to expect."""
+        if self.method != "youden" or self.roc is None or self.false_alarms or self.misses:
+            return self.false_alarms, self.misses
+        from model.error_rates import same_parts  # see `interval`
+
+        # Youden's threshold lies between a corner's score and the next score below, so it rejects what the corner does.
+        corner = max(0, sum(1 for score in self.roc.threshold if self.rejects(score)) - 1)
+        alarm_rate, detection_rate = self.roc.false_alarm_rate[corner], self.roc.detection_rate[corner]
+        if abs(detection_rate - alarm_rate - (self.youden_index or 0)) > 1e-9:  # somebody has changed the card
+            return None, None
+        counts = (alarm_rate, self.normal_images), (1 - detection_rate, self.anomalous_images)
+        alarms, misses = (
+            ErrorRate(**vars(same_parts(round(rate * parts), parts, expected=None))) for rate, parts in counts
+        )
+        return alarms, misses
+
+    @property
+    def promise(self) -> str:
+        """What may be said of the error rates of new parts, in sentences for people."""
+        if self.error_rates != (None, None):
+            return told(*self.error_rates)
+        if self.method == "manual":
+            return "The threshold was set by hand without images, so its error rates are not known."
+        return "How often new good parts are rejected was not recorded; calibrate again to know it."
 
     @property
     def separates(self) -> bool | None:
@@ -172,6 +237,25 @@ class Calibration(_Record):
         )
 
 
+def told(false_alarms: ErrorRate | None, misses: ErrorRate | None) -> str:
+    """Error rates in a sentence for each kind of parts; a bound is rounded up."""
+    sentences = []
+    for kind, verdict, rate in (("good", "rejected", false_alarms), ("faulty", "accepted", misses)):
+        if rate is None:
+            continue
+        was = "was" if rate.errors == 1 else "were"
+        bound = f"at most {_percent(math.ceil(1000 * rate.bound - 1e-9) / 1000)}, with 95 % confidence"
+        expected = "" if rate.expected is None else f"about {_percent(rate.expected)} on average, and "
+        sentences.append(
+            f"Of new {kind} parts, {expected}{bound}, are {verdict} ({rate.errors} of {rate.parts} {was})."
+        )
+    return " ".join(sentences)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 UNNAMED = "unnamed"
 """The version of a card that is still being made; see `Card.named`."""
 RECORDS: dict[str, Any] = {
@@ -184,6 +268,10 @@ RECORDS: dict[str, Any] = {
         "normal_images",
         "anomalous_images",
         "quantile",
+        "max_false_alarms",
+        "with_confidence",
+        "false_alarms",
+        "misses",
         "youden_index",
         "auroc",
         "auroc_interval",
@@ -199,7 +287,7 @@ class Card(_Record):
     """The passport of a pair, ``card.json``.
 
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
-    ``auroc_interval`` and the weighted score.
+    ``auroc_interval`` and the weighted score, version 4 error rates and thresholds that a person asks for.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -234,6 +322,10 @@ class Card(_Record):
             raise ValueError(f"schema version {self.schema_version} knows no auroc_interval")
         if self.schema_version < 3 and self.score is Score.WEIGHTED:
             raise ValueError(f"schema version {self.schema_version} has no weighted score")
+        found = self.calibration
+        asked_for = found.method in ("false-alarm-target", "manual")
+        if self.schema_version < 4 and (asked_for or found.false_alarms or found.misses):
+            raise ValueError(f"schema version {self.schema_version} knows no error rates, and no threshold asked for")
         return self
 
     def fingerprint(self) -> str:

@@ -5,17 +5,20 @@ from typing import Annotated
 
 import typer
 
-from model.choices import ANY_NAME, NORMAL_QUANTILE, Score
+from model.choices import ANY_NAME, Score
 from service.cli.options import (
     Category,
     Data,
     Device,
+    MaxFalseAlarms,
     Pattern,
     Quantile,
     SkipUnreadable,
     Teachers,
     Weights,
+    WithConfidence,
     WithoutAnomalous,
+    rule_of,
     torch_device,
 )
 from service.settings import read_settings
@@ -34,21 +37,30 @@ def calibrate(
     score: Annotated[
         Score | None, typer.Option(help="Change to this score, without training again. Default: the card's score.")
     ] = None,
-    quantile: Quantile = NORMAL_QUANTILE,
+    quantile: Quantile = None,
+    max_false_alarms: MaxFalseAlarms = None,
+    with_confidence: WithConfidence = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Set the threshold by hand; images are not needed, but give its error rates.")
+    ] = None,
     without_anomalous: WithoutAnomalous = False,
     skip_unreadable: SkipUnreadable = False,
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Set the threshold: from Youden's index if there are anomalous images, else from defects pasted on normal ones."""
+    """Set the threshold: by --threshold or --max-false-alarms, else Youden's, or from pasted defects without faults."""
     from model.lifecycle import datasets
     from model.lifecycle.calibrate import calibrate_category
     from model.store.store import Store
-    from service.cli.samples import by_label, judged_samples, report, warn_of_few
+    from service.cli.samples import by_label, judged_samples, report, report_promise, warn_of_few
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
-    listing = judged_samples(data, normal, anomalous, None, pattern, with_masks=False)
+    rule = rule_of(quantile, max_false_alarms, with_confidence, threshold)
+    if threshold is not None and data is None and normal is None and anomalous is None:
+        listing = datasets.Listing()
+    else:
+        listing = judged_samples(data, normal, anomalous, None, pattern, with_masks=False)
     report(listing.remarks)
     samples = datasets.split(listing, share, seed)[0] if data is not None and share < 1 else listing
     good, bad = by_label(samples)
@@ -60,7 +72,7 @@ def calibrate(
         good,
         bad,
         score=score,
-        quantile=quantile,
+        rule=rule,
         without_anomalous=without_anomalous,
         device=torch_device(settings.device),
         precision=settings.dtype,
@@ -74,6 +86,7 @@ def calibrate(
     if new.interval is not None:
         low, high = new.interval.low, new.interval.high
         typer.echo(f"Youden index {new.youden_index:.4f}, AUROC {new.auroc:.4f}, 95 % [{low:.4f}, {high:.4f}]")
+    report_promise(new)
     warn_of_few(new.normal_images, new.anomalous_images)
     if new.warning:
         typer.echo(

@@ -99,6 +99,7 @@ def _evaluation_table(evaluation: "Evaluation") -> str:
         ("g-mean", evaluation.image.g_mean),
     ):
         lines.append(f"  {name:<24}{estimate.value:.4f}  95 % [{estimate.low:.4f}, {estimate.high:.4f}]")
+    lines += [f"  here: {evaluation.seen_here}", f"  said at calibration: {evaluation.promise}"]
     if evaluation.pixel_auroc is not None:
         lines.append(
             f"  {'pixel AUROC':<24}{evaluation.pixel_auroc:.4f}  ({evaluation.pixel_images} images with a mask)"

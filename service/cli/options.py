@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from model.choices import NORMAL_QUANTILE, FalseAlarmTarget
 from service.cli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+    from model.lifecycle.thresholds import Rule
 
 
 GIB = 1 << 30
@@ -24,8 +27,76 @@ Device = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option(help="Folder of the category's images in the MVTec AD layout.")]
 Quantile = Annotated[
-    float, typer.Option(help="For a threshold without anomalous images: one minus the desired false-alarm rate.")
+    float | None,
+    typer.Option(
+        help="For a threshold without anomalous images: one minus the desired false-alarm rate.",
+        show_default=str(NORMAL_QUANTILE),
+    ),
 ]
+
+
+def rate_of(text: str) -> float:
+    """A rate from what somebody types: ``1%`` or ``0.01``. Without the sign it is a share of 1.
+
+    Raises:
+        UsageError: if it is neither, or not between 0 and 100 %.
+    """
+    number = text.strip().removesuffix("%").rstrip()
+    try:
+        rate = float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        raise UsageError(f"{text!r} is no rate: write 1% or 0.01 for one part in a hundred") from None
+    if 0 < rate < 1:
+        return rate
+    unsigned = rate >= 1 and "%" not in text
+    meant = f": without the sign it is {100 * rate:g} %; write {text}% for {text} in a hundred" if unsigned else ""
+    raise UsageError(f"a rate of false alarms must lie between 0 and 100 %, got {text}{meant}")
+
+
+MaxFalseAlarms = Annotated[
+    str | None,
+    typer.Option(
+        help="Choose the threshold so that at most this share of good parts is rejected on average: 1% or 0.01. Needs "
+        "99 good parts for 1%.",
+        metavar="RATE",
+    ),
+]
+WithConfidence = Annotated[
+    bool,
+    typer.Option(
+        "--with-confidence",
+        help="With --max-false-alarms: not on average but with 95 % confidence. Needs 299 good parts for 1%.",
+    ),
+]
+
+
+def rule_of(
+    quantile: float | None, max_false_alarms: str | None, with_confidence: bool, threshold: float | None = None
+) -> "Rule":
+    """Where the threshold is to come from.
+
+    Raises:
+        UsageError: if the options do not go together, or the rate is none.
+        CalibrationError: see `model.lifecycle.thresholds.Rule.check`.
+    """
+    from model.lifecycle.thresholds import Rule
+
+    given = {
+        "--threshold": threshold is not None,
+        "--max-false-alarms": max_false_alarms is not None,
+        "--quantile": quantile is not None,
+    }
+    names = [name for name, there in given.items() if there]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} exclude each other: each says where the threshold comes from")
+    if with_confidence and max_false_alarms is None:
+        raise UsageError("--with-confidence goes with --max-false-alarms")
+    target = None if max_false_alarms is None else FalseAlarmTarget(rate_of(max_false_alarms), with_confidence)
+    rule = Rule(threshold, target, NORMAL_QUANTILE if quantile is None else quantile)
+    rule.check()
+    return rule
+
+
 Pattern = Annotated[
     str,
     typer.Option(help="In plain folders: only files that match are images; '*.jpg' if masks are in the same folder."),

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import typer
 
-from model.choices import ANY_NAME
+from model.choices import ANY_NAME, FalseAlarmTarget
+from model.error_rates import parts_needed
 from model.lifecycle import datasets
 from model.lifecycle.datasets import Listing, Sample
 from model.lifecycle.remarks import Remarks
 from model.measures import rate_estimate
+from model.store.card import Calibration
 from service.cli.errors import UsageError
 
 FEW_IMAGES = 10
@@ -72,3 +74,22 @@ def warn_of_few(normal: int, anomalous: int) -> None:
                 f"{rate_estimate(0, count).high:.0%}",
                 err=True,
             )
+
+
+def report_promise(found: Calibration) -> None:
+    """Says how often the threshold will be wrong on new parts, and what it would take to be surer."""
+    if found.max_false_alarms is not None:
+        surely = parts_needed(FalseAlarmTarget(found.max_false_alarms, with_confidence=True))
+        enough = "" if found.with_confidence else f"; with 95 % confidence that takes {surely} good parts or more"
+        kept = "with 95 % confidence" if found.with_confidence else "on average"
+        typer.echo(f"asked for: at most {100 * found.max_false_alarms:g} % false alarms {kept}{enough}")
+    typer.echo(found.promise)
+    if found.method != "manual":
+        return
+    scores = found.histogram.edges
+    if found.rejects(scores[0]):
+        typer.echo("warning: every image of the calibration is at or above this threshold", err=True)
+    elif not found.rejects(scores[-1]):
+        typer.echo(
+            f"note: the threshold is above every score of the calibration, the highest is {scores[-1]:.6g}", err=True
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.choices import ANY_NAME, COMPACT, DEFAULT_SCORE, IMAGENET, NORMAL_QUANTILE, Score
+from model.choices import ANY_NAME, COMPACT, DEFAULT_SCORE, IMAGENET, Score
 from model.lifecycle.recipe import ENOUGH_STEPS, FEATURE_MEMORY_BYTES, Recipe
 from service.cli.errors import EXIT_INTERRUPTED, ray_or_the_extra
 from service.cli.options import (
@@ -16,13 +16,16 @@ from service.cli.options import (
     Data,
     Device,
     FeatureMemory,
+    MaxFalseAlarms,
     Pattern,
     Quantile,
     SkipUnreadable,
     SpillFolder,
     Teachers,
     Weights,
+    WithConfidence,
     WithoutAnomalous,
+    rule_of,
     torch_device,
 )
 from service.settings import read_settings
@@ -57,7 +60,9 @@ def train(
             "without weights; global: the score of the paper."
         ),
     ] = DEFAULT_SCORE,
-    quantile: Quantile = NORMAL_QUANTILE,
+    quantile: Quantile = None,
+    max_false_alarms: MaxFalseAlarms = None,
+    with_confidence: WithConfidence = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was stopped.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the category if it exists.")] = False,
     without_anomalous: WithoutAnomalous = False,
@@ -73,7 +78,7 @@ def train(
     from model.lifecycle.train import check_trainable, train_category
     from model.store.teachers import resolve_teacher
     from service.cli.progress import EpochBar
-    from service.cli.samples import report, training_samples
+    from service.cli.samples import report, report_promise, training_samples
 
     recipe = Recipe(
         image_size=image_size,
@@ -85,6 +90,7 @@ def train(
         seed=seed,
     )
     settings = read_settings(weights=weights, teachers=teachers, device=device)
+    rule = rule_of(quantile, max_false_alarms, with_confidence)
     used_device = torch_device(settings.device)
     samples = training_samples(data, normal, pattern)
     report(samples.remarks)
@@ -95,7 +101,7 @@ def train(
         resume=resume,
         replace=replace,
         without_anomalous=without_anomalous,
-        quantile=quantile,
+        rule=rule,
     )
     name, network = resolve_teacher(settings.teachers_folder, teacher)
     try:
@@ -113,7 +119,7 @@ def train(
                 resume=resume,
                 replace=replace,
                 without_anomalous=without_anomalous,
-                quantile=quantile,
+                rule=rule,
                 memory_bytes=round(feature_memory * GIB),
                 spill_folder=spill_folder,
                 on_start=_report_start,
@@ -129,10 +135,12 @@ def train(
             "not tell faulty parts from good ones; train for more epochs",
             err=True,
         )
+    pasted = " and defects pasted on them" if card.calibration.method == "synthetic" else ""
     typer.echo(
-        f"threshold {card.calibration.threshold:.4g}: from {card.calibration.normal_images} held-out images and "
-        "defects pasted on them; to improve it, run `eca-inspect calibrate` with images of real defects"
+        f"threshold {card.calibration.threshold:.4g}: from {card.calibration.normal_images} held-out images{pasted}; "
+        "to improve it, run `eca-inspect calibrate` with images of real defects"
     )
+    report_promise(card.calibration)
 
 
 def _report_start(images: "LoadedImages", held_out: int) -> None:
@@ -152,6 +160,8 @@ def train_many(
     image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
     seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    max_false_alarms: MaxFalseAlarms = None,
+    with_confidence: WithConfidence = False,
     retries: Annotated[int, typer.Option(min=0, help="Retries per category after a temporary failure.")] = 1,
     on_ray: Annotated[
         bool,
@@ -175,6 +185,7 @@ def train_many(
     report(remarks)
     name, network = resolve_teacher(settings.teachers_folder, teacher)
     recipe = Recipe(image_size=image_size, epochs=epochs, batch_size=batch_size, seed=seed)
+    rule = rule_of(None, max_false_alarms, with_confidence)
     trainings = [
         many.CategoryTraining(
             folder.name,
@@ -185,6 +196,7 @@ def train_many(
             recipe,
             used_device,
             retries,
+            rule,
         )
         for folder in folders
     ]

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
 from model.choices import MapForm
+from model.store.card import Card
 from model.store.history import Kept
 from service.catalogue import Ready, Refused, summary_of
 from service.choices import Localize, Role
@@ -29,6 +30,7 @@ from service.schemas import (
     CategoryDetail,
     CategoryList,
     CategorySummary,
+    ErrorRates,
     Health,
     Inspection,
     KeptVersion,
@@ -274,7 +276,13 @@ async def category_detail(category: CategoryName, state: StateOf) -> CategoryDet
     entry: Ready | Refused = state.catalogue.find(category)
     card = entry.card if isinstance(entry, Ready) else None
     kept = [_kept_version_of(one) for one in await asyncio.to_thread(state.versions.kept, category)]
-    return CategoryDetail(**summary_of(entry).model_dump(), card=card, kept_versions=kept)
+    rates = None if card is None else await asyncio.to_thread(_error_rates_of, card)  # older cards need scipy for it
+    return CategoryDetail(**summary_of(entry).model_dump(), card=card, error_rates=rates, kept_versions=kept)
+
+
+def _error_rates_of(card: Card) -> ErrorRates:
+    false_alarms, misses = card.calibration.error_rates
+    return ErrorRates(false_alarms=false_alarms, misses=misses, text=card.calibration.promise)
 
 
 def _kept_version_of(one: Kept) -> KeptVersion:

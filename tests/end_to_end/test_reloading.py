@@ -83,7 +83,7 @@ def hand_edited(folder: Path) -> None:
 
 
 def newer(folder: Path) -> None:
-    edit(folder, schema_version=4)
+    edit(folder, schema_version=5)
 
 
 def of_another_teacher(folder: Path) -> None:

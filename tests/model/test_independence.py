@@ -11,6 +11,7 @@ NEED_CARDS = {
     "model.lifecycle.evaluate",
     "model.lifecycle.many",
     "model.lifecycle.report",
+    "model.lifecycle.thresholds",
     "model.lifecycle.train",
     "model.store.card",
     "model.store.history",

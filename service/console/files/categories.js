@@ -90,7 +90,7 @@ function draw(detail) {
   }
   const { card } = detail;
   const { calibration, training } = card;
-  const youden = calibration.method === "youden";
+  const curved = calibration.roc != null;
   const blocks = [head];
   const doubt = doubtOf(detail);
   if (doubt) blocks.push(warning(doubt));
@@ -102,9 +102,9 @@ function draw(detail) {
     h("section", { className: "panel" },
       h("h3", {}, "Another threshold"),
       h("p", { className: "muted" }, "What it would have cost on the calibration images. This changes nothing on the server; “eca-inspect calibrate” does."),
-      trial.control, trial.table, scores,
+      trial.control, trial.table, h("p", {}, `In force: ${detail.error_rates.text}`), scores,
       key(["swatch good", `${count(calibration.normal_images, "normal image")} and`], ["swatch bad", `${count(calibration.anomalous_images, "anomalous image")} of the calibration`])),
-    youden
+    curved
       ? h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", { className: "numbers" }, h("strong", {}, significant(calibration.auroc, 4)), h("span", { className: "muted" }, "area under the curve")), curve,
           key(["dot", "threshold in force"], ["dot trial", "threshold tried above"]))
       : h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", {}, "There is none: a curve needs photographs of defective parts, and the calibration had none.")),
@@ -121,6 +121,7 @@ function draw(detail) {
         ["Threshold", significant(calibration.threshold, 5)],
         ["Images", `${calibration.normal_images} normal, ${calibration.anomalous_images} anomalous`],
         calibration.youden_index != null && ["Youden index", significant(calibration.youden_index)],
+        calibration.max_false_alarms != null && ["Asked for", `at most ${percent(calibration.max_false_alarms)} false alarms, ${calibration.with_confidence ? "with 95 % confidence" : "on average"}`],
         calibration.quantile != null && ["Quantile", significant(calibration.quantile)],
         ["Date", date(calibration.date)],
       ])),
@@ -141,17 +142,19 @@ function draw(detail) {
     ...(trial.point().threshold === calibration.threshold ? [] : [[trial.point().threshold, "tried", colours("--accent"), false]]),
   ]));
   scores.ariaLabel = `Histogram of the calibration scores, from ${significant(calibration.histogram.edges[0])} to ${significant(calibration.histogram.edges.at(-1))}`;
-  if (youden) {
+  if (curved) {
     const at = (point, name, size) => [point.alarms / calibration.normal_images, 1 - point.misses / calibration.anomalous_images, name, size];
-    charts.push(roc(curve, 260, calibration.roc, () => [at(trial.inForce, "--muted", 6), at(trial.point(), "--accent", 4)]));
+    charts.push(roc(curve, 260, calibration.roc, () => [...(trial.inForce ? [at(trial.inForce, "--muted", 6)] : []), at(trial.point(), "--accent", 4)]));
     const now = trial.inForce;
-    curve.ariaLabel = `ROC curve, area ${significant(calibration.auroc, 4)}. In force: ${now.alarms} of ${calibration.normal_images} false alarms, ${now.misses} of ${calibration.anomalous_images} missed.`;
+    curve.ariaLabel = `ROC curve, area ${significant(calibration.auroc, 4)}.` + (now ? ` In force: ${now.alarms} of ${calibration.normal_images} false alarms, ${now.misses} of ${calibration.anomalous_images} missed.` : "");
   }
   trial.onchange(() => charts.forEach((one) => one.update()));
 }
 
 const METHODS = {
   youden: "Youden index, with real faults",
+  "false-alarm-target": "false-alarm rate that was asked for",
+  manual: "set by hand",
   synthetic: "good parts, and defects pasted on them by the software",
   "normal-quantile": "quantile of the scores of good parts",
 };
@@ -163,9 +166,8 @@ const date = (text) => new Date(text).toLocaleString();
  * The card keeps the corners of the ROC curve and a histogram. At a corner, and at the lower edge of a bin, both counts
  * are known; in between they are not, so the slider does not stop there.
  * @returns {{threshold: number, alarms: number, misses: number | null}[]} */
-export function knownPoints({ method, threshold, normal_images: normals, anomalous_images: anomalies, roc: curve, histogram: bins }) {
+export function knownPoints({ method, threshold, false_alarms: own, misses: missed, normal_images: normals, anomalous_images: anomalies, roc: curve, histogram: bins }) {
   const known = new Map();
-  const youden = method === "youden";
   let [alarms, found] = [0, 0];
   for (let bin = bins.normal.length - 1; bin >= 0; bin -= 1) {
     alarms += bins.normal[bin];
@@ -176,7 +178,8 @@ export function knownPoints({ method, threshold, normal_images: normals, anomalo
     const corner = { alarms: Math.round(curve.false_alarm_rate[index] * normals), misses: anomalies - Math.round(curve.detection_rate[index] * anomalies) };
     known.set(value, { threshold: value, ...corner });
   });
-  if (youden) {
+  if (own) known.set(threshold, { threshold, alarms: own.errors, misses: missed ? missed.errors : null });
+  else if (method === "youden") {
     // Calibration puts the threshold between a corner's score and the next score below it, so it costs what the corner does.
     const corner = [...known.values()].filter((one) => curve.threshold.includes(one.threshold) && one.threshold >= threshold).sort((a, b) => a.threshold - b.threshold)[0];
     known.set(threshold, { ...corner, threshold });

@@ -52,11 +52,11 @@ export function doubtOf(told) {
       text: "On the images of its calibration its scores were little better than chance, or there were too few images to know. Do not decide about parts by its verdicts. Calibrate it with more images of faulty parts; if it stays so, train it longer or with more images.",
     };
   }
-  if (told.calibration === "youden") return null;
-  const from =
-    told.calibration === "synthetic"
-      ? "The threshold comes from good parts, and from defects that the software itself pasted on their images."
-      : "The threshold comes from the scores of good parts alone.";
+  if (told.calibration === "youden" || told.separates) return null; // real faults were there
+  const from = {
+    synthetic: "The threshold comes from good parts, and from defects that the software itself pasted on their images.",
+    manual: "The threshold was set by hand.",
+  }[told.calibration] ?? "The threshold comes from the scores of good parts alone.";
   return {
     kind: "unproven",
     tag: "not calibrated with real faults",

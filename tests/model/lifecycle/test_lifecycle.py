@@ -21,6 +21,7 @@ from model.lifecycle.distillation import Epoch, TrainingInterrupted
 from model.lifecycle.evaluate import evaluate_category
 from model.lifecycle.pasting import paste_defect
 from model.lifecycle.recipe import Recipe, TrainingError
+from model.lifecycle.thresholds import Rule
 from model.lifecycle.train import ReplacesYoudenError, train_category
 from model.networks.vgg import Teacher
 from model.preprocessing import Preprocessing
@@ -182,7 +183,7 @@ def test_an_impossible_recipe_or_quantile_is_refused_before_training(copy: Path,
         with pytest.raises(TrainingError):
             Recipe(**wrong)
     with pytest.raises(CalibrationError, match="between 0 and 1"):
-        train_category("new", [], copy, "narrow", teacher, Recipe(), quantile=1.0)
+        train_category("new", [], copy, "narrow", teacher, Recipe(), rule=Rule(quantile=1.0))
 
 
 @pytest.fixture
@@ -239,7 +240,7 @@ def test_calibration_refuses_scores_that_tell_nothing(copy: Path, factory: Facto
 
 def test_calibration_without_anomalous_images_pastes_defects_on_normal_ones(copy: Path, factory: Factory):
     good = normal_samples(factory.data / "good")
-    card, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.8)
+    card, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], rule=Rule(quantile=0.8))
     assert read_card(copy / "fresh") == card
     assert (card.calibration.method, card.calibration.quantile, card.calibration.normal_images) == (
         "synthetic",
@@ -247,7 +248,7 @@ def test_calibration_without_anomalous_images_pastes_defects_on_normal_ones(copy
         12,
     )
     assert len(read_seen(copy / "fresh").calibration) == 12
-    again, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], quantile=0.8)
+    again, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], rule=Rule(quantile=0.8))
     assert again.calibration.threshold == card.calibration.threshold  # the same images get the same defects
     _, detector = Store(copy, factory.teachers).load("fresh")
     pixels = np.stack([card.preprocessor.apply(read_image(one.path)) for one in good])
@@ -262,13 +263,14 @@ def as_version_1(folder: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
     for name in ("score", "other_map_scales"):
         del card[name]
-    card["calibration"].pop("auroc_interval")
+    for name in ("auroc_interval", "false_alarms", "misses"):
+        card["calibration"].pop(name)
     (folder / "card.json").write_text(json.dumps(card | {"schema_version": 1}))
 
 
 def test_new_categories_have_the_weighted_score_and_a_scale_for_every_map(factory: Factory):
     card, detector = Store(factory.weights, factory.teachers).load("striped")
-    assert (card.schema_version, card.score, detector.score) == (3, Score.WEIGHTED, Score.WEIGHTED)
+    assert (card.schema_version, card.score, detector.score) == (4, Score.WEIGHTED, Score.WEIGHTED)
     assert card.map_form is MapForm.GRADIENT_DISTANCE
     assert set(card.other_map_scales) == {MapForm.GRADIENT, MapForm.DISTANCE}
     assert all((card.scale_of(form) or 0) > 0 for form in MapForm)
@@ -299,7 +301,8 @@ def test_a_card_of_version_1_keeps_its_meaning(copy: Path, factory: Factory):
 def test_a_card_of_version_2_keeps_the_local_score(copy: Path, factory: Factory):
     path = copy / "striped" / "card.json"
     fields = json.loads(path.read_text())
-    fields["calibration"].pop("auroc_interval")
+    for name in ("auroc_interval", "false_alarms", "misses"):
+        fields["calibration"].pop(name)
     path.write_text(json.dumps(fields | {"schema_version": 2, "score": "local"}))
     card, detector = Store(copy, factory.teachers).load("striped")
     assert (card.schema_version, detector.score) == (2, Score.LOCAL)
@@ -313,7 +316,7 @@ def test_an_old_card_can_change_to_any_score(copy: Path, factory: Factory, score
     as_version_1(copy / "striped")
     good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
     changed, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=score)
-    assert (changed.schema_version, changed.score) == (3, score)
+    assert (changed.schema_version, changed.score) == (4, score)
     assert read_card(copy / "striped") == changed
 
 
@@ -322,9 +325,9 @@ def test_calibration_changes_the_score_when_told_and_only_then(copy: Path, facto
     before = read_card(copy / "striped")
     as_version_1(copy / "striped")
     calibrated, _ = calibrate_category(copy, factory.teachers, "striped", good, bad)
-    assert (calibrated.schema_version, calibrated.score) == (3, Score.GLOBAL)
+    assert (calibrated.schema_version, calibrated.score) == (4, Score.GLOBAL)
     changed, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=Score.LOCAL)
-    assert (changed.schema_version, changed.score) == (3, Score.LOCAL)
+    assert (changed.schema_version, changed.score) == (4, Score.LOCAL)
     assert changed.calibration.threshold != calibrated.calibration.threshold
     back, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=before.score)
     assert back.calibration.threshold == pytest.approx(before.calibration.threshold, rel=1e-5)

@@ -21,7 +21,8 @@ def folder(factory: Factory, tmp_path: Path) -> Path:
 
 def without_interval(card: dict[str, Any]) -> None:
     """Makes a card one of version 2, but for its score."""
-    card["calibration"].pop("auroc_interval")
+    for name in ("auroc_interval", "false_alarms", "misses"):
+        card["calibration"].pop(name)
     card.update(schema_version=2)
 
 
@@ -34,13 +35,25 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda card: card.update(schema_version=4), "schema version 4"),
+        (lambda card: card.update(schema_version=5), "schema version 5"),
         (lambda card: card.update(schema_version=1), "schema version 1 has the global score"),
         (without_interval, "schema version 2 has no weighted score"),
         (lambda card: card.update(score="median"), "score: Input should be 'global', 'local' or 'weighted'"),
         (lambda card: card.update(other_map_scales={"gradient": 0}), "other_map_scales.gradient: Input should be"),
         (lambda card: card.update(other_map_scales={"picture": 1}), "other_map_scales"),
         (lambda card: card.update(schema_version=2), "schema version 2 knows no auroc_interval"),
+        (lambda card: card.update(schema_version=3), "schema version 3 knows no error rates"),
+        (lambda card: card["calibration"]["false_alarms"].update(errors=1000), "cannot be more errors than parts"),
+        (lambda card: card["calibration"]["misses"].update(basis="hearsay"), "calibration.misses.basis"),
+        (lambda card: card["calibration"].update(max_false_alarms=0.01), "belong to the method"),
+        (
+            lambda card: card["calibration"].update(method="false-alarm-target"),
+            "belong to the method",
+        ),
+        (
+            lambda card: card["calibration"].update(method="manual", roc=None),
+            "with the method manual there",
+        ),
         (lambda card: card.pop("teacher"), "teacher: Field required"),
         (lambda card: card.update(surprise=1), "surprise: Extra inputs"),
         (lambda card: card.update(map_scale=0), "map_scale: Input should be greater than 0"),

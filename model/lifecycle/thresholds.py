@@ -1,0 +1,199 @@
+"""From the scores of the calibration's images to the threshold, and to what may be said of its error rates."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from model import error_rates
+from model.calibration import (
+    CalibrationError,
+    Youden,
+    check_quantile,
+    check_scores,
+    check_threshold,
+    rejects,
+    without_anomalous,
+    youden,
+)
+from model.choices import NORMAL_QUANTILE, FalseAlarmTarget
+from model.measures import auroc_interval
+from model.store.card import Calibration, CalibrationMethod, ErrorRate, Interval, RocCurve, ScoreHistogram
+
+HISTOGRAM_BINS = 30
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where the threshold is to come from.
+
+    Without ``threshold`` and ``target`` it is Youden's where there are anomalous images, else that of
+    `model.calibration.without_anomalous`.
+
+    Attributes:
+        threshold: set by hand, in score units.
+        target: the false-alarm rate to keep, see `model.error_rates.threshold_for`.
+        quantile: for `model.calibration.without_anomalous`.
+    """
+
+    threshold: float | None = None
+    target: FalseAlarmTarget | None = None
+    quantile: float = NORMAL_QUANTILE
+
+    def check(self) -> None:
+        """Raises `CalibrationError` if a value is impossible, or threshold and target are both given."""
+        check_quantile(self.quantile)
+        if self.threshold is not None and self.target is not None:
+            raise CalibrationError(
+                "a threshold set by hand and a false-alarm rate to keep exclude each other: give one of them"
+            )
+        if self.threshold is not None:
+            check_threshold(self.threshold)
+        if self.target is not None:
+            error_rates.check_target(self.target)
+
+
+def calibration_of(
+    normal: np.ndarray,
+    anomalous: np.ndarray,
+    pasted: Callable[[], np.ndarray],
+    rule: Rule,
+    *,
+    looked_at: bool = False,
+) -> Calibration:
+    """The record of a calibration.
+
+    Args:
+        normal: scores of normal images, ``[N]``.
+        anomalous: scores of anomalous images, ``[M]``; may be empty.
+        pasted: gives the scores of the normal images with a defect pasted on each, ``[N]``; called where they decide.
+        rule: where the threshold is to come from.
+        looked_at: whether somebody may have seen the scores of some of these images before setting a threshold by hand.
+
+    Raises:
+        CalibrationError: if the scores give no threshold, or the rule is impossible.
+        TooFewPartsError: if the normal images are too few for its target.
+    """
+    rule.check()
+    check_scores("normal", normal)
+    found = youden(normal, anomalous) if len(anomalous) else None
+    asked: dict[str, Any] = {}
+    method: CalibrationMethod
+    if rule.threshold is not None:
+        method, threshold = "manual", rule.threshold
+        of_hand = _of_same_parts if looked_at else _of_other_parts
+        rates = of_hand(normal, anomalous, threshold)
+    elif rule.target is not None:
+        method = "false-alarm-target"
+        threshold, false_alarms = error_rates.threshold_for(normal, rule.target)
+        rates = false_alarms, _of_other_parts(normal, anomalous, threshold)[1]
+        asked = {"max_false_alarms": rule.target.rate, "with_confidence": rule.target.with_confidence}
+    elif found is not None:
+        method, threshold = "youden", found.threshold
+        rates = _of_youden(normal, anomalous, threshold)
+    else:
+        scores_of_pasted = pasted()
+        method, threshold = "synthetic", without_anomalous(normal, scores_of_pasted, rule.quantile)
+        rates = _of_synthetic(normal, scores_of_pasted, threshold, rule.quantile), None
+        asked = {"quantile": rule.quantile}
+    false_alarms_found, misses = (None if rate is None else ErrorRate(**asdict(rate)) for rate in rates)
+    return Calibration(
+        method=method,
+        threshold=threshold,
+        normal_images=len(normal),
+        anomalous_images=len(anomalous),
+        **asked,
+        false_alarms=false_alarms_found,
+        misses=misses,
+        **_curve(found, len(normal), len(anomalous)),
+        histogram=_histogram(normal, anomalous),
+        date=_now(),
+    )
+
+
+def moved_by_hand(before: Calibration, threshold: float) -> Calibration:
+    """The same record with another threshold. No images are there to count on, so no error rate is known.
+
+    Raises:
+        CalibrationError: see `model.calibration.check_threshold`.
+    """
+    check_threshold(threshold)
+    forgotten = dict.fromkeys(("quantile", "max_false_alarms", "with_confidence", "false_alarms", "misses"))
+    changed = {"method": "manual", "threshold": threshold, "date": _now()}
+    return Calibration.model_validate(before.model_dump() | forgotten | changed)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+Rates = tuple[error_rates.ErrorRate, error_rates.ErrorRate | None]
+"""Of normal and of anomalous images."""
+
+
+def _of_other_parts(normal: np.ndarray, anomalous: np.ndarray, threshold: float) -> Rates:
+    misses = error_rates.independent(_missed(anomalous, threshold), len(anomalous)) if len(anomalous) else None
+    return error_rates.independent(_rejected(normal, threshold), len(normal)), misses
+
+
+def _of_same_parts(normal: np.ndarray, anomalous: np.ndarray, threshold: float) -> Rates:
+    misses = error_rates.same_parts(_missed(anomalous, threshold), len(anomalous), None) if len(anomalous) else None
+    return error_rates.same_parts(_rejected(normal, threshold), len(normal), None), misses
+
+
+def _of_youden(normal: np.ndarray, anomalous: np.ndarray, threshold: float) -> Rates:
+    def alarms(kept: np.ndarray, out: np.ndarray) -> int:
+        return _rejected(normal[out], youden(normal[kept], anomalous).threshold)
+
+    def misses(kept: np.ndarray, out: np.ndarray) -> int:
+        return _missed(anomalous[out], youden(normal, anomalous[kept]).threshold)
+
+    return (
+        error_rates.same_parts(_rejected(normal, threshold), len(normal), error_rates.left_out(len(normal), alarms)),
+        error_rates.same_parts(
+            _missed(anomalous, threshold), len(anomalous), error_rates.left_out(len(anomalous), misses)
+        ),
+    )
+
+
+def _of_synthetic(normal: np.ndarray, pasted: np.ndarray, threshold: float, quantile: float) -> error_rates.ErrorRate:
+    def alarms(kept: np.ndarray, out: np.ndarray) -> int:
+        return _rejected(normal[out], without_anomalous(normal[kept], pasted[kept], quantile))
+
+    expected = error_rates.left_out(len(normal), alarms)
+    return error_rates.same_parts(_rejected(normal, threshold), len(normal), expected)
+
+
+def _rejected(scores: np.ndarray, threshold: float) -> int:
+    return int(np.sum(rejects(scores, threshold)))
+
+
+def _missed(scores: np.ndarray, threshold: float) -> int:
+    return len(scores) - _rejected(scores, threshold)
+
+
+def _curve(found: Youden | None, normal: int, anomalous: int) -> dict[str, Any]:
+    if found is None:
+        return {}
+    low, high = auroc_interval(found.auroc, normal, anomalous)
+    return {
+        "youden_index": found.index,
+        "auroc": found.auroc,
+        "auroc_interval": Interval(low=low, high=high),
+        "roc": RocCurve(
+            false_alarm_rate=tuple(found.false_alarm_rates.tolist()),
+            detection_rate=tuple(found.detection_rates.tolist()),
+            threshold=tuple(found.thresholds.tolist()),
+        ),
+    }
+
+
+def _histogram(normal: np.ndarray, anomalous: np.ndarray) -> ScoreHistogram:
+    edges = np.histogram_bin_edges(np.concatenate((normal, anomalous)).astype(np.float64), bins=HISTOGRAM_BINS)
+    return ScoreHistogram(
+        edges=tuple(edges.tolist()),
+        normal=tuple(np.histogram(normal, edges)[0].tolist()),
+        anomalous=tuple(np.histogram(anomalous, edges)[0].tolist()),
+    )
