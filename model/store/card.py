@@ -243,12 +243,14 @@ def told(false_alarms: ErrorRate | None, misses: ErrorRate | None) -> str:
     for kind, verdict, rate in (("good", "rejected", false_alarms), ("faulty", "accepted", misses)):
         if rate is None:
             continue
-        was = "was" if rate.errors == 1 else "were"
-        bound = f"at most {_percent(math.ceil(1000 * rate.bound - 1e-9) / 1000)}, with 95 % confidence"
-        expected = "" if rate.expected is None else f"about {_percent(rate.expected)} on average, and "
-        sentences.append(
-            f"Of new {kind} parts, {expected}{bound}, are {verdict} ({rate.errors} of {rate.parts} {was})."
+        bound = f"with 95 % confidence at most {_percent(math.ceil(1000 * rate.bound - 1e-9) / 1000)}"
+        rates = (
+            f"{bound} are {verdict}"
+            if rate.expected is None
+            else f"about {_percent(rate.expected)} are {verdict} on average, and {bound}"
         )
+        were = "was" if rate.errors == 1 else "were"
+        sentences.append(f"Of new {kind} parts, {rates} ({rate.errors} of {rate.parts} {were}).")
     return " ".join(sentences)
 
 

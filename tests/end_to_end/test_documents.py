@@ -6,6 +6,7 @@ import httpx
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
+from model.store.card import Calibration
 from model.store.version import read_card
 from tests.conftest import Factory
 
@@ -37,6 +38,32 @@ def test_categories_are_listed(client: httpx.Client, factory: Factory):
 def test_one_category_shows_its_whole_card(client: httpx.Client, factory: Factory):
     shown = client.get("/v1/categories/striped").json()
     assert shown["card"] == read_card(factory.weights / "striped").model_dump(mode="json")
+    told = shown["error_rates"]
+    assert told["false_alarms"] == shown["card"]["calibration"]["false_alarms"]
+    assert (told["misses"]["parts"], told["misses"]["basis"]) == (12, "same-parts")
+    assert told["text"].startswith("Of new good parts, about ")
+    fresh = client.get("/v1/categories/fresh").json()["error_rates"]
+    assert (fresh["misses"], fresh["false_alarms"]["parts"]) == (None, 2)
+    assert "faulty" not in fresh["text"]
+
+
+def test_the_rates_of_a_category_from_before_they_were_kept_are_worked_out(factory: Factory):
+    now = read_card(factory.weights / "striped").calibration
+    fields = now.model_dump() | {"false_alarms": None, "misses": None}
+    old = Calibration.model_validate(fields)
+    alarms, misses = old.error_rates
+    assert alarms is not None
+    assert now.false_alarms is not None
+    assert alarms == now.false_alarms.model_copy(update={"expected": None})
+    assert misses is not None
+    assert now.misses is not None
+    assert misses == now.misses.model_copy(update={"expected": None})
+    assert old.promise.startswith("Of new good parts, with 95 % confidence at most ")
+    assert now.roc is not None
+    lowest = now.roc.threshold[-1]  # somebody has edited the card
+    by_hand = Calibration.model_validate(fields | {"threshold": lowest})
+    assert by_hand.error_rates == (None, None)
+    assert "calibrate again" in by_hand.promise
 
 
 def test_metrics_count_and_time_every_image(client: httpx.Client, factory: Factory):

@@ -17,9 +17,7 @@ from model.error_rates import (
 )
 from model.measures import upper_bound
 
-SEEDS = 400
-NEW = 20_000
-"""New parts that a promise is held against."""
+SEEDS = 2000
 
 
 def test_none_of_a_hundred_rejected_still_means_up_to_three_per_cent():
@@ -88,31 +86,25 @@ def test_equal_scores_make_the_promise_only_safer():
 @pytest.mark.parametrize("with_confidence", [False, True])
 def test_a_false_alarm_target_holds_on_new_parts(with_confidence: bool):
     target = FalseAlarmTarget(0.05, with_confidence)
-    rates, bounds = [], []
+    rates = []
     for seed in range(SEEDS):
-        rng = np.random.default_rng(seed)
-        threshold, found = threshold_for(rng.lognormal(size=120).astype(np.float32), target)
-        rates.append(np.mean(rejects(rng.lognormal(size=NEW), threshold)))
-        bounds.append(found.bound)
-    assert np.mean(rates) == pytest.approx(found.expected, abs=0.004)
-    assert np.mean(np.array(rates) > bounds) <= 0.08  # 5 % and chance
-    if with_confidence:
-        assert np.mean(np.array(rates) > 0.05) <= 0.08
+        threshold, found = threshold_for(np.random.default_rng(seed).uniform(size=120), target)
+        rates.append(1 - threshold)  # of new parts, whose scores are drawn in the same way
+    assert np.mean(rates) == pytest.approx(found.expected, abs=0.002)
+    assert np.mean(np.array(rates) > found.bound) == pytest.approx(0.05, abs=0.015)
+    assert found.bound <= 0.05 if with_confidence else (found.expected or 1) <= 0.05
 
 
 def test_a_bound_of_the_parts_that_chose_the_threshold_holds_where_the_naive_one_does_not():
     """The choice looks for the threshold that makes these parts look best: the worst that a choice can do."""
-    naive, allowed = 0, 0
-    for seed in range(SEEDS):
-        scores = np.sort(np.random.default_rng(seed).uniform(size=100))  # the rate above a score s is 1 - s
-        errors = np.arange(100)
-        rates = 1 - scores[::-1]  # of a threshold just above the next score below
-        naive += any(rate > upper_bound(int(count), 100) for count, rate in zip(errors, rates, strict=True))
-        allowed += any(
-            rate > same_parts(int(count), 100, None).bound for count, rate in zip(errors, rates, strict=True)
-        )
-    assert naive / SEEDS > 0.15
-    assert allowed / SEEDS <= 0.05
+    parts = 100
+    naive = np.array([upper_bound(errors, parts) for errors in range(parts)])
+    allowed = np.array([same_parts(errors, parts, None).bound for errors in range(parts)])
+    rates = np.array(  # the rate above a score s is 1 - s; a threshold just above the next score below has these
+        [1 - np.sort(np.random.default_rng(seed).uniform(size=parts))[::-1] for seed in range(SEEDS)]
+    )
+    assert np.mean((rates > naive).any(axis=1)) > 0.15
+    assert np.mean((rates > allowed).any(axis=1)) <= 0.05
 
 
 def test_the_rate_to_expect_of_youdens_threshold_is_not_the_one_of_the_parts_that_chose_it():
