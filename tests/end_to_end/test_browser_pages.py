@@ -154,8 +154,15 @@ def test_a_category_that_no_defect_calibrated_is_shown_with_a_warning(browse: Vi
     expect(page.get_by_role("main").get_by_text(PASTED).last).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("^Misses"))).to_contain_text("unknown")
     calibration = httpx.get(mixed.url + "/v1/categories/brushed").json()["card"]["calibration"]
-    below = max(edge for edge in calibration["histogram"]["edges"][:-1] if edge <= calibration["threshold"])
-    expect(page.get_by_role("status").filter(has_text=re.compile(f"^{below:.4g}$"))).to_be_visible()
+    in_force = f"^{calibration['threshold']:.4g}$"
+    expect(page.get_by_role("status").filter(has_text=re.compile(in_force))).to_be_visible()
+    rate = calibration["false_alarms"]
+    expect(page.get_by_role("row", name=re.compile("^False alarms"))).to_contain_text(
+        f"{rate['errors']} of {rate['parts']}"
+    )
+    expect(
+        page.get_by_text(re.compile("^In force: Of new good parts, about .* with 95 % confidence at most"))
+    ).to_be_visible()
     visit.shot("category not calibrated")
 
 
