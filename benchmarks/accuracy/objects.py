@@ -1,6 +1,7 @@
 """Which score is good on surfaces and on objects, with the full teacher and the compact one.
 
     python -m benchmarks.accuracy.objects --data FOLDER --cache FOLDER --vgg16 FILE [--sets ...] [--seeds 1]
+    python -m benchmarks.accuracy.objects --data FOLDER --cache FOLDER --compact FILE
 
 ``--data`` is a folder with ``casting/``, ``magnetic-tile/``, ``mvtec-leather/`` and ``CIFAR-10-images/``; ``--vgg16`` a
 file of full VGG16 weights. Every form weighs the cosine distance at a location by the teacher's energy there, compared
@@ -35,6 +36,7 @@ from model.lifecycle.datasets import load_images, mvtec_test, mvtec_training
 from model.networks.vgg import Student, Teacher, student_plan
 from model.preprocessing import Preprocessing
 from model.score import distillation_score, distillation_terms
+from model.store.teachers import read_teacher
 
 STEPS, CONSTANT, WARM_UP = 550, 200, 30
 BATCH, RATE = 16, 0.003
@@ -259,13 +261,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the real sets")
     parser.add_argument("--cache", type=Path, required=True, help="folder of the trained students and distances")
     parser.add_argument("--vgg16", type=Path, help="file of full VGG16 weights; without it only the compact teacher")
+    parser.add_argument("--compact", type=Path, help="file of a compact teacher, instead of the built-in one")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    teachers = {"compact": compact_teacher()}
+    other = arguments.compact
+    teachers = {other.stem: read_teacher(other)} if other else {"compact": compact_teacher()}
     if arguments.vgg16:
         teachers["VGG16"] = Teacher.from_state_dict(load_file(arguments.vgg16))
     names: list[str] = []
@@ -295,7 +299,8 @@ def main() -> None:
                     one = both_halves(scores[:, places[group]], scores[:, places["bad"]])
                     found.setdefault(f"{label}: {family}", []).append(one)
                 print(label, set_name, seed, flush=True)
-    write("objects", arguments, report(names, found))
+    name, program = (f"objects_{other.stem}", "objects --compact FILE") if other else ("objects", "objects")
+    write(name, arguments, report(names, found), program)
 
 
 def distances_of(
