@@ -118,7 +118,7 @@ def without_anomalous(normal: np.ndarray, pasted: np.ndarray, quantile: float) -
     fitted = float(np.nextafter(scores.mean() + norm.ppf(quantile) * spread, np.inf))
     try:
         return max(fitted, youden(normal, pasted).threshold)
-    except CalibrationError:  # nobody sees the pasted defects
+    except CalibrationError:  # the scores do not show the pasted defects
         return fitted
 
 

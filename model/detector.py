@@ -25,7 +25,7 @@ class Detection:
     """What `detect` found in N images.
 
     Attributes:
-        scores: float32 ``[N]``, at least 0, larger is stranger.
+        scores: float32 ``[N]``, at least 0, larger is more unusual.
         distances: float32 ``[N, H / 4, W / 4]``, see `model.score.Scored`.
         evidence: of each image's anomaly map, or None if no maps were asked for.
     """

@@ -79,8 +79,8 @@ def fault_mask(relative: np.ndarray, pixels: np.ndarray, width: int, height: int
     """Marks the faults of an anomaly map: each peak above the level of normal parts, down to `EDGE` of that peak.
 
     A weaker peak is a fault of its own where the map falls below its edge before it reaches a stronger one. So a faint
-    fault beside a plain one keeps its place. The map shows where a fault is, but spreads it; the outline comes from the
-    photograph, see `outlined`.
+    fault next to a plain one keeps its place. The map shows where a fault is, but spreads it. The outline comes from
+    the photograph, see `outlined`.
 
     Args:
         relative: anomaly map in multiples of what normal parts show, float32 ``[h, w]``.

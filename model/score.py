@@ -33,7 +33,7 @@ def distillation_terms(teacher_maps: Sequence[Tensor], student_maps: Sequence[Te
     Sums are taken in float32 whatever the maps' precision, and in any memory layout without a copy.
 
     Args:
-        teacher_maps: one ``[N, C_i, H_i, W_i]`` a layer.
+        teacher_maps: one ``[N, C_i, H_i, W_i]`` for each layer.
         student_maps: the same shapes.
 
     Returns:
@@ -64,7 +64,7 @@ def distillation_score(terms: Tensor, weights: TermWeights | Tensor) -> Tensor:
         weights: of the two terms, for all images or, as ``[N, 2]``, for each.
 
     Returns:
-        ``[N]``, at least 0, larger is stranger.
+        ``[N]``, at least 0, larger is more unusual.
     """
     squared, direction = weights if isinstance(weights, TermWeights) else weights.unbind(dim=1)
     return squared * terms[..., 0].sum(dim=1) + direction * terms[..., 1].sum(dim=1)
@@ -79,14 +79,14 @@ def layer_distances(
     location where the teacher sees much, and brings the two together where it sees little, as on an empty ground.
 
     Args:
-        teacher_maps: one ``[N, C_i, H_i, W_i]`` a layer, the finest first.
+        teacher_maps: one ``[N, C_i, H_i, W_i]`` for each layer, the finest first.
         student_maps: the same shapes.
         floors: the square of that constant for each image, ``[N]``, or for all; in medians of the teacher's energy (the
             sum of its squared channels) over the locations of the image's own layer. 0 is the cosine alone.
 
     Returns:
-        float32 ``[N, H_1, W_1]`` a layer, 0 to 2, each brought to the finest layer's grid (bilinear). A location where
-        a network gives zeros alone has cosine zero if there is no floor.
+        float32 ``[N, H_1, W_1]`` for each layer, 0 to 2, each on the finest layer's grid (bilinear). A location
+        where a network gives only zeros has cosine zero if there is no floor.
     """
     grid = teacher_maps[0].shape[-2:]
     layers = []
@@ -128,7 +128,7 @@ class Scored(NamedTuple):
     """What `score_and_gradient` finds.
 
     Attributes:
-        scores: float32 ``[N]``, at least 0, larger is stranger.
+        scores: float32 ``[N]``, at least 0, larger is more unusual.
         distances: float32 ``[N, H / 4, W / 4]``, what maps are made of: the sum of `layer_distances` but the coarsest.
         gradients: float32 ``[N, H, W]``, equation 4: at the pixels (in [0, 1]), absolute, summed over colour; or None.
     """

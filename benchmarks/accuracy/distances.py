@@ -17,7 +17,7 @@ WHITENING_FLOOR = 0.1
 
 Layers = Sequence[Tensor]
 Distance = Callable[[Layers, Layers], list[Tensor]]
-"""From maps ``[N, C_i, H_i, W_i]`` of teacher and student to one distance map ``[N, H_i, W_i]`` a layer."""
+"""From maps ``[N, C_i, H_i, W_i]`` of teacher and student to one distance map ``[N, H_i, W_i]`` for each layer."""
 
 
 def as_inputs(pixels: np.ndarray) -> Tensor:
@@ -32,7 +32,7 @@ def batches(pixels: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def taps(network: nn.Module, pixels: np.ndarray) -> list[Tensor]:
-    """A network's maps of all images, ``[N, C_i, H_i, W_i]`` a layer."""
+    """A network's maps of all images, ``[N, C_i, H_i, W_i]`` for each layer."""
     with torch.inference_mode():
         found = [network(as_inputs(batch)) for batch in batches(pixels)]
     return [torch.cat(layer) for layer in zip(*found, strict=True)]

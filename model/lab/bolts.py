@@ -14,7 +14,7 @@ from model.lab.optics import SIDE, VISIBLE_CHANGE, axes, blob, expose, smooth_no
 
 MINIMUM_FAULT_AREA = 0.002
 MAXIMUM_FAULT_AREA = 1.0
-"""Share of the bolt's own area that a fault's mask covers; a fault outside these limits is drawn anew."""
+"""Share of the bolt's own area that a fault's mask covers; a fault outside these limits is drawn again."""
 
 STEEL = np.array([176.0, 172.0, 164.0])
 GROUND = np.array([118.0, 124.0, 132.0])

@@ -1,7 +1,7 @@
 """Distils a full teacher into a narrow one, so that a machine without ImageNet weights has a good teacher.
 
 The narrow teacher learns to show at every location of the four pools what the full one shows there. Its maps have fewer
-channels, so they are compared in two ways: through a linear projection that is learned beside it and then dropped
+channels, so they are compared in two ways: through a linear projection that is learned too and then dropped
 (FitNets, Romero et al. 2015), and by how alike every two locations are (similarity-preserving distillation, Tung and
 Mori 2019), which is what cosine distances are made of.
 """

@@ -18,7 +18,7 @@ from model.lab.optics import SIDE, VISIBLE_CHANGE, axes, blob, expose, smooth_no
 
 MINIMUM_FAULT_AREA = 0.003
 MAXIMUM_FAULT_AREA = 0.04
-"""Share of the image that a fault's mask covers; a fault outside these limits is drawn anew."""
+"""Share of the image that a fault's mask covers; a fault outside these limits is drawn again."""
 
 SAMPLE_SEED = 3
 """Of the photographs to try the built-in category with."""
@@ -29,7 +29,7 @@ LIGHT = np.array([0.55, 0.84])  # the way the slanted light travels, along x and
 
 @dataclass(frozen=True)
 class _Fault:
-    """What a fault does to the surface, each ``[SIDE, SIDE]`` but for the colour.
+    """What a fault does to the surface, each ``[SIDE, SIDE]`` except the colour.
 
     Attributes:
         height: relief in pixels; holes are negative.

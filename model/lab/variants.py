@@ -1,4 +1,4 @@
-"""The paper's ablations (section 4.3) and what they need beside ECA: experiments, which no category is served with."""
+"""The paper's ablations (section 4.3) and what else they need: experiments. No category is served with them."""
 
 from dataclasses import dataclass
 

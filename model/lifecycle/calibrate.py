@@ -43,7 +43,7 @@ def calibrate_category(
 ) -> tuple[Card, Remarks]:
     """Sets the threshold from images that training has not seen, and writes it into the card of a new version.
 
-    The same student has every score: with ``score`` the category changes to that one, without training anew, and the
+    The same student has every score: with ``score`` the category changes to that one, without training again, and the
     scales of its maps are taken from the normal images.
 
     Where it comes from is the rule's to say. Images held out of training may serve again. A threshold set by hand needs

@@ -94,7 +94,7 @@ def list_images(folder: Path, pattern: str = ANY_NAME) -> tuple[list[Path], Rema
         pattern: what the name of a file must match, such as ``*.jpg``; small and capital letters are the same.
 
     Raises:
-        DatasetError: if the folder does not exist or holds no such image, or masks seem to lie beside the images.
+        DatasetError: if the folder does not exist or holds no such image, or masks seem to lie among the images.
         OSError: if a folder cannot be read.
     """
     if not folder.is_dir():

@@ -40,7 +40,7 @@ class TrainingInterrupted(Exception):
 
 @dataclass(frozen=True)
 class Epoch:
-    """One finished pass: its number from 1 and the mean loss an image."""
+    """One finished pass: its number from 1 and the mean loss per image."""
 
     number: int
     loss: float
@@ -68,7 +68,7 @@ def teacher_features(
         spill_folder: where to put what does not fit.
 
     Returns:
-        One float32 tensor ``[N, C_i, H_i, W_i]`` a layer, on the CPU.
+        One float32 tensor ``[N, C_i, H_i, W_i]`` for each layer, on the CPU.
     """
     teacher = teacher.to(device).to(memory_format=torch.channels_last)
     batch_size = images_at_once(BEST_BATCH[torch.device(device).type], max(pixels.shape[1:3]))
@@ -225,7 +225,7 @@ def _restore(
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         differing = [name for name in identity if state["identity"].get(name) != identity[name]]
         if differing:
-            raise TrainingError(f"{checkpoint} is of a run with other {', '.join(differing)}; remove it to start anew")
+            raise TrainingError(f"{checkpoint} is of a run with other {', '.join(differing)}; delete it to start again")
         student.load_state_dict(state["student"])
         optimizer.load_state_dict(state["optimizer"])
         return list(state["losses"])
@@ -233,5 +233,5 @@ def _restore(
         raise
     except Exception:  # a damaged file fails in many ways inside torch
         raise TrainingError(
-            f"cannot read the checkpoint {checkpoint}: it is damaged; remove it to start anew"
+            f"cannot read the checkpoint {checkpoint}: it is damaged; delete it to start again"
         ) from None

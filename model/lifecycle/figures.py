@@ -54,7 +54,7 @@ class Case:
         title: lines above it.
         image: uint8 RGB ``[H, W, 3]``.
         heat: float32 ``[H, W]``, anomaly map in multiples of what normal parts show.
-        truth: bool ``[H, W]``, where the fault is, or None if nobody said.
+        truth: bool ``[H, W]``, where the fault is, or None if it is not known.
     """
 
     title: str
@@ -86,7 +86,7 @@ class Layer:
 def _our_style() -> Iterator[None]:
     """The same look whatever the user's own matplotlib settings are."""
     with style.context(["default", _STYLE], after_reset=True), warnings.catch_warnings():
-        # Names in a script that the font lacks become boxes in the figure; whoever writes the page writes them whole.
+        # Names in a script that the font lacks become boxes in the figure; the page itself shows them in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield
 
@@ -114,7 +114,7 @@ def loss_curve(losses: Sequence[float], title: str) -> Figure:
         axes.set(
             title=f"{title}: loss {losses[-1]:.3g} after {len(losses)} epochs",
             xlabel="epoch",
-            ylabel="mean loss an image",
+            ylabel="mean loss per image",
         )
         if min(losses) > 0:
             axes.set_yscale("log")
@@ -271,7 +271,7 @@ def _bare(axes: Axes) -> None:
 
 
 def features(image: np.ndarray, layers: Sequence[Layer], title: str) -> Figure:
-    """Student, teacher and their difference at each distillation layer, beside the image.
+    """Student, teacher and their difference at each distillation layer, next to the image.
 
     The three maps of a layer share one scale, so that a small difference looks small.
 

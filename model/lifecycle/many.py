@@ -72,7 +72,7 @@ class TrainingResult:
         false_alarms: with 95 % confidence the false-alarm rate of new parts is not above this, 0 to 1.
         reason: why it failed.
         remarks: what was left out of its images.
-        warning: why nobody should decide about parts by it.
+        warning: why its verdicts should not be used.
     """
 
     category: str

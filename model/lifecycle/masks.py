@@ -297,7 +297,7 @@ def orientation(image: Path) -> int:
 
 
 def is_ambiguous(mask: Mask, image: Path, shape: tuple[int, int]) -> bool:
-    """Whether nobody can tell if a mask was drawn on the image as stored, or as it is seen.
+    """Whether it cannot be known if a mask was drawn on the image as stored, or as it is seen.
 
     So it is where the image is turned by its EXIF orientation, the mask has none, and its size fits both ways.
     """

@@ -22,12 +22,12 @@ class TrainingError(ExpectedError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train a student. The paper's values are the defaults, but for the learning rate.
+    """How to train a student. The paper's values are the defaults, except the learning rate.
 
     Attributes:
         image_size: side of the input in pixels; the paper has 128 for MVTec AD.
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images per step.
         learning_rate: of Adam. The paper says 0.1; on real surfaces 0.001 (MKDAD's value) trains far better.
         direction_weight: lambda of equation 13.
         squared_weight: of the other term; 1 in the paper.

@@ -102,7 +102,7 @@ def train_category(
 ) -> tuple[Card, list[float]]:
     """Trains a pair on normal images and writes it, with a first threshold from a held-out fifth of them.
 
-    The mean loss of each epoch is written beside it, as numbers and as a curve.
+    The mean loss of each epoch is written to the same folder, as numbers and as a curve.
 
     Args:
         category: its name.

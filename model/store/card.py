@@ -1,4 +1,4 @@
-"""The schema of what lies beside a student: its passport, ``card.json``, and the images it has seen."""
+"""The schema of the files of a student: ``card.json``, its record, and the images it has seen."""
 
 import json
 import math
@@ -195,7 +195,7 @@ class Calibration(_Record):
     @cached_property
     def error_rates(self) -> tuple[ErrorRate | None, ErrorRate | None]:
         """Of good and of faulty parts; the ROC curve tells them of a Youden threshold that was set before they were
-        kept, but for the rates to expect."""
+        kept, except the rates to expect."""
         if self.method != "youden" or self.roc is None or self.false_alarms or self.misses:
             return self.false_alarms, self.misses
         from model.error_rates import same_parts  # see `interval`
@@ -227,7 +227,7 @@ class Calibration(_Record):
 
     @property
     def warning(self) -> str | None:
-        """Why nobody should decide about parts by this calibration, or None."""
+        """Why the verdicts of this calibration should not be used, or None."""
         if self.interval is None or self.separates:
             return None
         return (

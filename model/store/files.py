@@ -30,7 +30,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Puts a file in its place in one step: whoever reads sees the old content or the new one, never a part.
+    """Puts a file in its place in one step: a reader sees the old content or the new one, never a part.
 
     Raises:
         OSError: if it cannot be written; then nothing has changed.

@@ -8,8 +8,8 @@
     .CATEGORY-xxxxxxxx/   a change under way; the next change removes what a crash has left
     teachers/             unless another folder is named
 
-A change is made beside its place and moved there in one step. The version that it replaces is kept first, so a crash at
-any moment leaves the old version or the new one in place, and loses neither.
+A change is made in another folder and moved to its place in one step. The version that it replaces is kept
+first, so a crash at any moment leaves the old version or the new one in place, and loses neither.
 """
 
 import logging
@@ -220,7 +220,7 @@ class Store:
             card: the passport; its hash must be that of ``student``.
             student: from `model.store.version.encode_student`.
             seen: the images it has seen.
-            traces: the content of files to lie beside, by name; see `model.store.version.TRACES`.
+            traces: the content of further files, by name; see `model.store.version.TRACES`.
             replace: what it replaces, from `in_place` before anything was read of it; None for a new category.
 
         Returns:

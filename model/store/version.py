@@ -179,7 +179,7 @@ def write_version(
         card: the passport; its hash must be that of ``student``.
         student: from `encode_student`.
         seen: the images it has seen.
-        traces: the content of files to lie beside, by name; see `TRACES`.
+        traces: the content of further files, by name; see `TRACES`.
 
     Raises:
         OSError: if they cannot be written.

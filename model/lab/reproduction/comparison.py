@@ -1,6 +1,6 @@
 """Methods of anomalib on the same pictures and splits, for a comparison in the same tables.
 
-anomalib is an extra, `pip install 'eca-inspect[anomalib]'`. Each method downloads its own pretrained network, but for
+anomalib is an extra, `pip install 'eca-inspect[anomalib]'`. Each method downloads its own pretrained network, except
 those whose name ends in ``-teacher``: these use this project's teacher. PatchCore and STFPM take any network. The
 others do not: EfficientAD has a network of its own, Reverse Distillation's decoder exists for ResNets alone, and
 Dinomaly needs a DINO transformer.
@@ -46,7 +46,7 @@ class Answers(NamedTuple):
     """What a trained method says.
 
     Attributes:
-        scores: of the judged pictures, in their order, float32 ``[N]``, larger is stranger.
+        scores: of the judged pictures, in their order, float32 ``[N]``, larger is more unusual.
         maps: their anomaly maps, float32 ``[N, size, size]``; None of a method that has none.
         training_seconds: without writing and reading pictures once.
         milliseconds_an_image: of the judged pictures, in batches, reading them included.

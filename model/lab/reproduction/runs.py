@@ -69,7 +69,7 @@ class Series:
         output: folder of results.
         epochs: passes over the training images.
         training_images: how many of a class to train on at most, drawn once for all variants and seeds; None for all.
-        batch_size: images a step.
+        batch_size: images per step.
         device: where to compute.
         memory_bytes: of teacher features of one split; beyond it they go to a file in `spill_folder`.
         spill_folder: see `model.lifecycle.distillation.teacher_features`.
@@ -127,7 +127,7 @@ def read_results(output: Path) -> list[dict[str, Any]]:
 
 
 def check_series(series: Series) -> None:
-    """Makes sure that new results may stand beside those that are there.
+    """Makes sure that new results can be added to those that are there.
 
     Raises:
         TrainingError: if results there come from another teacher, or those of the same data set from other settings.

@@ -1,4 +1,4 @@
-"""Results as the paper lays them out: its tables 1-6 and figures 5-8, its figure beside ours, as Markdown.
+"""Results as the paper lays them out: its tables 1-6 and figures 5-8, its figures next to ours, as Markdown.
 
 A cell that was not run stays empty.
 """
@@ -230,7 +230,7 @@ def _widths(number: str, figure: dict[str, Any], results: Sequence[Result], teac
 
 
 def _class_by_class(results: Sequence[Result], teacher: str) -> list[str]:
-    """The paper has averages only, but for MVTec AD; and it does not have the other categories."""
+    """The paper has averages only, except for MVTec AD; and it does not have the other categories."""
     parts = []
     for dataset, benchmark in SETS.items():
         of_set = [result for result in results if result["dataset"] == dataset]
