@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from model.images import decode_image
-from model.store.card import Card, SeenImages
+from model.store.card import SCHEMA_VERSION, Card, SeenImages
 from model.store.store import Store
 from model.store.version import read_card
 from tests.conftest import Factory
@@ -83,7 +83,7 @@ def hand_edited(folder: Path) -> None:
 
 
 def newer(folder: Path) -> None:
-    edit(folder, schema_version=5)
+    edit(folder, schema_version=SCHEMA_VERSION + 1)
 
 
 def of_another_teacher(folder: Path) -> None:
@@ -98,7 +98,7 @@ BROKEN = {
     not_finite: "not finite",
     negative_variance: "not finite",
     hand_edited: "map_scale",
-    newer: "schema version 4",
+    newer: f"schema version {SCHEMA_VERSION + 1}",
     of_another_teacher: "not the one this student learned from",
 }
 
