@@ -126,11 +126,11 @@ class Decoders:
                 status = self._replace(worker, data, "ended its reader")
                 if status == -signal.SIGXCPU:
                     raise ImageError(
-                        f"reading the image takes more than {self._cpu_seconds} s of processor time; save it anew, or "
+                        f"reading the image takes more than {self._cpu_seconds} s of processor time; save it again, or "
                         "smaller"
                     ) from None
                 if -status in CRASHES:
-                    raise ImageError("the image breaks its reader, so it must be damaged; save it anew") from None
+                    raise ImageError("the image makes its reader crash, so it must be damaged; save it again") from None
                 if last:
                     raise DecoderLostError(f"the process that reads images has ended with status {status}") from None
             except BaseException:

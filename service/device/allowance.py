@@ -21,7 +21,7 @@ class Allowance:
 
     Args:
         images: most of them.
-        memory_bytes: most memory beside the networks, bytes.
+        memory_bytes: most memory in addition to the networks, bytes.
         seconds: longest time on an idle machine.
         bytes_per_value: of the networks' precision.
     """

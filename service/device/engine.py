@@ -28,7 +28,7 @@ RESTART_WINDOW_SECONDS = 60.0
 """A device that is lost more often than that in this time is given up."""
 
 RECENT_SECONDS = 3.0
-"""A device that has finished work this lately need not show that it works."""
+"""A device that finished work this recently need not show that it works."""
 
 GATHERING_SHARE = 0.08
 GATHERING_SECONDS = 0.02

@@ -21,7 +21,7 @@ PROBLEM_SCHEMA = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}
 """In an OpenAPI document; it is defined there by `BatchAnswer`."""
 _RETRY = {"Retry-After": "1"}  # seconds
 HEADERS: Mapping[int, Mapping[str, str]] = {429: _RETRY, 503: _RETRY, 401: {"WWW-Authenticate": "Bearer"}}
-"""By status, beside those of every answer: when to try again, and how to show a key."""
+"""By status, in addition to those of every answer: when to try again, and how to show a key."""
 
 
 def response_of(problem: Problem) -> JSONResponse:

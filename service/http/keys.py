@@ -136,7 +136,7 @@ def _write(path: Path, text: str) -> None:
 
 
 class KeyRing:
-    """The keys of a file, read again when the file changes. A damaged file leaves the last good keys in force.
+    """The keys of a file, read again when the file changes. After a damaged file the last good keys stay valid.
 
     Raises:
         KeyFileError: the file is damaged or missing when it is first read.
@@ -175,6 +175,6 @@ class KeyRing:
         except KeyFileError as error:
             if isinstance(error, UnreadableKeyFileError):
                 self._seen = None  # the next call tries again; a key that was revoked must not stay
-            log.error("the last good keys stay in force: %s", error)
+            log.error("the last good keys stay valid: %s", error)
         else:
             log.info("%d keys in %s, read again", len(self._keys), self._path)

@@ -147,7 +147,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._at is _At.HEAD:  # else it is a trailer, which nobody reads
+        if self._at is _At.HEAD:  # else it is a trailer, which is not read
             super().on_header(name, value)
             heads.check_count(self.headers)
 

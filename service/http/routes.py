@@ -93,7 +93,7 @@ _INSPECTION_PROBLEMS = (
     "category-refused",
     "shutting-down",
 )
-"""Of the call as a whole, whatever its images are."""
+"""Of the call as a whole, for any images."""
 _IMAGE_PROBLEMS = ("too-many-pixels", "not-decodable", "device-lost", "out-of-memory", "deadline-passed")
 
 
@@ -133,7 +133,7 @@ def _wants_picture(accept: str) -> bool:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; cancels it when the client goes, so that the device is not kept busy for nobody.
+    """The work's result; cancels it when the client disconnects, so that the device does no work in vain.
 
     Raises:
         ClientDisconnect: if the client has gone.
@@ -297,7 +297,7 @@ def _kept_version_of(one: Kept) -> KeptVersion:
 
 
 async def _works(engine: Engine[Job, Outcome]) -> bool:
-    """Whether the device has worked lately, or does so when asked, in a time that a probe can wait."""
+    """Whether the device has worked recently, or does a small computation within the time that a probe can wait."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await asyncio.wrap_future(engine.check())
@@ -314,7 +314,7 @@ async def _works(engine: Engine[Job, Outcome]) -> bool:
 )
 @needs(Role.ADMIN)
 async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
-    """Reads what is on the disk beside the version that serves, tries it, and swaps the two in one step."""
+    """Reads what is on the disk while the current version serves, tries it, and swaps the two in one step."""
     return summary_of(await asyncio.wrap_future(state.engine.call_in_steps(state.versions.reload(category))))
 
 
@@ -352,7 +352,7 @@ async def livez(state: StateOf) -> Health:
 
 @router.get(
     "/readyz",
-    summary="Would an image be answered?",
+    summary="Can the server inspect an image now?",
     tags=[PROBES],
     responses=documented("invalid-request", "shutting-down", "device-lost", "no-category", "device-busy"),
 )

@@ -39,7 +39,7 @@ class BoundUploads:
 
     Raises, where the application reads the body:
         Problem: 408 if the whole body has not come in time, 413 if it alone is more than the memory, 429 if it does
-            not fit beside the others.
+            not fit in addition to the others.
     """
 
     def __init__(self, app: ASGIApp, memory: UploadMemory, seconds: float) -> None:

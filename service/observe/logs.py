@@ -1,4 +1,4 @@
-"""The log: one line a request, one JSON object a line or plain text. What is logged during a request bears its id."""
+"""The log: one line per request, as a JSON object or as plain text. Lines logged during a request have its id."""
 
 import logging
 import re
@@ -68,7 +68,7 @@ def server_timing(timing: TimingMs) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, the request's id and what `extra` gave as fields."""
+    """One JSON object per line: time (UTC), level, logger, message, the request's id and the fields in `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         request = RECORD.get()

@@ -112,7 +112,7 @@ def test_keys_change_without_a_restart(guarded: Guarded):
     assert status(new) == 401
     guarded.file.write_text(good)
     assert status(guarded.inspect) == 200
-    assert any("the last good keys stay in force" in line for line in guarded.server.log)
+    assert any("the last good keys stay valid" in line for line in guarded.server.log)
     assert not any(key in line for line in guarded.server.log for key in (new, guarded.inspect, guarded.admin))
 
 

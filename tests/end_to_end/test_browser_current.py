@@ -175,8 +175,8 @@ def test_open_tabs_follow_a_calibration_at_once(
     expect_verdict(page, "Normal")
     open_card = browse(f"{server.url}/#/categories/{OTHER}")
     card_page = open_card.page
-    in_force = card_page.get_by_role("columnheader", name=re.compile("^in force"))
-    expect(in_force).to_have_text(f"in force, {old['calibration']['threshold']:.4g}")
+    current = card_page.get_by_role("columnheader", name=re.compile("^current"))
+    expect(current).to_have_text(f"current, {old['calibration']['threshold']:.4g}")
     slider = card_page.get_by_role("slider", name="Threshold")
     slider.press("End")
 
@@ -195,7 +195,7 @@ def test_open_tabs_follow_a_calibration_at_once(
     expect(announced(page)).to_contain_text("The verdict is not current any more.")
     visit.shot("not current, new version")
 
-    expect(in_force).to_have_text(f"in force, {thresholds[1]:.4g}")
+    expect(current).to_have_text(f"current, {thresholds[1]:.4g}")
     expect(card_page.get_by_text(re.compile("^A new version came at"))).to_be_visible()
     expect(slider).to_be_focused()  # as it was before
     tried = card_page.get_by_role("status").filter(has_text=re.compile(r"^[\d.]+$"))

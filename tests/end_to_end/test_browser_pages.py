@@ -79,8 +79,8 @@ def test_the_slider_tells_what_the_card_says_of_each_threshold(browse: Visits, p
     known = {f"{at:.4g}": corner_at(at) for at in calibration["roc"]["threshold"]}
     for edge in calibration["histogram"]["edges"][:-1]:
         known.setdefault(f"{edge:.4g}", bins_from(edge))
-    in_force = corner_at(calibration["threshold"])
-    known[f"{calibration['threshold']:.4g}"] = in_force
+    current = corner_at(calibration["threshold"])
+    known[f"{calibration['threshold']:.4g}"] = current
 
     visit = browse(f"{plates.url}/#/categories/{CATEGORY}")
     page = visit.page
@@ -89,7 +89,7 @@ def test_the_slider_tells_what_the_card_says_of_each_threshold(browse: Visits, p
     alarms = page.get_by_role("row", name=re.compile("^False alarms")).get_by_role("cell")
     misses = page.get_by_role("row", name=re.compile("^Misses")).get_by_role("cell")
     expect(tried).to_have_text(f"{calibration['threshold']:.4g}")
-    for cells, number, whole in ((alarms, in_force[0], normal), (misses, in_force[1], anomalous)):
+    for cells, number, whole in ((alarms, current[0], normal), (misses, current[1], anomalous)):
         for cell in cells.all():
             expect(cell).to_contain_text(of(number, whole))
     visit.shot("category")
@@ -154,14 +154,14 @@ def test_a_category_that_no_defect_calibrated_is_shown_with_a_warning(browse: Vi
     expect(page.get_by_role("main").get_by_text(PASTED).last).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("^Misses"))).to_contain_text("unknown")
     calibration = httpx.get(mixed.url + "/v1/categories/brushed").json()["card"]["calibration"]
-    in_force = f"^{calibration['threshold']:.4g}$"
-    expect(page.get_by_role("status").filter(has_text=re.compile(in_force))).to_be_visible()
+    current = f"^{calibration['threshold']:.4g}$"
+    expect(page.get_by_role("status").filter(has_text=re.compile(current))).to_be_visible()
     rate = calibration["false_alarms"]
     expect(page.get_by_role("row", name=re.compile("^False alarms"))).to_contain_text(
         f"{rate['errors']} of {rate['parts']}"
     )
     expect(
-        page.get_by_text(re.compile("^In force: Of new good parts, about .* with 95 % confidence at most"))
+        page.get_by_text(re.compile("^Now: Of new good parts, about .* with 95 % confidence at most"))
     ).to_be_visible()
     visit.shot("category not calibrated")
 

@@ -102,11 +102,11 @@ function draw(detail) {
     h("section", { className: "panel" },
       h("h3", {}, "Another threshold"),
       h("p", { className: "muted" }, "What it would have cost on the calibration images. This changes nothing on the server; “eca-inspect calibrate” does."),
-      trial.control, trial.table, h("p", {}, `In force: ${detail.error_rates.text}`), scores,
+      trial.control, trial.table, h("p", {}, `Now: ${detail.error_rates.text}`), scores,
       key(["swatch good", `${count(calibration.normal_images, "normal image")} and`], ["swatch bad", `${count(calibration.anomalous_images, "anomalous image")} of the calibration`])),
     curved
       ? h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", { className: "numbers" }, h("strong", {}, significant(calibration.auroc, 4)), h("span", { className: "muted" }, "area under the curve")), curve,
-          key(["dot", "threshold in force"], ["dot trial", "threshold tried above"]))
+          key(["dot", "current threshold"], ["dot trial", "threshold tried above"]))
       : h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", {}, "There is none: a curve needs photographs of defective parts, and the calibration had none.")),
     h("div", { className: "pair" },
       h("section", { className: "panel" }, h("h3", {}, "Version"), record([
@@ -138,7 +138,7 @@ function draw(detail) {
   );
   place.replaceChildren(...blocks);
   charts.push(histogram(scores, 220, calibration.histogram, (colours) => [
-    [calibration.threshold, "in force", colours("--muted"), true],
+    [calibration.threshold, "current", colours("--muted"), true],
     ...(trial.point().threshold === calibration.threshold ? [] : [[trial.point().threshold, "tried", colours("--accent"), false]]),
   ]));
   scores.ariaLabel = `Histogram of the calibration scores, from ${significant(calibration.histogram.edges[0])} to ${significant(calibration.histogram.edges.at(-1))}`;
@@ -146,7 +146,7 @@ function draw(detail) {
     const at = (point, name, size) => [point.alarms / calibration.normal_images, 1 - point.misses / calibration.anomalous_images, name, size];
     charts.push(roc(curve, 260, calibration.roc, () => [...(trial.inForce ? [at(trial.inForce, "--muted", 6)] : []), at(trial.point(), "--accent", 4)]));
     const now = trial.inForce;
-    curve.ariaLabel = `ROC curve, area ${significant(calibration.auroc, 4)}.` + (now ? ` In force: ${now.alarms} of ${calibration.normal_images} false alarms, ${now.misses} of ${calibration.anomalous_images} missed.` : "");
+    curve.ariaLabel = `ROC curve, area ${significant(calibration.auroc, 4)}.` + (now ? ` Current threshold: ${now.alarms} of ${calibration.normal_images} false alarms, ${now.misses} of ${calibration.anomalous_images} missed.` : "");
   }
   trial.onchange(() => charts.forEach((one) => one.update()));
 }
@@ -216,7 +216,7 @@ function thresholds(calibration) {
     onchange: (callback) => (listener = callback),
     control: h("div", { className: "trial" }, h("label", { htmlFor: "trial" }, "Threshold"), input, output, reset),
     table: h("table", { className: "costs" },
-      h("thead", {}, h("tr", {}, h("td"), h("th", { scope: "col" }, `in force, ${significant(threshold, 4)}`), h("th", { scope: "col" }, "tried"))),
+      h("thead", {}, h("tr", {}, h("td"), h("th", { scope: "col" }, `current, ${significant(threshold, 4)}`), h("th", { scope: "col" }, "tried"))),
       h("tbody", {}, row("False alarms", cells.alarms, inForce ? of(inForce.alarms, normals) : "not recorded"), row("Misses", cells.misses, inForce ? of(inForce.misses, anomalies) : "unknown"))),
   };
 }

@@ -6,9 +6,9 @@ const charts = new Set();
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const FONT = "12px system-ui, sans-serif";
 
-/** Draws a chart that fits its element and is drawn anew when the colours change.
+/** Draws a chart that fits its element and is drawn again when the colours change.
  * @param make colours of the page -> [options of uPlot without a size, data]
- * @returns {{update: function, end: function}} `update` draws it anew from `make`. */
+ * @returns {{update: function, end: function}} `update` draws it again from `make`. */
 export function chart(element, height, make) {
   let plot = null;
   const draw = () => {

@@ -101,7 +101,7 @@ def test_a_ring_reads_its_file_again_and_keeps_the_last_good_keys(file: Path, ca
     assert ring.find(old) is not None
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 3  # once for each change, not for each call
-    assert all("the last good keys stay in force" in error for error in errors)
+    assert all("the last good keys stay valid" in error for error in errors)
     newest = create_key(file, "newest", Role.INSPECT)
     assert ring.find(newest) is not None
     assert ring.find(old) is ring.find(new) is None
