@@ -19,6 +19,8 @@ MAX_DRAWN_PIXELS = 1 << 24
 MAX_DRAWN_SIDE = 1 << 14
 """Largest side of a heat map, mask or overlay in pixels, which is what browsers can show; for larger images these are
 scaled down."""
+ROWS_AT_ONCE = 256
+"""Rows of an overlay that are drawn at a time, because all at once would take several times the memory of the image."""
 PNG_COMPRESSION = 1
 """zlib level: for maps this smooth a higher level only takes longer."""
 
@@ -76,17 +78,17 @@ def localization_of(heat: Heat, form: MapForm) -> Localization:
     return Localization(
         map=form,
         scale=heat.scale,
-        heatmap_png=b64encode(png(_grey(heat))).decode(),
+        heatmap_png=b64encode(png(_grey(heat.relative, heat.mask))).decode(),
         mask_png=b64encode(png(heat.mask.view(np.uint8) * np.uint8(255))).decode(),
         regions=regions_of(heat),
         peak=_peak_of(heat, heat.relative),
     )
 
 
-def _grey(heat: Heat) -> np.ndarray:
-    grey = cv2.convertScaleAbs(heat.relative, alpha=HEAT_OF_NORMAL)
+def _grey(relative: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    grey = cv2.convertScaleAbs(relative, alpha=HEAT_OF_NORMAL)
     # Rounding must not lower pixels inside the mask to the level of normal parts.
-    np.maximum(grey, HEAT_OF_NORMAL + 1, out=grey, where=heat.mask)
+    np.maximum(grey, HEAT_OF_NORMAL + 1, out=grey, where=mask)
     return grey
 
 
@@ -145,11 +147,17 @@ def overlay_of(image: np.ndarray, heat: Heat | None) -> np.ndarray:
     """
     if heat is None:
         return image
-    colours = cv2.cvtColor(cv2.applyColorMap(_grey(heat), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    # In uint8, because a large photograph in floating point would need several times the memory.
-    opacity = cv2.convertScaleAbs((heat.relative - 0.5).clip(0, 1), alpha=0.6 * 255)
-    opacity = cv2.merge((opacity, opacity, opacity))
-    picture = cv2.add(cv2.multiply(image, 255 - opacity, scale=1 / 255), cv2.multiply(colours, opacity, scale=1 / 255))
+    picture = np.empty_like(image)
+    for start in range(0, len(image), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        relative = heat.relative[rows]
+        colours = cv2.applyColorMap(_grey(relative, heat.mask[rows]), cv2.COLORMAP_INFERNO)
+        colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
+        opacity = cv2.convertScaleAbs((relative - 0.5).clip(0, 1), alpha=0.6 * 255)
+        opacity = cv2.merge((opacity, opacity, opacity))
+        picture[rows] = cv2.add(
+            cv2.multiply(image[rows], 255 - opacity, scale=1 / 255), cv2.multiply(colours, opacity, scale=1 / 255)
+        )
     outlines, _ = cv2.findContours(heat.mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     thickness = max(1, round(min(image.shape[:2]) / 256))
     cv2.drawContours(picture, outlines, -1, (255, 64, 64), thickness, cv2.LINE_AA)

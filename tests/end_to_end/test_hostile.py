@@ -26,8 +26,8 @@ from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem
 PIXELS = 4_000_000
 BYTES_PER_PIXEL = 32
 """Of the largest image, for each thread that decodes; `docs/deploying.md` states it."""
-SLACK_BYTES = 32 << 20
-"""For what a server loads when it first draws a large picture, once: about 50 MiB in all; later ones take 45 to 100."""
+SLACK_BYTES = 16 << 20
+"""For what allocators keep."""
 FILE_BYTES = 4 << 20
 ANY = {"Content-Type": "application/octet-stream"}
 
@@ -53,7 +53,7 @@ def bounded(small: Server, factory: Factory) -> Iterator[Server]:
 
     def usual() -> httpx.Response:
         png = (factory.data / "good" / "000.png").read_bytes()
-        return httpx.post(small.url + URL + "?localize=always", content=png, headers=PNG)
+        return httpx.post(small.url + URL, content=png, headers=PNG)
 
     assert usual().status_code == 200
     processes = [small.process.pid, *workers(small)]
