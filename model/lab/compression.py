@@ -7,6 +7,7 @@ Mori 2019), which is what cosine distances are made of.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from itertools import islice
 
 import numpy as np
@@ -84,7 +85,7 @@ def distil(
 
 def _narrow(start: Teacher | Plan) -> Teacher:
     if isinstance(start, Teacher):
-        return start
+        return deepcopy(start)
     teacher = Teacher(start)
     for layer in teacher.features:
         if isinstance(layer, nn.Conv2d):

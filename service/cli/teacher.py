@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from model.networks.vgg import Plan, Teacher
 
 
+Widths = Annotated[str, typer.Option(help="Channels of the five stages; VGG16 has 64,128,256,512,512.")]
+NARROW = "24,48,96,192,192"
+Source = Annotated[
+    str, typer.Option(help="Origin and licence of what the teacher learns from; stored in the teacher's record.")
+]
+
+
 def fetch(
     source: Annotated[
         Path | None, typer.Option("--from", help="Import the weights from this file (.pth or .safetensors) instead.")
@@ -47,14 +54,10 @@ def pretrain(
     name: Annotated[str, typer.Argument(help="Name to keep it under.")],
     data: Annotated[Path, typer.Option(help="Folder with one sub-folder of images for each class.")],
     epochs: Annotated[int, typer.Option(min=1)] = 7,
-    widths: Annotated[str, typer.Option(help="Channels of the five stages; VGG16 has 64,128,256,512,512.")] = (
-        "24,48,96,192,192"
-    ),
+    widths: Widths = NARROW,
     image_size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 32,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    source: Annotated[
-        str, typer.Option(help="What the data is and where it comes from; stored in the teacher's record.")
-    ] = "",
+    source: Source = "",
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
@@ -102,17 +105,16 @@ def pretrain(
 
 def distil(
     name: Annotated[str, typer.Argument(help="Name to keep it under.")],
-    source: Annotated[str, typer.Option("--from", help="The full teacher: a name, or a file of VGG16 weights.")],
+    full: Annotated[str, typer.Option("--from", help="The full teacher: a name, or a file of VGG16 weights.")],
     pictures: Annotated[list[Path], typer.Option(help="Folder of any images. Repeatable; all folders weigh the same.")],
     start: Annotated[
-        str | None, typer.Option(help="Narrow teacher to start from: a name or a file. Default: random weights.")
+        str | None,
+        typer.Option(help="Narrow teacher to start from: a name or a file. Default: random weights, of --widths."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps, each with 16 images.")] = 1200,
-    widths: Annotated[str, typer.Option(help="Channels of the five stages, without --start.")] = "24,48,96,192,192",
+    widths: Widths = NARROW,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    about: Annotated[
-        str, typer.Option(help="Origin and licence of teacher and images; stored in the teacher's record.")
-    ] = "",
+    source: Source = "",
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
@@ -123,15 +125,14 @@ def distil(
     from model.lab.compression import BATCH
     from model.lab.compression import distil as distil_teacher
     from model.lab.pictures import Pictures
-    from model.store.teachers import fingerprint, resolve_teacher
+    from model.store.teachers import fingerprint
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     used_device = torch_device(settings.device)
     folder = settings.teachers_folder
     plan = _plan(folder, name, widths)
-    full = resolve_teacher(folder, source)[1]
-    first: Teacher | Plan = resolve_teacher(folder, start)[1] if start else plan
-    started_from = fingerprint(first) if not isinstance(first, tuple) else None
+    full_teacher = _teacher(folder, full)
+    first = _teacher(folder, start) if start else None
     groups = [_pictures(one) for one in pictures]
     started = datetime.now(UTC)
     with tqdm(unit="step", desc=name, total=steps, dynamic_ncols=True) as bar:
@@ -141,18 +142,32 @@ def distil(
             bar.update()
 
         teacher = distil_teacher(
-            full, first, Pictures(groups, seed=seed), steps=steps, seed=seed, device=used_device, on_step=on_step
+            full_teacher,
+            first or plan,
+            Pictures(groups, seed=seed),
+            steps=steps,
+            seed=seed,
+            device=used_device,
+            on_step=on_step,
         )
     record: dict[str, object] = {
-        "source": about,
-        "full_teacher_sha256": fingerprint(full),
-        "started_from_sha256": started_from,
+        "source": source,
+        "full_teacher_sha256": fingerprint(full_teacher),
+        "started_from_sha256": fingerprint(first) if first else None,
         "pictures": [len(group) for group in groups],
         "steps": steps,
         "batch_size": BATCH,
         "seed": seed,
     }
     typer.echo(_save(folder, name, teacher, record, device=str(used_device), started=started))
+
+
+def _teacher(folder: Path, name_or_file: str) -> "Teacher":
+    """A teacher of the folder, or from a file, which is not copied into the folder: no student learns from it."""
+    from model.store.teachers import read_teacher, resolve_teacher
+
+    path = Path(name_or_file)
+    return read_teacher(path) if path.is_file() else resolve_teacher(folder, name_or_file)[1]
 
 
 def _plan(folder: Path, name: str, widths: str) -> "Plan":

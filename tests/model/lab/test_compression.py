@@ -47,6 +47,7 @@ def test_a_teacher_can_be_distilled_further(images: list[list[np.ndarray]]):
     before = {name: tensor.clone() for name, tensor in start.state_dict().items()}
     further = distil(full_teacher(), start, Pictures(images, side=64), steps=1)
     assert any(not torch.equal(tensor, before[name]) for name, tensor in further.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in start.state_dict().items())
 
 
 def test_equal_maps_have_no_loss_and_scaled_ones_keep_likeness_and_energy():
