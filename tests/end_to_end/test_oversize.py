@@ -20,7 +20,7 @@ ADDRESS_SPACE_KIB = 12 << 20
 """Of the server: should it try all the same, it fails before this machine is short of memory."""
 BOTH_NUMBERS = "2048x2048 pixels would take about 3.2 GB of memory, more than the 1 GB that a batch may take"
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which only Linux has")
 
 
 @pytest.fixture

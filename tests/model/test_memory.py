@@ -34,7 +34,7 @@ print(1024 * (kilobytes("VmHWM") - before))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which only Linux has")
 @pytest.mark.parametrize(("widths", "side"), [((24, 48, 96, 192, 192), 512), ((64, 128, 256, 512, 512), 256)])
 def test_no_image_takes_more_than_the_estimate_and_not_far_less(widths: tuple[int, int, int, int, int], side: int):
     done = subprocess.run(

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from model.images import decode_image
@@ -15,6 +14,7 @@ from model.lifecycle.datasets import load_images
 from model.lifecycle.remarks import Kind
 from model.preprocessing import Preprocessing
 from tests.conftest import surface
+from tests.needs import IMAGES
 
 PREPARED = Preprocessing(128)
 
@@ -54,7 +54,6 @@ def test_a_folder_of_pictures_saved_again_is_remarked_on(tmp_path: Path):
     assert images.remarks.lines()[0].startswith("note: 4 images differ from another by less than 1.5 grey levels")
 
 
-@pytest.mark.skipif("INSPECT_TEST_DATA" not in os.environ, reason="INSPECT_TEST_DATA names no folder of real images")
 def test_real_photographs_of_different_parts_are_no_copies():
-    root = Path(os.environ["INSPECT_TEST_DATA"]) / "mvtec-leather"
+    root = Path(os.environ.get("INSPECT_TEST_DATA") or IMAGES.missing()) / "mvtec-leather"
     assert near_copies(load_images(datasets.mvtec_test(root), PREPARED).pixels) == []

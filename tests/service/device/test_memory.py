@@ -83,7 +83,6 @@ def test_where_the_system_does_not_say_it_is_what_the_machine_has(machine: Path)
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_a_gpu_it_is_the_gpus():
     device = torch.device("cuda")
     before = available_bytes(device)
