@@ -1,9 +1,9 @@
 """``faulty.py ORDERS serve ...``: the real command line, whose device obeys what stands in the file ORDERS.
 
 A line ``WORD COUNT`` holds for the next COUNT pieces of work on the device, or as long as it stands there without a
-count: ``die``, ``fail``, ``hang`` (for ever), ``stall-N`` (for N seconds), ``wait`` (until the file changes),
-``memory-N`` (for no more than N images). ``late`` waits too. With ``hang`` and ``late`` the
-engine's clock goes on by two hours.
+count: ``die``, ``fail``, ``hang`` (for ever), ``stall-N`` (for N seconds), ``wait`` (until the file changes; the file
+``waiting`` beside it is there meanwhile), ``memory-N`` (for no more than N images). ``late`` waits too. With ``hang``
+and ``late`` the engine's clock goes on by two hours.
 
 No temporary file can be made in this process, as on a disk that is full or read-only.
 """
@@ -22,6 +22,7 @@ from service.device.jobs import Job, Outcome
 from service.device.torch_backend import TorchBackend
 
 orders = Path(sys.argv.pop(1))
+waiting = orders.with_name("waiting")
 tempfile.tempdir = str(orders.with_name("nowhere"))
 
 
@@ -55,8 +56,10 @@ def obey(images: int) -> None:
     if word.startswith("stall-"):
         time.sleep(float(word.removeprefix("stall-")))
     if word in ("wait", "late"):
+        waiting.touch()
         while orders.read_text() == order:
             time.sleep(0.01)
+        waiting.unlink()
     if word.startswith("memory-") and images > int(word.removeprefix("memory-")):
         raise DeviceMemoryError("the orders say so")
 

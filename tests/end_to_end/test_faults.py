@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +38,13 @@ class FaultyServer:
     def inspect(self, png: bytes) -> httpx.Response:
         """Sends an image."""
         return httpx.post(self.url + URL, content=png, headers=PNG, timeout=60)
+
+    def wait_until_the_device_waits(self) -> None:
+        """Returns when the order ``wait`` has reached the device, so that no later image joins its batch."""
+        deadline = time.monotonic() + 30
+        while not self.orders.with_name("waiting").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 @contextmanager
@@ -88,8 +96,7 @@ def test_a_client_that_goes_frees_its_place(faulty: FaultyServer, png: bytes):
     faulty.orders.write_text("wait")
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(faulty.inspect, png)
-        wait_for_metric(faulty.url, "inspect_in_flight_images 1.0")
-        wait_for_metric(faulty.url, "inspect_queue_depth_images 0.0")
+        faulty.wait_until_the_device_waits()
         gone = [raw_request(faulty.url, png, len(png)) for _ in range(5)]
         wait_for_metric(faulty.url, "inspect_queue_depth_images 5.0")
         for connection in gone:
