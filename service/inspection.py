@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, perf_counter
 from typing import TypeVar
@@ -23,6 +23,7 @@ from service.device.jobs import Job, Outcome
 from service.device.torch_backend import inspect_jobs
 from service.observe.logs import RECORD
 from service.observe.telemetry import Telemetry
+from service.part_info import PartInfo
 from service.problems import Problem, problem_of
 from service.rendering import Heat, drawn_size, heat_of, localization_of, overlay_of, png
 from service.schemas import ImageInfo, Inspection, Localization, ProblemBody, TimingMs
@@ -68,15 +69,17 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: Limits, read: Read
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which localization a request asks for, in addition to the score.
+    """Which localization a request asks for, in addition to the score, and what it says of the part.
 
     Attributes:
         localize: whether to locate the fault.
         form: form of the map; None for the category's default.
+        part_info: what the answer repeats.
     """
 
     localize: Localize = Localize.AUTO
     form: MapForm | None = None
+    part_info: PartInfo = field(default_factory=PartInfo)
 
     def check(self, card: Card) -> None:
         """Raises `Problem` 422 if the category has no such map."""
@@ -111,6 +114,7 @@ def answer(
     decoded: Decoded,
     outcome: Outcome,
     localization: Localization | None,
+    part_info: PartInfo,
     *,
     decode_seconds: float,
     drawing_seconds: float,
@@ -118,6 +122,7 @@ def answer(
 ) -> Inspection:
     """Builds the answer for one image."""
     return Inspection(
+        **dict(part_info),
         category=card.category,
         model_version=card.model_version,
         score=outcome.score,
@@ -159,6 +164,7 @@ def inspect_offline(
         decoded,
         outcome,
         localization,
+        wanted.part_info,
         decode_seconds=decode_seconds,
         drawing_seconds=now - drawing,
         total_seconds=now - started,
@@ -245,7 +251,8 @@ class Inspector:
                 decoded, outcome, decode_seconds = await self._examine(ready, data, wanted, read)
                 drawing = perf_counter()
                 picture = await self._in_pool(partial(draw_overlay, data, ready.card, decoded, outcome, read))
-        return self._finish(ready, decoded, outcome, None, started, decode_seconds, drawing), picture
+        inspection = self._finish(ready, decoded, outcome, None, wanted.part_info, started, decode_seconds, drawing)
+        return inspection, picture
 
     async def _inspect_admitted(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
         started, read = perf_counter(), self._reader()
@@ -255,7 +262,7 @@ class Inspector:
             localization = None
             if outcome.evidence is not None:
                 localization = await self._in_pool(partial(localize, ready.card, decoded, outcome))
-        return self._finish(ready, decoded, outcome, localization, started, decode_seconds, drawing)
+        return self._finish(ready, decoded, outcome, localization, wanted.part_info, started, decode_seconds, drawing)
 
     def _reader(self) -> Reader:
         """Reads one image, and raises `TimeoutError` when its deadline has passed."""
@@ -278,6 +285,7 @@ class Inspector:
         decoded: Decoded,
         outcome: Outcome,
         localization: Localization | None,
+        part_info: PartInfo,
         started: float,
         decode_seconds: float,
         drawing: float,
@@ -288,6 +296,7 @@ class Inspector:
             decoded,
             outcome,
             localization,
+            part_info,
             decode_seconds=decode_seconds,
             drawing_seconds=now - drawing if outcome.evidence is not None else 0.0,
             total_seconds=now - started,

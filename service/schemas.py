@@ -2,11 +2,14 @@
 
 from datetime import datetime
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from uuid_utils.compat import uuid7
 
 from model.choices import MapForm
 from model.store.card import CalibrationMethod, Card, ErrorRate
+from service.part_info import PartInfo
 
 Decision = Literal["normal", "anomalous"]
 Score = Annotated[float, Field(ge=0, description="Anomaly score in the category's own units; larger is more unusual")]
@@ -92,7 +95,15 @@ class TimingMs(BaseModel):
     total: Milliseconds = Field(description="From the arrival of the whole body to the answer")
 
 
-class Inspection(BaseModel):
+class Identified(BaseModel):
+    """Something that can be named later."""
+
+    id: UUID = Field(
+        default_factory=uuid7, description="A new name for each, UUID version 7: in the order of their times"
+    )
+
+
+class Inspection(PartInfo, Identified):
     """The answer for one image."""
 
     category: str

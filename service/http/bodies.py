@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from service.part_info import PART_FIELDS
 from service.problems import Problem
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp", "application/octet-stream")
@@ -37,16 +40,28 @@ def media_type_of(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_image_body(request: Request, max_bytes: int) -> bytes:
+@dataclass(frozen=True)
+class Sent:
+    """What a body brings.
+
+    Attributes:
+        images: files in the order they were sent, each with the name of its form field.
+        texts: of the other form fields, by name; each is one of `PART_FIELDS`.
+    """
+
+    images: list[tuple[str, bytes]]
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+async def read_image_body(request: Request, max_bytes: int) -> Sent:
     """The one image of a request, from the body itself or from the form field ``image``.
 
     Raises:
-        Problem: 400 (empty body, malformed form, not exactly one image), 413, 415.
+        Problem: 400 (empty body, malformed form, not exactly one image), 413, 415, 422 (other fields of a form).
     """
     media_type = media_type_of(request)
     if media_type == FORM_TYPE:
-        images = await _read_form(request, max_bytes + FORM_OVERHEAD_BYTES, max_images=1)
-        return images[0]
+        return _only_images(await _read_form(request, max_bytes + FORM_OVERHEAD_BYTES, max_images=1))
     if not ANY_IMAGE.fullmatch(media_type):
         hint = ""
         if media_type == "application/x-www-form-urlencoded":
@@ -55,21 +70,49 @@ async def read_image_body(request: Request, max_bytes: int) -> bytes:
             hint = "; send the bytes of the file itself, not base64 or other text"
         reason = f"{media_type!r} is not an image type; send {', '.join(IMAGE_TYPES)} or {FORM_TYPE}{hint}"
         raise Problem("unsupported-media-type", reason=reason)
-    return b"".join([chunk async for chunk in _limited(request, max_bytes)])
+    return Sent([(FIELD, b"".join([chunk async for chunk in _limited(request, max_bytes)]))])
 
 
-async def read_image_form(request: Request, max_bytes: int, max_images: int) -> list[bytes]:
+async def read_image_form(request: Request, max_bytes: int, max_images: int) -> Sent:
     """The images of a form with one or more fields ``image``, in order. Each is checked for its own size later.
 
     Raises:
-        Problem: 400 (malformed form or no image), 413, 415.
+        Problem: 400 (malformed form or no image), 413, 415, 422 (other fields).
+    """
+    return _only_images(await read_form(request, max_bytes, max_images, f"one field {FIELD!r} for each image"))
+
+
+async def read_form(request: Request, max_bytes: int, max_images: int, what: str) -> Sent:
+    """The images of a form in order, whatever their fields are named. Each is checked for its own size later.
+
+    Args:
+        request: whose body is read.
+        max_bytes: of one image.
+        max_images: most images.
+        what: what to send, for the message.
+
+    Raises:
+        Problem: 400 (malformed form), 413, 415, 422 (other fields).
     """
     if media_type_of(request) != FORM_TYPE:
-        raise Problem("unsupported-media-type", reason=f"send {FORM_TYPE} with one field {FIELD!r} for each image")
+        raise Problem("unsupported-media-type", reason=f"send {FORM_TYPE} with {what}")
     return await _read_form(request, max_images * (max_bytes + FORM_OVERHEAD_BYTES), max_images)
 
 
-async def _read_form(request: Request, max_bytes: int, max_images: int) -> list[bytes]:
+def _only_images(sent: Sent) -> Sent:
+    """The same, if every file is in the field ``image``."""
+    names = [name for name, _ in sent.images]
+    if FIELD not in names:
+        raise Problem("no-image", reason=f"the form has no field {FIELD!r}")
+    for name in names:
+        if name in PART_FIELDS:
+            raise Problem("invalid-request", reason=f"the form field {name!r} must be text, without a file name")
+        if name != FIELD:
+            raise _unknown_field(name)
+    return sent
+
+
+async def _read_form(request: Request, max_bytes: int, max_images: int) -> Sent:
     # One more file than allowed is let in, so that too many can be told from malformed.
     stream = _without_preamble(_limited(request, max_bytes), request.headers["content-type"])
     parser = _FormParser(request.headers, stream, max_files=max_images + 1)
@@ -81,19 +124,34 @@ async def _read_form(request: Request, max_bytes: int, max_images: int) -> list[
             raise _too_many(max_images) from None
         raise Problem("malformed-form", reason=getattr(error, "message", error)) from None
     try:
-        fields = form.getlist(FIELD)
-        if not fields:
-            raise Problem("no-image", reason=f"the form has no field {FIELD!r}")
-        if len(fields) > max_images:
+        fields = form.multi_items()
+        if sum(isinstance(value, UploadFile) for _, value in fields) > max_images:
             raise _too_many(max_images)
-        images = []
-        for field in fields:
-            if not isinstance(field, UploadFile):
-                raise Problem("no-image", reason=f"the field {FIELD!r} must be a file, with a file name")
-            images.append(await field.read())
-        return images
+        sent = Sent([])
+        for name, value in fields:
+            if isinstance(value, UploadFile):
+                sent.images.append((name, await value.read()))
+            else:
+                _add_text(sent.texts, name, value)
+        return sent
     finally:
         await form.close()
+
+
+def _add_text(texts: dict[str, str], name: str, text: str) -> None:
+    if name == FIELD:
+        raise Problem("no-image", reason=f"the field {FIELD!r} must be a file, with a file name")
+    if name not in PART_FIELDS:
+        raise _unknown_field(name)
+    if name in texts:
+        raise Problem("invalid-request", reason=f"the form field {name!r} is given more than once")
+    texts[name] = text
+
+
+def _unknown_field(name: str) -> Problem:
+    near = get_close_matches(name.lower(), [FIELD, *PART_FIELDS], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(map(repr, PART_FIELDS))}; an image is a file"
+    return Problem("invalid-request", reason=f"there is no form field {name!r}; {hint}")
 
 
 def _too_many(max_images: int) -> Problem:
@@ -102,7 +160,20 @@ def _too_many(max_images: int) -> Problem:
 
 
 class _FormParser(MultiPartParser):
-    """Takes a part for a file if it has a file name in either form, also ``filename*=`` alone (RFC 8187)."""
+    """Takes a part for a file if it has a file name in either form, also ``filename*=`` alone (RFC 8187).
+
+    A text that is not what its form says, UTF-8 unless it says something else, is refused.
+    """
+
+    def on_part_end(self) -> None:
+        """Called by the parser after each part."""
+        if self._current_part.file is None:
+            try:
+                self._current_part.data.decode(self._charset)
+            except (UnicodeDecodeError, LookupError):
+                name = self._current_part.field_name
+                raise MultiPartException(f"the text of the field {name!r} is not {self._charset}") from None
+        super().on_part_end()
 
     def on_headers_finished(self) -> None:
         """Called by the parser after the headers of a part."""

@@ -28,6 +28,7 @@ _SHOWN = (
     "X-Anomaly-Threshold",
     "X-Anomaly-Decision",
     "X-Model-Version",
+    "X-Inspection-ID",
     "X-Request-ID",
     "Server-Timing",
     "Retry-After",

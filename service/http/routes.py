@@ -19,11 +19,12 @@ from service.device.jobs import Job, Outcome
 from service.http.access import needs, open_to_all
 from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
 from service.http.errors import documented
-from service.http.parameters import refuse_unknown_parameters
+from service.http.parameters import part_info_of_query, refuse_unknown_parameters, with_texts
 from service.inspection import Wanted
 from service.observe.logs import RECORD, server_timing
 from service.observe.observation import PROBES
 from service.observe.telemetry import UNKNOWN_CATEGORY
+from service.part_info import PART_FIELDS, PartInfo
 from service.problems import Problem, problem_of
 from service.schemas import (
     BatchAnswer,
@@ -66,14 +67,17 @@ VersionQuery = Annotated[
     str | None,
     Query(description="`model_version` of a kept version, see `GET /v1/categories/{category}`; else one step back"),
 ]
+PartInfoQuery = Annotated[PartInfo, Depends(part_info_of_query)]
 StateOf = Annotated[State, Depends(state_of)]
 
 _BINARY = {"type": "string", "format": "binary"}
+_TEXTS = {name: {"type": "string", "description": "As the parameter"} for name in PART_FIELDS}
 _HEADERS = {
     "X-Anomaly-Score": "Anomaly score",
     "X-Anomaly-Threshold": "The decision is anomalous when the score is at or above this",
     "X-Anomaly-Decision": "normal or anomalous",
     "X-Model-Version": "Version of the pair that decided",
+    "X-Inspection-ID": "The id of the inspection",
     "Server-Timing": "decode, queue, inference, localization and total as timing_ms has them, milliseconds",
 }
 _INSPECTION_PROBLEMS = (
@@ -173,7 +177,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             "content": {
                 **{media_type: {"schema": _BINARY} for media_type in IMAGE_TYPES},
                 FORM_TYPE: {
-                    "schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY}},
+                    "schema": {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY, **_TEXTS}},
                 },
             },
         }
@@ -184,16 +188,19 @@ async def inspect(
     request: Request,
     category: CategoryName,
     state: StateOf,
+    part_info: PartInfoQuery,
     localize: LocalizeQuery = Localize.AUTO,
     form: MapQuery = None,
 ) -> Response:
-    """Send the image itself as the body, or a form with one field `image`."""
+    """Send the image itself as the body, or a form with one field `image`. What is said of the part stands in the
+    query, or in further fields of the form."""
     with _counted(state, category):
         ready = state.catalogue.require(category)
-        wanted = Wanted(localize, form)
-        wanted.check(ready.card)
+        Wanted(localize, form).check(ready.card)
         state.engine.check_room()
-        data = await read_image_body(request, state.settings.max_image_bytes)
+        sent = await read_image_body(request, state.settings.max_image_bytes)
+        wanted = Wanted(localize, form, with_texts(part_info, sent.texts))
+        ((_, data),) = sent.images
         if not _wants_picture(request.headers.get("accept", "")):
             inspection = await _unless_gone(request, state.inspector.inspect(ready, data, wanted))
             return _json(inspection, {"Server-Timing": server_timing(inspection.timing_ms)})
@@ -203,6 +210,7 @@ async def inspect(
             "X-Anomaly-Threshold": repr(inspection.threshold),
             "X-Anomaly-Decision": inspection.decision,
             "X-Model-Version": inspection.model_version,
+            "X-Inspection-ID": str(inspection.id),
             "Server-Timing": server_timing(inspection.timing_ms),
         }
         return Response(picture, media_type="image/png", headers=headers)
@@ -225,7 +233,7 @@ async def inspect(
                     "schema": {
                         "type": "object",
                         "required": [FIELD],
-                        "properties": {FIELD: {"type": "array", "items": _BINARY}},
+                        "properties": {FIELD: {"type": "array", "items": _BINARY}, **_TEXTS},
                     }
                 }
             },
@@ -237,17 +245,20 @@ async def inspect_batch(
     request: Request,
     category: CategoryName,
     state: StateOf,
+    part_info: PartInfoQuery,
     localize: LocalizeQuery = Localize.AUTO,
     form: MapQuery = None,
 ) -> Response:
-    """Send a form with one field `image` for each image."""
+    """Send a form with one field `image` for each image. What is said of the part stands in the query, or in further
+    fields of the form, and every inspection repeats it."""
     with _counted(state, category):
         ready = state.catalogue.require(category)
-        wanted = Wanted(localize, form)
-        wanted.check(ready.card)
+        Wanted(localize, form).check(ready.card)
         settings = state.settings
         state.engine.check_room()
-        images = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)
+        sent = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)
+        wanted = Wanted(localize, form, with_texts(part_info, sent.texts))
+        images = [data for _, data in sent.images]
         results = await _unless_gone(request, state.inspector.inspect_many(ready, images, wanted))
         return _json(BatchAnswer(results=results))
 

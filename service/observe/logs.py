@@ -12,10 +12,12 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from model.text import json_text
+from service.part_info import PartInfo
 from service.schemas import Inspection, TimingMs
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_PLAIN = re.compile(r"[\w./:@{}+-]+", re.ASCII)
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Record:
         request_id: the caller's or ours.
         started: when its headers were there, by `time.perf_counter`.
         category: if the catalogue has it.
+        part_info: what the caller said of the part.
         problem: kind of the problem that is the answer.
         outcomes: of each of its images: the decision, or the kind of its problem.
         inspections: of the images that were answered, each with when its body was there.
@@ -35,6 +38,7 @@ class Record:
     request_id: str
     started: float = field(default_factory=perf_counter)
     category: str | None = None
+    part_info: PartInfo = field(default_factory=PartInfo)
     problem: str | None = None
     outcomes: list[str] = field(default_factory=list)
     inspections: list[tuple[float, Inspection]] = field(default_factory=list)
@@ -43,13 +47,14 @@ class Record:
     def fields(self) -> dict[str, Any]:
         """What the log line tells of the images; counts by outcome where there are several."""
         told: dict[str, Any] = {"category": self.category, "bytes_received": self.bytes_received}
+        told |= self.part_info.model_dump(exclude_none=True)
         if self.problem is not None or len(self.outcomes) == 1:
             told["outcome"] = self.problem or self.outcomes[0]
         elif self.outcomes:
             told["outcomes"] = dict(Counter(self.outcomes))
         if len(self.inspections) == 1:
             _, inspection = self.inspections[0]
-            told |= inspection.model_dump(include={"score", "threshold", "decision", "timing_ms"})
+            told |= inspection.model_dump(mode="json", include={"id", "score", "threshold", "decision", "timing_ms"})
         return told
 
 
@@ -94,7 +99,14 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
         request = RECORD.get()
         fields = ({"request_id": request.request_id} if request else {}) | getattr(record, "fields", {})
-        return " ".join([super().formatMessage(record), *(f"{name}={value}" for name, value in fields.items())])
+        return " ".join([super().formatMessage(record), *(f"{name}={_word(value)}" for name, value in fields.items())])
+
+
+def _word(value: Any) -> str:
+    """A value that cannot be taken for several: as JSON where it is text with more than letters and common signs."""
+    if isinstance(value, dict) or (isinstance(value, str) and not _PLAIN.fullmatch(value)):
+        return json_text(value)
+    return str(value)
 
 
 def configure(level: str, form: Literal["json", "text"] | None) -> None:

@@ -81,6 +81,11 @@ def test_categories_of_one_image_size_share_a_batch_and_score_like_offline(
 def test_the_answer_has_everything_the_contract_names(client: httpx.Client, files: list[Path]):
     answer = post(client, "striped", files[0], localize="always").json()
     assert set(answer) == {
+        "id",
+        "part_id",
+        "lot",
+        "station",
+        "metadata",
         "category",
         "model_version",
         "score",

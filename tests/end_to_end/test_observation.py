@@ -187,6 +187,7 @@ def test_one_line_of_json_tells_of_each_request_and_holds_no_image(talkative: Se
             "category": "striped",
             "bytes_received": len(png),
             "outcome": "anomalous",
+            "id": answer["id"],
             "score": answer["score"],
             "threshold": answer["threshold"],
             "decision": "anomalous",

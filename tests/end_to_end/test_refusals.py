@@ -189,7 +189,7 @@ def test_422_an_image_as_text_is_told_so(client: httpx.Client, png: bytes, file_
     [
         ("localise=always", "did you mean 'localize'?"),
         ("Map=distance", "did you mean 'map'?"),
-        ("localize=always&zzz=1", "there is 'localize', 'map'"),
+        ("localize=always&zzz=1", "there is 'localize', 'lot', 'map', 'metadata', 'part_id', 'station'"),
         ("localize=always&localize=never", "'localize' is given more than once"),
     ],
 )
