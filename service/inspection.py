@@ -217,27 +217,30 @@ class Inspector:
             return await self._inspect_admitted(ready, data, wanted)
 
     async def inspect_many(
-        self, ready: Ready, images: Sequence[bytes], wanted: Wanted
+        self, images: Sequence[tuple[Ready, bytes]], wanted: Wanted
     ) -> list[Inspection | ProblemBody]:
-        """The answers for many images in order; for an image that fails, its problem.
+        """The answers for many images in order, each for its category; for an image that fails, its problem.
 
         Raises:
             QueueFullError, EngineClosedError: if none of the images is accepted.
         """
 
-        async def one(data: bytes) -> Inspection | ProblemBody:
+        async def one(ready: Ready, data: bytes) -> Inspection | ProblemBody:
             try:
                 return await self._inspect_admitted(ready, data, wanted)
             except Exception as error:
-                problem = problem_of(error)
-                self._telemetry.images.labels(ready.card.category, problem.kind).inc()
-                self._telemetry.rejections.labels(problem.kind).inc()
-                if (record := RECORD.get()) is not None:
-                    record.outcomes.append(problem.kind)
-                return problem.body()
+                return self.refuse(ready.category, problem_of(error))
 
         with self._engine.admit(len(images)):
-            return await asyncio.gather(*(one(data) for data in images))
+            return await asyncio.gather(*(one(ready, data) for ready, data in images))
+
+    def refuse(self, category: str, problem: Problem) -> ProblemBody:
+        """Counts an image of a call of many that fails alone. Returns what stands in its place."""
+        self._telemetry.images.labels(category, problem.kind).inc()
+        self._telemetry.rejections.labels(problem.kind).inc()
+        if (record := RECORD.get()) is not None:
+            record.outcomes.append(problem.kind)
+        return problem.body()
 
     async def overlay(self, ready: Ready, data: bytes, wanted: Wanted) -> tuple[Inspection, bytes]:
         """The answer for one image, without localization, and the overlay picture as PNG.

@@ -1,24 +1,22 @@
 """One version of a category on disk: ``student.safetensors``, its passport ``card.json``, and what it has seen."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.choices import TermWeights
 from model.detector import Detector
-from model.errors import ExpectedError
 from model.networks.vgg import Student, Teacher, student_plan
-from model.store.card import SCHEMA_VERSION, Card, SeenImages
+from model.store.card import Card, SeenImages
 from model.store.files import sync_folder, write_file
+from model.store.reading import StoreError as StoreError
+from model.store.reading import read_bytes, read_json
 
 CARD = "card.json"
 STUDENT = "student.safetensors"
@@ -34,14 +32,9 @@ MAX_SEEN_BYTES = 256 << 20
 """The hashes of three million images fit."""
 MAX_STUDENT_BYTES = 256 << 20
 """A student of the full VGG16 has 1.4 MB."""
-M = TypeVar("M", bound=BaseModel)
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 """When the files of a version were written, their sizes and their inodes; None for one that is not there."""
-
-
-class StoreError(ExpectedError):
-    """A category cannot be read or written; the message says why."""
 
 
 def encode_student(student: Student) -> bytes:
@@ -60,47 +53,10 @@ def read_card(folder: Path, category: str | None = None) -> Card:
         StoreError: if it is missing, damaged, of a newer schema, or says something impossible.
     """
     path = folder / CARD
-    card = _read_json(path, MAX_CARD_BYTES, Card, "a valid card")
+    card = read_json(path, MAX_CARD_BYTES, Card, "a valid card")
     if card.category != (category or folder.name):
         raise StoreError(f"{path} is the card of {card.category!r}")
     return card
-
-
-def _read_bytes(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from None
-    if len(data) > limit:
-        raise StoreError(f"{path} has more than {limit} bytes")
-    return data
-
-
-def _read_json(path: Path, limit: int, model: type[M], what: str) -> M:
-    """Reads a file strictly: each name once, numbers as numbers, nothing that the model does not know."""
-    data = _read_bytes(path, limit)
-    try:
-        fields = json.loads(data, object_pairs_hook=_each_once)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is not JSON: {error}") from None
-    version = fields.get("schema_version") if isinstance(fields, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise StoreError(f"{path} has schema version {version}, this software reads up to {SCHEMA_VERSION}: upgrade it")
-    try:
-        return model.model_validate_json(data, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise StoreError(f"{path} is not {what}: {where}{': ' if where else ''}{reason}") from None
-
-
-def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
-    return fields
 
 
 def read_encoded_student(folder: Path, card: Card) -> bytes:
@@ -110,7 +66,7 @@ def read_encoded_student(folder: Path, card: Card) -> bytes:
         StoreError: if the file is missing, or is not the one the card was written for.
     """
     path = folder / STUDENT
-    data = _read_bytes(path, MAX_STUDENT_BYTES)
+    data = read_bytes(path, MAX_STUDENT_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if found != card.student_sha256:
         raise StoreError(f"{path} is not the file its card was written for (SHA-256 {found})")
@@ -161,7 +117,7 @@ def read_seen(folder: Path) -> SeenImages:
     Raises:
         StoreError: if the file is missing or damaged.
     """
-    return _read_json(folder / SEEN, MAX_SEEN_BYTES, SeenImages, "a list of images")
+    return read_json(folder / SEEN, MAX_SEEN_BYTES, SeenImages, "a list of images")
 
 
 def read_traces(folder: Path) -> dict[str, bytes]:

@@ -258,8 +258,8 @@ async def inspect_batch(
         state.engine.check_room()
         sent = await read_image_form(request, settings.max_image_bytes, settings.max_batch_images)
         wanted = Wanted(localize, form, with_texts(part_info, sent.texts))
-        images = [data for _, data in sent.images]
-        results = await _unless_gone(request, state.inspector.inspect_many(ready, images, wanted))
+        images = [(ready, data) for _, data in sent.images]
+        results = await _unless_gone(request, state.inspector.inspect_many(images, wanted))
         return _json(BatchAnswer(results=results))
 
 
