@@ -177,7 +177,7 @@ def _gathering(seconds: float) -> dict[str, dict[str, float]]:
 
             def client(index: int, answered: list[int] = answered, until: float = until) -> None:
                 while time.perf_counter() < until:
-                    pixels = Preprocessing(128).apply(decode_image(photograph))
+                    pixels = Preprocessing(128).apply(decode_image(photograph))[0]
                     engine.submit(
                         Job(
                             pixels,

@@ -70,7 +70,7 @@ def squares(samples: Iterable[Sample]) -> list[tuple[np.ndarray, np.ndarray]]:
             for x in range(0, side, TILE):
                 part = mask[y : y + TILE, x : x + TILE].astype(np.uint8)
                 small = cv2.resize(part, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST_EXACT) > 0
-                found.append((Preprocessing(SIZE).apply(image[y : y + TILE, x : x + TILE]), small))
+                found.append((Preprocessing(SIZE).apply(image[y : y + TILE, x : x + TILE])[0], small))
     return found
 
 

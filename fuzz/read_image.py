@@ -41,7 +41,7 @@ def read(data: bytes) -> None:
         return
     assert image.shape[2] == 3
     assert 0 < image.shape[0] * image.shape[1] <= MAX_PIXELS
-    assert Preprocessing(64).apply(image).shape == (64, 64, 3)
+    assert Preprocessing(64).apply(image).shape == (1, 64, 64, 3)
 
 
 if __name__ == "__main__":

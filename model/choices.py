@@ -78,6 +78,22 @@ class MapForm(StrEnum):
     DISTANCE = "distance"
 
 
+class Fit(StrEnum):
+    """How a picture, or a view of it, becomes a square.
+
+    ``stretch``: without its aspect ratio. ``letterbox``: with it, and a border of the mean colour of its edge.
+    ``crop``: the square in the middle.
+    """
+
+    STRETCH = "stretch"
+    LETTERBOX = "letterbox"
+    CROP = "crop"
+
+
+OVERLAP = 0.1
+"""Of neighbouring tiles, as a share of a tile's side."""
+
+
 class SeenPolicy(StrEnum):
     """What evaluation does with images that training or calibration has seen."""
 

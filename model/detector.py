@@ -84,12 +84,21 @@ class Detector:
         """What the gradient of such a map is taken of."""
         return ScoreWeights(*self.weights) if form is MapForm.GRADIENT else ScoreWeights(local=1.0)
 
-    def __call__(self, images: np.ndarray, *, maps: MapForm | None = None) -> Detection:
-        """Inspects images of this one category; see `detect`."""
-        return detect(images, [self] * len(images), maps=None if maps is None else [maps] * len(images))
+    def __call__(
+        self, images: np.ndarray, *, maps: MapForm | None = None, masks: np.ndarray | None = None
+    ) -> Detection:
+        """Inspects images of this one category, with masks bool ``[N, H, W]`` or without; see `detect`."""
+        forms = None if maps is None else [maps] * len(images)
+        return detect(images, [self] * len(images), maps=forms, masks=masks)
 
 
-def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: Sequence[MapForm] | None = None) -> Detection:
+def detect(
+    images: np.ndarray,
+    detectors: Sequence[Detector],
+    *,
+    maps: Sequence[MapForm] | None = None,
+    masks: Sequence[np.ndarray | None] | np.ndarray | None = None,
+) -> Detection:
     """Inspects a batch whose images may belong to different categories.
 
     The teacher runs once over the whole batch, each student on its slice of it. In evaluation mode images do not
@@ -101,6 +110,8 @@ def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: Sequence[
         detectors: one for each image; all share one teacher.
         maps: the form of each image's anomaly map; with a form other than ``distance`` among them at about twice the
             cost.
+        masks: where each image counts, bool ``[H, W]``, with a pixel at least; None for an image, or for all, that
+            counts everywhere.
 
     Raises:
         ValueError: if the images have another type or shape, or the detectors do not fit them.
@@ -111,6 +122,9 @@ def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: Sequence[
         raise ValueError(f"{len(images)} images need as many detectors, got {len(detectors)}")
     if maps is not None and len(maps) != len(images):
         raise ValueError(f"{len(images)} images need as many forms of maps, got {len(maps)}")
+    of_image = [None] * len(images) if masks is None else list(masks)
+    if len(of_image) != len(images) or any(one is not None and one.shape != images.shape[1:3] for one in of_image):
+        raise ValueError(f"{len(images)} images of {list(images.shape[1:3])} need as many masks of that shape")
     teacher = detectors[0].teacher
     if any(detector.teacher is not teacher for detector in detectors):
         raise ValueError("all detectors of a batch must share one teacher")
@@ -124,24 +138,42 @@ def detect(images: np.ndarray, detectors: Sequence[Detector], *, maps: Sequence[
     if maps is not None and any(form is not MapForm.DISTANCE for form in maps):
         forms = [maps[index] for index in order]
         objectives = np.array([one.objective(form) for one, form in zip(ordered, forms, strict=True)], dtype=np.float32)
+    where = _stacked([of_image[index] for index in order], images.shape[1:3])
     if ordered[0].device.type == "cuda":
         students = [one.student for one in ordered]
-        outputs = graphs_of(teacher).run(teacher, images[order], students, weights, objectives)
+        outputs = graphs_of(teacher).run(teacher, images[order], students, weights, objectives, where)
     else:
-        outputs = _run(images[order], ordered, weights, objectives)
+        outputs = _run(images[order], ordered, weights, objectives, where)
     scores, distances = outputs.scores[back], outputs.distances[back]
     gradients = None if outputs.gradients is None else outputs.gradients[back]
     evidence = None
     if maps is not None:
         evidence = [
-            Evidence(form, images.shape[1:3], distances[index], None if gradients is None else gradients[index])
+            Evidence(
+                form,
+                images.shape[1:3],
+                distances[index],
+                None if gradients is None else gradients[index],
+                of_image[index],
+            )
             for index, form in enumerate(maps)
         ]
     return Detection(scores, distances, evidence)
 
 
+def _stacked(masks: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray | None:
+    """Masks as uint8 ``[N, H, W]``, or None where every image counts everywhere."""
+    if all(mask is None for mask in masks):
+        return None
+    return np.stack([np.ones(shape, np.uint8) if mask is None else mask.astype(np.uint8) for mask in masks])
+
+
 def _run(
-    images: np.ndarray, detectors: Sequence[Detector], weights: np.ndarray, objectives: np.ndarray | None
+    images: np.ndarray,
+    detectors: Sequence[Detector],
+    weights: np.ndarray,
+    objectives: np.ndarray | None,
+    masks: np.ndarray | None,
 ) -> Outputs:
     """The same as `model.graphs.PairGraphs.run`, step by step."""
     first = detectors[0]
@@ -163,19 +195,30 @@ def _run(
             None if objectives is None else torch.from_numpy(objectives).to(first.device),
             torch.from_numpy(images).to(first.device),
             first.precision,
+            None if masks is None else torch.from_numpy(masks).to(first.device),
         )
     return Outputs._make(None if output is None else output.cpu().numpy() for output in found)
 
 
-def scores_of(detector: Detector, pixels: np.ndarray) -> np.ndarray:
-    """Scores of prepared images ``[N, size, size, 3]``, float32 ``[N]``."""
-    return np.concatenate([detector(batch).scores for batch in batches_of(detector, pixels)])
+def scores_of(detector: Detector, pixels: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
+    """Scores of prepared images ``[N, size, size, 3]``, float32 ``[N]``; the masks ``[N, size, size]``."""
+    batches = zip(batches_of(detector, pixels), _masks_of(detector, pixels, masks), strict=True)
+    return np.concatenate([detector(batch, masks=where).scores for batch, where in batches])
 
 
-def maps_of(detector: Detector, pixels: np.ndarray, form: MapForm) -> np.ndarray:
-    """Anomaly maps of prepared images, float32 ``[N, size, size]``."""
-    found = [detector(batch, maps=form).maps for batch in batches_of(detector, pixels)]
+def maps_of(detector: Detector, pixels: np.ndarray, form: MapForm, masks: np.ndarray | None = None) -> np.ndarray:
+    """Anomaly maps of prepared images, float32 ``[N, size, size]``; masks as in `scores_of`."""
+    batches = zip(batches_of(detector, pixels), _masks_of(detector, pixels, masks), strict=True)
+    found = [detector(batch, maps=form, masks=where).maps for batch, where in batches]
     return np.concatenate([maps for maps in found if maps is not None])
+
+
+def _masks_of(detector: Detector, pixels: np.ndarray, masks: np.ndarray | None) -> Sequence[np.ndarray | None]:
+    """In the same batches as the images."""
+    if masks is None:
+        return [None] * len(batches_of(detector, pixels))
+    size = len(batches_of(detector, pixels)[0])
+    return [masks[start : start + size] for start in range(0, len(masks), size)]
 
 
 def batches_of(detector: Detector, pixels: np.ndarray) -> list[np.ndarray]:

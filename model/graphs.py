@@ -56,6 +56,7 @@ class PairGraphs:
         students: Sequence[Student],
         weights: np.ndarray,
         objectives: np.ndarray | None,
+        masks: np.ndarray | None = None,
     ) -> Outputs:
         """What `model.score.score_and_gradient` finds.
 
@@ -65,6 +66,8 @@ class PairGraphs:
             students: one for each image, on the teacher's device in its precision.
             weights: of each image's score, float32 ``[N, 4]``.
             objectives: of each image's gradient, float32 ``[N, 4]``, or None.
+            masks: where the images count, uint8 ``[N, H, W]``, or None where all of them do everywhere. The graphs have
+                masks always, so that there need not be twice as many.
         """
         parts = [
             self._graph(teacher, images[start:end], students[start:end], objectives is not None)(
@@ -72,6 +75,7 @@ class PairGraphs:
                 students[start:end],
                 weights[start:end],
                 None if objectives is None else objectives[start:end],
+                None if masks is None else masks[start:end],
             )
             for start, end in _cuts(students)
         ]
@@ -136,6 +140,7 @@ class _Graph:
         self._images = self._pixels.to(device)
         self._weights = torch.ones((key.batch, len(ScoreWeights._fields)), device=device)
         self._objectives = torch.ones_like(self._weights) if key.gradient else None
+        self._masks = torch.ones((key.batch, *key.image[:2]), dtype=torch.uint8, device=device)
         self._student = {
             name: (tensor.expand(key.batch, *tensor.shape) if key.mixed else tensor).clone()
             for name, tensor in student.state_dict().items()
@@ -153,7 +158,9 @@ class _Graph:
 
         def work() -> Scored:
             with torch.set_grad_enabled(key.gradient):
-                return score_and_gradient(teacher, students, self._weights, self._objectives, self._images, precision)
+                return score_and_gradient(
+                    teacher, students, self._weights, self._objectives, self._images, precision, self._masks
+                )
 
         self._replay, self._outputs = capture(work, device)
         self._results = [
@@ -162,7 +169,12 @@ class _Graph:
         ]
 
     def __call__(
-        self, images: np.ndarray, students: Sequence[Student], weights: np.ndarray, objectives: np.ndarray | None
+        self,
+        images: np.ndarray,
+        students: Sequence[Student],
+        weights: np.ndarray,
+        objectives: np.ndarray | None,
+        masks: np.ndarray | None,
     ) -> Outputs:
         """Copies the batch in, replays, and copies the results out."""
         count = len(images)
@@ -171,6 +183,10 @@ class _Graph:
         self._weights[:count].copy_(torch.from_numpy(weights))
         if self._objectives is not None and objectives is not None:
             self._objectives[:count].copy_(torch.from_numpy(objectives))
+        if masks is None:
+            self._masks.fill_(1)
+        else:
+            self._masks[:count].copy_(torch.from_numpy(masks))
         self._load(students)
         self._replay()
         for result, output in zip(self._results, self._outputs, strict=True):

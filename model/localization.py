@@ -41,15 +41,22 @@ class Evidence:
         shape: of the map, H and W in pixels.
         distances: float32 ``[h, w]``, see `model.score.Scored`.
         gradient: float32 ``[H, W]``, equation 4, of what the form says; None where it needs none.
+        mask: where the image counts, bool ``[H, W]``; None where all of it does.
     """
 
     form: MapForm
     shape: tuple[int, int]
     distances: np.ndarray
     gradient: np.ndarray | None
+    mask: np.ndarray | None = None
 
     def anomaly_map(self) -> np.ndarray:
-        """float32 ``[H, W]``, at least 0. Forms differ in unit; a card has a scale for each."""
+        """float32 ``[H, W]``, at least 0, and 0 where the image does not count. Forms differ in unit; a card has a
+        scale for each."""
+        found = self._everywhere()
+        return found if self.mask is None else found * self.mask
+
+    def _everywhere(self) -> np.ndarray:
         if self.form is MapForm.GRADIENT:
             return self._filtered()
         distances = cv2.resize(self.distances, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -76,6 +83,11 @@ def filtered(gradient: np.ndarray) -> np.ndarray:
 
 
 def fault_mask(relative: np.ndarray, pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The faults of an anomaly map, see `faults_of`, `enlarged` to bool ``[height, width]``."""
+    return enlarged(faults_of(relative, pixels), width, height)
+
+
+def faults_of(relative: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Marks the faults of an anomaly map: each peak above the level of normal parts, down to `EDGE` of that peak.
 
     A weaker peak is a fault of its own where the map falls below its edge before it reaches a stronger one. So a faint
@@ -85,19 +97,22 @@ def fault_mask(relative: np.ndarray, pixels: np.ndarray, width: int, height: int
     Args:
         relative: anomaly map in multiples of what normal parts show, float32 ``[h, w]``.
         pixels: what the networks saw, uint8 RGB ``[h, w, 3]``.
-        width: of the mask, pixels.
-        height: of the mask, pixels.
 
     Returns:
-        bool ``[height, width]``.
+        bool ``[h, w]``.
     """
     faults = np.zeros(relative.shape, bool)
     for part, fault in _faults(relative):
         faults[part] |= outlined(pixels[part], fault)
+    return faults
+
+
+def enlarged(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A mask, bool ``[h, w]``, at another size, bool ``[height, width]``: where interpolation gives more than half."""
     # In eight bits: a large mask in floating point would take four times its memory.
-    levels = cv2.resize(faults.view(np.uint8) * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
-    enlarged: np.ndarray = levels > 127
-    return enlarged
+    levels = cv2.resize(mask.view(np.uint8) * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
+    found: np.ndarray = levels > 127
+    return found
 
 
 def _faults(relative: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:

@@ -1,14 +1,20 @@
-"""From an image to what the networks see. Training, calibration, evaluation and serving apply the same value.
+"""From a picture to what the networks see. Training, calibration, evaluation and serving apply the same value.
 
 Nothing here imports torch before a tensor is there, so a process that only decodes needs none.
 """
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Literal
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import cv2
 import numpy as np
+
+from model.choices import OVERLAP, Fit
+from model.formats.common import ImageError
+from model.region import Rectangle, Region, RegionError, Zone
 
 if TYPE_CHECKING:
     import torch
@@ -17,28 +23,198 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Colour = Literal["rgb"]
-Resize = Literal["stretch"]
 Normalization = Literal["imagenet"]
+
+FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
+"""Colour of what does not count; the networks see zeros there."""
+SHAPE_TOLERANCE = 0.01
+"""By which a picture's width over its height may differ from that of the picture on which the region was drawn."""
+MAX_VIEWS = 1024
+MAX_VIEW_PIXELS = 1 << 24
+"""Of all views of a picture together."""
+FAULT_AT_INPUT = 4
+"""Pixels of the networks' input that the smallest fault should have, see `Tiles.for_fault`."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A grid of equal rectangles, each of which the networks see as an image of its own.
+
+    Attributes:
+        columns: of the grid.
+        rows: of the grid.
+        overlap: of neighbours, as a share of a tile's side, so that a fault on the edge of one lies whole in another.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    columns: int
+    rows: int
+    overlap: float = OVERLAP
+
+    def __post_init__(self) -> None:
+        if not (self.columns >= 1 and self.rows >= 1 and self.columns * self.rows <= MAX_VIEWS):
+            raise RegionError(f"a grid has 1 to {MAX_VIEWS} tiles, not {self.columns}x{self.rows}")
+        if not 0 <= self.overlap <= 0.5:
+            raise RegionError(f"the overlap of tiles is a share of 0 to 0.5, not {self.overlap:g}")
+
+    @classmethod
+    def for_fault(cls, width: int, height: int, fault: float, size: int, overlap: float = OVERLAP) -> Self:
+        """The coarsest grid in which a fault has `FAULT_AT_INPUT` pixels of the networks' input.
+
+        Args:
+            width: of the picture, or of the zone's frame, pixels.
+            height: the same.
+            fault: side or diameter of the smallest fault to be found, pixels of the picture.
+            size: side of the networks' input, pixels.
+            overlap: see `Tiles`.
+
+        Raises:
+            RegionError: if that takes too many tiles, or the fault has no size.
+        """
+        if not 0 < fault < math.inf:
+            raise RegionError(f"the smallest fault must have a size above 0 pixels, got {fault:g}")
+        side = size * fault / FAULT_AT_INPUT
+        columns, rows = (max(1, math.ceil((length / side - overlap) / (1 - overlap))) for length in (width, height))
+        if columns * rows > MAX_VIEWS:
+            raise RegionError(
+                f"{columns}x{rows} tiles would be needed for a fault of {fault:g} pixels on {width} x {height}, more "
+                f"than {MAX_VIEWS}; take a larger --image-size or --smallest-fault, or a region"
+            )
+        return cls(columns, rows, overlap)
+
+    def places(self) -> Iterator[tuple[float, float, float, float]]:
+        """Left, top, right and bottom of each tile, row by row, as shares of the whole."""
+        width, height = (1 / (count - (count - 1) * self.overlap) for count in (self.columns, self.rows))
+        for row in range(self.rows):
+            top = row * height * (1 - self.overlap)
+            for column in range(self.columns):
+                left = column * width * (1 - self.overlap)
+                yield left, top, min(1.0, left + width), min(1.0, top + height)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the networks see as one image.
+
+    Attributes:
+        zone: of the region; None without one.
+        box: where it lies on the picture.
+        inside: where that lies on the square; around it is padding.
+    """
+
+    zone: str | None
+    box: Rectangle
+    inside: Rectangle
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The views of a picture.
+
+    Attributes:
+        width: of the picture, pixels.
+        height: of the picture, pixels.
+        views: in order: zone by zone, each tile by tile, row by row.
+        masks: where the views count, bool ``[V, size, size]``; None where they count everywhere.
+    """
+
+    width: int
+    height: int
+    views: tuple[View, ...]
+    masks: np.ndarray | None
+
+    def stitched(self, maps: Sequence[np.ndarray | None], width: int, height: int) -> np.ndarray:
+        """The maps of the views as one map of the picture. Where views overlap the largest value counts.
+
+        Args:
+            maps: of each view, float32 ``[size, size]``, or None for nothing there.
+            width: of the result, pixels.
+            height: the same.
+
+        Returns:
+            float32 ``[height, width]``, 0 where there is no map.
+        """
+        if len(maps) == 1 and maps[0] is not None and self.views[0].box == (0, 0, self.width, self.height):
+            (place,) = self.places(width, height)
+            whole: np.ndarray = cv2.resize(place.cut(maps[0]), (width, height), interpolation=cv2.INTER_LINEAR)
+            return whole
+        found = np.zeros((height, width), np.float32)
+        for one, place in zip(maps, self.places(width, height), strict=True):
+            if one is not None:
+                part = cv2.resize(place.cut(one), place.size, interpolation=cv2.INTER_LINEAR)
+                np.maximum(found[place.rows, place.columns], part, out=found[place.rows, place.columns])
+        return found
+
+    def places(self, width: int, height: int) -> Iterator["Place"]:
+        """Where each view lies on the picture when that is drawn at this size."""
+        across, down = width / self.width, height / self.height
+        for view in self.views:
+            left, right = _whole(view.box[0] * across, view.box[2] * across, width)
+            top, bottom = _whole(view.box[1] * down, view.box[3] * down, height)
+            yield Place(slice(top, bottom), slice(left, right), view.inside)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A view's rectangle on a drawn picture, and on the square."""
+
+    rows: slice
+    columns: slice
+    inside: Rectangle
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the rectangle, pixels."""
+        return self.columns.stop - self.columns.start, self.rows.stop - self.rows.start
+
+    def cut(self, square: np.ndarray) -> np.ndarray:
+        """What a view's square ``[size, size, ...]`` shows of the picture, without padding."""
+        left, top, right, bottom = self.inside
+        return square[top:bottom, left:right]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the pixels that the networks see. A card holds one.
+    """How a picture becomes the pixels that the networks see. A card holds one.
+
+    A picture is one view, or one for each zone of a region and tile of a grid. Each is an image for the networks.
 
     Attributes:
         size: side in pixels of the square.
         colour: order of the channels.
-        resize: ``stretch`` takes the whole image and does not keep its aspect ratio.
+        resize: how each view becomes a square.
         normalization: what `as_input` does to the pixels.
+        region: what of the picture counts; None for all of it.
+        tiles: into which the picture, or each zone's frame, is cut; None for no cuts.
     """
 
     size: int
     colour: Colour = "rgb"
-    resize: Resize = "stretch"
+    resize: Fit = Fit.STRETCH
     normalization: Normalization = "imagenet"
+    region: Region | None = None
+    tiles: Tiles | None = None
+
+    def __post_init__(self) -> None:
+        if self.region is not None or self.tiles is not None:
+            _places(self)
+
+    @property
+    def zones(self) -> tuple[str | None, ...]:
+        """The zone of each view; None without a region."""
+        return tuple(zone.name if zone else None for zone, _ in _places(self))
+
+    def layout(self, width: int, height: int) -> Layout:
+        """The views of a picture of this size.
+
+        Raises:
+            ImageError: if its shape is not that of the picture on which the region was drawn.
+        """
+        return _layout(self, width, height)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Stretches an image to the square.
+        """Cuts a picture into views and fits each to the square. What does not count becomes `FILL`.
 
         A side that is too long is averaged down (area), one that is too short is interpolated (bilinear).
 
@@ -46,12 +222,136 @@ class Preprocessing:
             image: uint8 RGB ``[H, W, 3]``.
 
         Returns:
-            uint8 RGB ``[size, size, 3]``.
+            uint8 RGB ``[V, size, size, 3]``.
+
+        Raises:
+            ImageError: see `layout`.
         """
         height, width = image.shape[:2]
-        smaller = (min(width, self.size), min(height, self.size))
-        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
-        return cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+        views = self.layout(width, height).views
+        found = np.empty((len(views), self.size, self.size, 3), np.uint8)
+        for place, (view, (zone, _)) in zip(found, zip(views, _places(self), strict=True), strict=True):
+            left, top, right, bottom = view.box
+            part = image[top:bottom, left:right]
+            if self.region is not None and zone is not None:
+                part = part.copy()
+                part[~self.region.marked(zone, view.box, width, height)] = FILL
+            self._fit(part, view.inside, place)
+        return found
+
+    def _fit(self, part: np.ndarray, inside: Rectangle, place: np.ndarray) -> None:
+        left, top, right, bottom = inside
+        fitted = _resized(part, right - left, bottom - top)
+        if (right - left, bottom - top) != (self.size, self.size):
+            border = np.concatenate((fitted[0], fitted[-1], fitted[:, 0], fitted[:, -1]))
+            place[:] = np.rint(border.mean(axis=0))
+        place[top:bottom, left:right] = fitted
+
+    def _mask(self, zone: Zone | None, view: View, width: int, height: int) -> np.ndarray:
+        left, top, right, bottom = view.inside
+        mask = np.zeros((self.size, self.size), bool)
+        if self.region is None or zone is None:
+            mask[top:bottom, left:right] = True
+        else:
+            marked = self.region.marked(zone, view.box, width, height)
+            levels = _resized(marked.view(np.uint8) * np.uint8(255), right - left, bottom - top)
+            mask[top:bottom, left:right] = levels > 127
+        return mask
+
+    def _view(self, zone: Zone | None, place: "_Share", width: int, height: int) -> View:
+        left, right = _whole(place[0] * width, place[2] * width, width)
+        top, bottom = _whole(place[1] * height, place[3] * height, height)
+        across, down = right - left, bottom - top
+        inside = (0, 0, self.size, self.size)
+        if self.resize is Fit.CROP:
+            side = min(across, down)
+            left, top = left + (across - side) // 2, top + (down - side) // 2
+            right, bottom = left + side, top + side
+        elif self.resize is Fit.LETTERBOX:
+            w, h = (max(1, round(self.size * length / max(across, down))) for length in (across, down))
+            x, y = (self.size - w) // 2, (self.size - h) // 2
+            inside = (x, y, x + w, y + h)
+        return View(zone.name if zone else None, (left, top, right, bottom), inside)
+
+
+def _whole(start: float, end: float, limit: int) -> tuple[int, int]:
+    """The whole pixels from start to end, at least one."""
+    first = min(limit - 1, max(0, round(start)))
+    return first, min(limit, max(first + 1, round(end)))
+
+
+def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    smaller = (min(image.shape[1], width), min(image.shape[0], height))
+    image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+_Share = tuple[float, float, float, float]
+"""Left, top, right and bottom as shares of the picture."""
+_Placed = tuple[Zone | None, _Share]
+
+
+@lru_cache(maxsize=256)
+def _places(preprocessing: Preprocessing) -> tuple[_Placed, ...]:
+    """The zone and the place of each view. Tiles where nothing counts are left out.
+
+    Raises:
+        RegionError: if a zone counts nowhere, or there are too many views.
+    """
+    region, tiles = preprocessing.region, preprocessing.tiles or Tiles(1, 1)
+    if region is None:
+        return _bounded(preprocessing, tuple((None, place) for place in tiles.places()))
+    found = []
+    for zone in region.zones:
+        left, top, right, bottom = (
+            edge / length for edge, length in zip(zone.frame, 2 * (region.width, region.height), strict=True)
+        )
+        across, down = right - left, bottom - top
+        places = [
+            (left + x * across, top + y * down, left + r * across, top + b * down) for x, y, r, b in tiles.places()
+        ]
+        kept = [place for place in places if _counts(preprocessing, zone, place)]
+        if not kept:
+            raise RegionError(f"the zone {zone.name!r} is too small, or all of it is ignored: nothing is left to judge")
+        found += [(zone, place) for place in kept]
+    return _bounded(preprocessing, tuple(found))
+
+
+def _bounded(preprocessing: Preprocessing, found: "tuple[_Placed, ...]") -> "tuple[_Placed, ...]":
+    most = min(MAX_VIEWS, MAX_VIEW_PIXELS // preprocessing.size**2)
+    if len(found) > most:
+        raise RegionError(
+            f"zones and tiles make {len(found)} images of each picture; with {preprocessing.size} pixels a side there "
+            f"can be {most}"
+        )
+    return found
+
+
+def _counts(preprocessing: Preprocessing, zone: Zone, place: _Share) -> bool:
+    """Whether the networks have a location where this counts: their finest map has a quarter of the input's side."""
+    region = preprocessing.region
+    assert region is not None
+    size = region.width, region.height
+    mask = preprocessing._mask(zone, preprocessing._view(zone, place, *size), *size)
+    side = preprocessing.size // 4
+    return bool((cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) >= 0.5).any())
+
+
+@lru_cache(maxsize=64)
+def _layout(preprocessing: Preprocessing, width: int, height: int) -> Layout:
+    region = preprocessing.region
+    if region is not None and abs(width * region.height / (height * region.width) - 1) > SHAPE_TOLERANCE:
+        raise ImageError(
+            f"the picture has {width} x {height} pixels, and the region of its category was drawn on one of "
+            f"{region.width} x {region.height}; it must have the same shape"
+        )
+    zones = [zone for zone, _ in _places(preprocessing)]
+    views = tuple(preprocessing._view(zone, place, width, height) for zone, place in _places(preprocessing))
+    if region is None and preprocessing.resize is not Fit.LETTERBOX:
+        return Layout(width, height, views, None)
+    masks = np.stack([preprocessing._mask(zone, view, width, height) for zone, view in zip(zones, views, strict=True)])
+    masks.setflags(write=False)
+    return Layout(width, height, views, None if masks.all() else masks)
 
 
 def as_input(pixels: "torch.Tensor") -> "torch.Tensor":

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from model.choices import TermWeights
 from model.preprocessing import normalize, unit_range
@@ -70,8 +70,25 @@ def distillation_score(terms: Tensor, weights: TermWeights | Tensor) -> Tensor:
     return squared * terms[..., 0].sum(dim=1) + direction * terms[..., 1].sum(dim=1)
 
 
+def counted(masks: Tensor, grid: Sequence[int]) -> Tensor:
+    """The locations of a layer that count: those that a mask covers by half, or by the most where none has so much.
+
+    Args:
+        masks: of the pixels, 1 where they count and 0 elsewhere, float32 ``[N, H, W]``.
+        grid: height and width of the layer.
+
+    Returns:
+        bool ``[N, h, w]``.
+    """
+    shares = adaptive_avg_pool2d(masks.unsqueeze(1), (grid[0], grid[1])).squeeze(1)
+    return shares >= shares.amax(dim=(1, 2), keepdim=True).clamp_max(0.5)
+
+
 def layer_distances(
-    teacher_maps: Sequence[Tensor], student_maps: Sequence[Tensor], floors: Tensor | float = 0.0
+    teacher_maps: Sequence[Tensor],
+    student_maps: Sequence[Tensor],
+    floors: Tensor | float = 0.0,
+    masks: Tensor | None = None,
 ) -> list[Tensor]:
     """One minus the cosine similarity of the two networks' channels at every location of every layer.
 
@@ -83,6 +100,7 @@ def layer_distances(
         student_maps: the same shapes.
         floors: the square of that constant for each image, ``[N]``, or for all; in medians of the teacher's energy (the
             sum of its squared channels) over the locations of the image's own layer. 0 is the cosine alone.
+        masks: see `counted`; the medians are those of the locations that count. None where all do.
 
     Returns:
         float32 ``[N, H_1, W_1]`` for each layer, 0 to 2, each on the finest layer's grid (bilinear). A location
@@ -93,7 +111,10 @@ def layer_distances(
     for teacher_map, student_map in zip(teacher_maps, student_maps, strict=True):
         t, s = teacher_map.float(), student_map.float()
         t_energy, s_energy = t.square().sum(dim=1), s.square().sum(dim=1)
-        medians = t_energy.detach().flatten(start_dim=1).median(dim=1).values
+        seen = t_energy.detach()
+        if masks is not None:
+            seen = seen.masked_fill(~counted(masks, seen.shape[1:]), torch.nan)
+        medians = seen.flatten(start_dim=1).nanmedian(dim=1).values
         constant = (floors * medians)[:, None, None]
         lengths = ((t_energy + constant).clamp_min(TINY) * (s_energy + constant).clamp_min(TINY)).sqrt()
         distance = 1 - ((t * s).sum(dim=1) + constant) / lengths
@@ -110,6 +131,20 @@ def largest_distances(distances: Tensor) -> torch.return_types.topk:
     """
     flat = distances.flatten(start_dim=1)
     return flat.topk(max(1, round(LARGEST_SHARE * flat.shape[1])), dim=1)
+
+
+def _mean_of_largest(largest: Tensor, locations: Tensor | None) -> Tensor:
+    """The mean of each image's `LARGEST_SHARE`, at least one.
+
+    Args:
+        largest: ``[N, K]``, from `largest_distances`.
+        locations: how many of each image count, ``[N]``, or None if all do.
+    """
+    if locations is None:
+        return largest.mean(dim=1)
+    taken = (LARGEST_SHARE * locations).round().clamp(1, largest.shape[1])[:, None]
+    ranks = torch.arange(largest.shape[1], device=largest.device)
+    return (largest * (ranks < taken)).sum(dim=1) / taken[:, 0]
 
 
 class ScoreWeights(NamedTuple):
@@ -145,6 +180,7 @@ def score_and_gradient(
     objectives: Tensor | None,
     images: Tensor,
     precision: torch.dtype,
+    masks: Tensor | None = None,
 ) -> Scored:
     """From pixels to the score, and to a gradient if wanted. Everything stays on the images' device.
 
@@ -156,20 +192,33 @@ def score_and_gradient(
             weigh the power mean of the distances, because the largest have gradients at a few locations only.
         images: uint8 RGB ``[N, H, W, 3]``.
         precision: of the networks.
+        masks: of the pixels that count, 1 there and 0 elsewhere, uint8 ``[N, H, W]``; None where all do. What does not
+            count has distance 0, and no part in the score or in what the gradient is taken of.
     """
     # [N, H, W, 3] permuted is already channels-last.
     x = unit_range(images).requires_grad_(objectives is not None)
     inputs = normalize(x).to(precision)
     teacher_maps, student_maps = teacher(inputs), student(inputs)
-    terms = distillation_terms(teacher_maps, student_maps)
-    *finer, coarsest = layer_distances(teacher_maps, student_maps, FLOOR * (weights[:, 3] > 0))
+    shares = None if masks is None else masks.float()
+    *finer, coarsest = layer_distances(teacher_maps, student_maps, FLOOR * (weights[:, 3] > 0), shares)
     distances = torch.stack(finer).sum(dim=0)  # the coarsest layer says whether, but hardly where
+    here = locations = None
+    if shares is not None:
+        here = counted(shares, distances.shape[1:])
+        locations = here.sum(dim=(1, 2)).float()
+        distances, coarsest = distances * here, coarsest * here
+        teacher_maps, student_maps = (
+            [one * counted(shares, one.shape[2:]).unsqueeze(1) for one in maps] for maps in (teacher_maps, student_maps)
+        )
+    terms = distillation_terms(teacher_maps, student_maps)
     largest = largest_distances(distances + coarsest).values
     scores = distillation_score(terms, weights[:, :2])
-    scores = scores + weights[:, 2] * largest[:, 0] + weights[:, 3] * largest.mean(dim=1)
+    scores = scores + weights[:, 2] * largest[:, 0] + weights[:, 3] * _mean_of_largest(largest, locations)
     if objectives is None:
         return Scored(scores, distances, None)
-    power_mean = distances.pow(POWER).mean(dim=(1, 2)).clamp_min(TINY**POWER) ** (1 / POWER)
+    powers = distances.pow(POWER)
+    mean_power = powers.mean(dim=(1, 2)) if locations is None else powers.sum(dim=(1, 2)) / locations
+    power_mean = mean_power.clamp_min(TINY**POWER) ** (1 / POWER)
     objective = distillation_score(terms, objectives[:, :2]) + objectives[:, 2:].sum(dim=1) * power_mean
     (at_pixels,) = torch.autograd.grad(objective.sum() * GRADIENT_SCALE, x)
     return Scored(scores.detach(), distances.detach(), at_pixels.abs().sum(dim=1) / GRADIENT_SCALE)

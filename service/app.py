@@ -89,6 +89,7 @@ def _versions(
         device,
         settings.dtype,
         allowance,
+        max_views=settings.queue_size,
         on_load=telemetry.students_loaded.inc,
         on_refuse=telemetry.reloads_refused.inc,
     )

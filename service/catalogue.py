@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from model.errors import ExpectedError
+from model.preprocessing import Preprocessing
 from model.store.card import Card
 from service.schemas import CategorySummary
 
@@ -67,6 +69,16 @@ class Ready:
     def category(self) -> str:
         """Its name."""
         return self.card.category
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to each picture."""
+        return self.card.preprocessor
+
+    @cached_property
+    def views(self) -> int:
+        """How many images for the networks each picture makes."""
+        return len(self.preprocessing.zones)
 
 
 @dataclass(frozen=True)

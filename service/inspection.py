@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from model.choices import MapForm
-from model.preprocessing import Preprocessing
+from model.detector import batches_of
+from model.preprocessing import Layout, Preprocessing
 from model.store.card import Card
 from service.catalogue import Ready
 from service.choices import Localize
@@ -26,17 +27,62 @@ from service.observe.telemetry import Telemetry
 from service.part_info import PartInfo
 from service.problems import Problem, problem_of
 from service.rendering import Heat, drawn_size, heat_of, localization_of, overlay_of, png
-from service.schemas import ImageInfo, Inspection, Localization, ProblemBody, TimingMs
+from service.schemas import (
+    Box,
+    Decision,
+    ImageInfo,
+    Inspection,
+    Localization,
+    ProblemBody,
+    TileVerdict,
+    TimingMs,
+    ZoneVerdict,
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The input of the networks, uint8 RGB ``[size, size, 3]``, and facts about the original image."""
+    """The input of the networks, and facts about the picture.
+
+    Attributes:
+        pixels: of its views, uint8 RGB ``[V, size, size, 3]``.
+        layout: of its views.
+        info: for the answer.
+    """
 
     pixels: np.ndarray
+    layout: Layout
     info: ImageInfo
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a picture.
+
+    Attributes:
+        outcomes: of its views.
+        seconds: from the first wait for the device to the last result.
+    """
+
+    outcomes: Sequence[Outcome]
+    seconds: float
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether a view has a map."""
+        return any(outcome.evidence is not None for outcome in self.outcomes)
+
+    @property
+    def seconds_of_stages(self) -> tuple[float, float, float]:
+        """Waiting for the device, the scores, and the gradients. Of several views the first wait and the longest
+        computation of gradients; the scores have the rest of the time."""
+        queue = min(outcome.queue_seconds for outcome in self.outcomes)
+        localization = max(outcome.localization_seconds for outcome in self.outcomes)
+        if len(self.outcomes) == 1:
+            return queue, self.outcomes[0].inference_seconds, localization
+        return queue, max(0.0, self.seconds - queue - localization), localization
 
 
 @dataclass(frozen=True)
@@ -64,7 +110,7 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: Limits, read: Read
         raise Problem("too-many-bytes", what="the image", limit=limits.image_bytes)
     picture = read(data, preprocessing)
     info = ImageInfo(width=picture.width, height=picture.height, sha256=picture.sha256)
-    return Decoded(picture.pixels, info)
+    return Decoded(picture.pixels, preprocessing.layout(picture.width, picture.height), info)
 
 
 @dataclass(frozen=True)
@@ -87,32 +133,33 @@ class Wanted:
             raise Problem("unknown-map", category=card.category, form=self.form.value)
 
 
-def localize(card: Card, decoded: Decoded, outcome: Outcome) -> Localization | None:
+def localize(card: Card, decoded: Decoded, found: Found) -> Localization | None:
     """The heat map, mask and regions of the answer, or None if no map was computed."""
-    heat = _heat(card, decoded, outcome)
-    if heat is None or outcome.evidence is None:
-        return None
-    return localization_of(heat, outcome.evidence.form)
+    heat = _heat(card, decoded, found)
+    forms = [outcome.evidence.form for outcome in found.outcomes if outcome.evidence is not None]
+    return None if heat is None else localization_of(heat, forms[0])
 
 
-def draw_overlay(data: bytes, card: Card, decoded: Decoded, outcome: Outcome, read: Reader) -> bytes:
+def draw_overlay(data: bytes, card: Card, decoded: Decoded, found: Found, read: Reader) -> bytes:
     """The overlay as PNG. Decodes the image again, because full images are not kept while they wait for the device."""
     picture = read(data, Shrink(*drawn_size(decoded.info.width, decoded.info.height)))
-    return png(overlay_of(picture.pixels, _heat(card, decoded, outcome)))
+    return png(overlay_of(picture.pixels, _heat(card, decoded, found)))
 
 
-def _heat(card: Card, decoded: Decoded, outcome: Outcome) -> Heat | None:
-    if outcome.evidence is None:
+def _heat(card: Card, decoded: Decoded, found: Found) -> Heat | None:
+    if not found.has_maps:
         return None
-    scale = card.scale_of(outcome.evidence.form)
+    evidence = [outcome.evidence for outcome in found.outcomes]
+    scale = card.scale_of(next(one.form for one in evidence if one is not None))
     assert scale is not None
-    return heat_of(outcome.evidence.anomaly_map(), decoded.pixels, scale, decoded.info.width, decoded.info.height)
+    maps = [None if one is None else one.anomaly_map() for one in evidence]
+    return heat_of(decoded.layout, maps, decoded.pixels, scale)
 
 
 def answer(
     card: Card,
     decoded: Decoded,
-    outcome: Outcome,
+    found: Found,
     localization: Localization | None,
     part_info: PartInfo,
     *,
@@ -121,25 +168,71 @@ def answer(
     total_seconds: float,
 ) -> Inspection:
     """Builds the answer for one image."""
+    scores = np.array([outcome.score for outcome in found.outcomes])
+    score = float(card.part_scores(scores)[0])
+    rejected = card.calibration.rejects(score)
+    queue, inference, localizing = found.seconds_of_stages
     return Inspection(
         **dict(part_info),
         category=card.category,
         model_version=card.model_version,
-        score=outcome.score,
+        score=score,
         threshold=card.calibration.threshold,
         calibration=card.calibration.method,
         separates=card.calibration.separates,
-        decision="anomalous" if card.calibration.rejects(outcome.score) else "normal",
+        decision=_word(rejected),
+        reasons=["score"] if rejected else [],
+        zones=_zones(card, decoded.layout, scores),
+        tiles=_tiles(card, decoded.layout, scores),
         localization=localization,
         image=decoded.info,
         timing_ms=TimingMs(
             decode=1000 * decode_seconds,
-            queue=1000 * outcome.queue_seconds,
-            inference=1000 * outcome.inference_seconds,
-            localization=1000 * (outcome.localization_seconds + drawing_seconds),
+            queue=1000 * queue,
+            inference=1000 * inference,
+            localization=1000 * (localizing + drawing_seconds),
             total=1000 * total_seconds,
         ),
     )
+
+
+def _word(rejected: bool) -> Decision:
+    return "anomalous" if rejected else "normal"
+
+
+def _zones(card: Card, layout: Layout, scores: np.ndarray) -> list[ZoneVerdict] | None:
+    region = card.preprocessing.region
+    if region is None:
+        return None
+    of_views = scores * card.sensitivities
+    found = []
+    for zone in region.zones:
+        views = [index for index, view in enumerate(layout.views) if view.zone == zone.name]
+        found.append(
+            ZoneVerdict(
+                name=zone.name,
+                score=scores[views].max(),
+                threshold=card.zone_thresholds.get(zone.name, card.calibration.threshold),
+                decision=_word(card.calibration.rejects(float(of_views[views].max()))),
+            )
+        )
+    return found
+
+
+def _tiles(card: Card, layout: Layout, scores: np.ndarray) -> list[TileVerdict] | None:
+    if card.preprocessing.tiles is None:
+        return None
+    of_views = (scores * card.sensitivities).tolist()
+    return [
+        TileVerdict(
+            zone=view.zone,
+            box=Box(x=left, y=top, width=right - left, height=bottom - top),
+            score=score,
+            decision=_word(card.calibration.rejects(weighed)),
+        )
+        for view, score, weighed in zip(layout.views, scores.tolist(), of_views, strict=True)
+        for left, top, right, bottom in (view.box,)
+    ]
 
 
 def inspect_offline(
@@ -153,29 +246,49 @@ def inspect_offline(
     wanted.check(ready.card)
     started = perf_counter()
     read = partial(read_picture, max_pixels=limits.image_pixels)
-    decoded = decode(data, ready.card.preprocessor, limits, read)
+    decoded = decode(data, ready.preprocessing, limits, read)
     decode_seconds = perf_counter() - started
-    (outcome,) = inspect_jobs([_job(ready, decoded, wanted)])
+    waiting, jobs = perf_counter(), _jobs(ready, decoded, wanted)
+    outcomes: list[Outcome] = []
+    for batch in batches_of(ready.detector(), decoded.pixels):
+        outcomes += inspect_jobs(jobs[len(outcomes) : len(outcomes) + len(batch)])
     drawing = perf_counter()
-    localization = localize(ready.card, decoded, outcome)
+    found = Found(outcomes, drawing - waiting)
+    localization = localize(ready.card, decoded, found)
     now = perf_counter()
     inspection = answer(
         ready.card,
         decoded,
-        outcome,
+        found,
         localization,
         wanted.part_info,
         decode_seconds=decode_seconds,
         drawing_seconds=now - drawing,
         total_seconds=now - started,
     )
-    return inspection, draw_overlay(data, ready.card, decoded, outcome, read) if with_overlay else None
+    return inspection, draw_overlay(data, ready.card, decoded, found, read) if with_overlay else None
 
 
-def _job(ready: Ready, decoded: Decoded, wanted: Wanted) -> Job:
-    card = ready.card
+def _jobs(ready: Ready, decoded: Decoded, wanted: Wanted) -> list[Job]:
+    """One for each view."""
+    card, masks = ready.card, decoded.layout.masks
     form = wanted.form or card.map_form
-    return Job(decoded.pixels, ready.teacher, ready.detector, card.calibration.rejects, wanted.localize, form)
+
+    def rejects(sensitivity: float, score: float) -> bool:
+        return card.calibration.rejects(score * sensitivity)
+
+    return [
+        Job(
+            pixels,
+            ready.teacher,
+            ready.detector,
+            partial(rejects, sensitivity),
+            wanted.localize,
+            form,
+            None if masks is None else masks[view],
+        )
+        for view, (pixels, sensitivity) in enumerate(zip(decoded.pixels, card.sensitivities.tolist(), strict=True))
+    ]
 
 
 class Inspector:
@@ -213,7 +326,7 @@ class Inspector:
             Problem, ImageError, DecoderLostError, QueueFullError, EngineClosedError, TimeoutError: see
                 `service.problems.problem_of`.
         """
-        with self._engine.admit():
+        with self._engine.admit(ready.views):
             return await self._inspect_admitted(ready, data, wanted)
 
     async def inspect_many(
@@ -223,6 +336,7 @@ class Inspector:
 
         Raises:
             QueueFullError, EngineClosedError: if none of the images is accepted.
+            Problem: 413 if their views are more than the queue takes.
         """
 
         async def one(ready: Ready, data: bytes) -> Inspection | ProblemBody:
@@ -231,7 +345,14 @@ class Inspector:
             except Exception as error:
                 return self.refuse(ready.category, problem_of(error))
 
-        with self._engine.admit(len(images)):
+        views = sum(ready.views for ready, _ in images)
+        if views > self._engine.most:
+            raise Problem(
+                "too-many-images",
+                allowed=f"fewer at once: they make {views} images for the networks, and the queue takes "
+                f"{self._engine.most}",
+            )
+        with self._engine.admit(views):
             return await asyncio.gather(*(one(ready, data) for ready, data in images))
 
     def refuse(self, category: str, problem: Problem) -> ProblemBody:
@@ -249,34 +370,39 @@ class Inspector:
             As `inspect`.
         """
         started, read = perf_counter(), self._reader()
-        with self._engine.admit():
+        with self._engine.admit(ready.views):
             async with asyncio.timeout(self._deadline_seconds):
-                decoded, outcome, decode_seconds = await self._examine(ready, data, wanted, read)
+                decoded, found, decode_seconds = await self._examine(ready, data, wanted, read)
                 drawing = perf_counter()
-                picture = await self._in_pool(partial(draw_overlay, data, ready.card, decoded, outcome, read))
-        inspection = self._finish(ready, decoded, outcome, None, wanted.part_info, started, decode_seconds, drawing)
+                picture = await self._in_pool(partial(draw_overlay, data, ready.card, decoded, found, read))
+        inspection = self._finish(ready, decoded, found, None, wanted.part_info, started, decode_seconds, drawing)
         return inspection, picture
 
     async def _inspect_admitted(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
         started, read = perf_counter(), self._reader()
         async with asyncio.timeout(self._deadline_seconds):
-            decoded, outcome, decode_seconds = await self._examine(ready, data, wanted, read)
+            decoded, found, decode_seconds = await self._examine(ready, data, wanted, read)
             drawing = perf_counter()
             localization = None
-            if outcome.evidence is not None:
-                localization = await self._in_pool(partial(localize, ready.card, decoded, outcome))
-        return self._finish(ready, decoded, outcome, localization, wanted.part_info, started, decode_seconds, drawing)
+            if found.has_maps:
+                localization = await self._in_pool(partial(localize, ready.card, decoded, found))
+        return self._finish(ready, decoded, found, localization, wanted.part_info, started, decode_seconds, drawing)
 
     def _reader(self) -> Reader:
         """Reads one image, and raises `TimeoutError` when its deadline has passed."""
         return partial(self._decoders.read, until=monotonic() + self._deadline_seconds)
 
-    async def _examine(self, ready: Ready, data: bytes, wanted: Wanted, read: Reader) -> tuple[Decoded, Outcome, float]:
+    async def _examine(self, ready: Ready, data: bytes, wanted: Wanted, read: Reader) -> tuple[Decoded, Found, float]:
         started = perf_counter()
-        decoded = await self._in_pool(partial(decode, data, ready.card.preprocessor, self._limits, read))
-        decode_seconds = perf_counter() - started
-        outcome = await asyncio.wrap_future(self._engine.submit(_job(ready, decoded, wanted)))
-        return decoded, outcome, decode_seconds
+        decoded = await self._in_pool(partial(decode, data, ready.preprocessing, self._limits, read))
+        waiting = perf_counter()
+        views = [asyncio.wrap_future(self._engine.submit(job)) for job in _jobs(ready, decoded, wanted)]
+        try:
+            outcomes = await asyncio.gather(*views)
+        finally:
+            for view in views:  # where one has failed, the others are of no use
+                view.cancel()
+        return decoded, Found(outcomes, perf_counter() - waiting), waiting - started
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
         # In the context of the request, so that log lines written there contain its id.
@@ -286,7 +412,7 @@ class Inspector:
         self,
         ready: Ready,
         decoded: Decoded,
-        outcome: Outcome,
+        found: Found,
         localization: Localization | None,
         part_info: PartInfo,
         started: float,
@@ -297,11 +423,11 @@ class Inspector:
         inspection = answer(
             ready.card,
             decoded,
-            outcome,
+            found,
             localization,
             part_info,
             decode_seconds=decode_seconds,
-            drawing_seconds=now - drawing if outcome.evidence is not None else 0.0,
+            drawing_seconds=now - drawing if found.has_maps else 0.0,
             total_seconds=now - started,
         )
         self._telemetry.count_inspection(inspection)

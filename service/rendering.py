@@ -2,13 +2,15 @@
 
 import math
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from model.choices import MapForm
-from model.localization import fault_mask
+from model.localization import enlarged, faults_of
+from model.preprocessing import Layout
 from service.schemas import Box, Localization, Peak, Region
 
 HEAT_OF_NORMAL = 64
@@ -31,7 +33,7 @@ class Heat:
 
     Attributes:
         relative: float32 ``[H, W]``, in multiples of what normal parts show.
-        mask: bool ``[H, W]``, see `model.localization.fault_mask`; only where ``relative`` is above 1.
+        mask: bool ``[H, W]``, see `model.localization.faults_of`; only where ``relative`` is above 1.
         width: of the image, pixels.
         height: of the image, pixels.
     """
@@ -57,20 +59,24 @@ def drawn_size(width: int, height: int) -> tuple[int, int]:
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 
-def heat_of(anomaly_map: np.ndarray, pixels: np.ndarray, map_scale: float, width: int, height: int) -> Heat:
-    """Resizes a map from the square input of the networks to the size at which it is drawn.
+def heat_of(layout: Layout, maps: Sequence[np.ndarray | None], pixels: np.ndarray, map_scale: float) -> Heat:
+    """Puts the maps of the views together at the size at which the picture is drawn.
 
     Args:
-        anomaly_map: float32 ``[h, w]``.
-        pixels: what the networks saw, uint8 RGB ``[h, w, 3]``.
-        map_scale: what normal parts show, in the map's unit.
-        width: of the image, pixels.
-        height: of the image, pixels.
+        layout: of the picture.
+        maps: of its views, float32 ``[size, size]``; None for a view without one.
+        pixels: what the networks saw of each, uint8 RGB ``[V, size, size, 3]``.
+        map_scale: what normal parts show, in the maps' unit.
     """
-    small = anomaly_map / np.float32(map_scale)
-    drawn = drawn_size(width, height)
-    relative = cv2.resize(small, drawn, interpolation=cv2.INTER_LINEAR)
-    return Heat(relative, fault_mask(small, pixels, *drawn) & (relative > 1), width, height)
+    small = [None if one is None else one / np.float32(map_scale) for one in maps]
+    width, height = drawn_size(layout.width, layout.height)
+    mask = np.zeros((height, width), bool)
+    for one, seen, place in zip(small, pixels, layout.places(width, height), strict=True):
+        if one is not None:
+            mask[place.rows, place.columns] |= enlarged(place.cut(faults_of(one, seen)), *place.size)
+    relative = layout.stitched(small, width, height)
+    mask &= relative > 1
+    return Heat(relative, mask, layout.width, layout.height)
 
 
 def localization_of(heat: Heat, form: MapForm) -> Localization:

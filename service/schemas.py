@@ -12,6 +12,7 @@ from model.store.card import CalibrationMethod, Card, ErrorRate
 from service.part_info import PartInfo
 
 Decision = Literal["normal", "anomalous"]
+Reason = Literal["score"]
 Score = Annotated[float, Field(ge=0, description="Anomaly score in the category's own units; larger is more unusual")]
 Threshold = Annotated[float, Field(description="The decision is anomalous when the score is at or above this")]
 PngBase64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
@@ -72,6 +73,24 @@ class Localization(BaseModel):
     peak: Peak = Field(description="Strongest point of the map, even if it is not above the level of normal parts")
 
 
+class ZoneVerdict(BaseModel):
+    """One zone of the category's region."""
+
+    name: str
+    score: Score
+    threshold: float = Field(description="Of this zone; the decision is anomalous when its score is at or above this")
+    decision: Decision
+
+
+class TileVerdict(BaseModel):
+    """One tile of the picture."""
+
+    zone: str | None = Field(description="Whose tile it is; null for a category without a region")
+    box: Box
+    score: Score
+    decision: Decision
+
+
 class ImageInfo(BaseModel):
     """The image that was sent."""
 
@@ -84,7 +103,7 @@ class TimingMs(BaseModel):
     """Duration of each stage, milliseconds."""
 
     decode: Milliseconds = Field(description="Reading the pixels, including the wait for a free thread")
-    queue: Milliseconds = Field(description="Waiting for the device")
+    queue: Milliseconds = Field(description="Waiting for the device; with zones or tiles, that of the first of them")
     inference: Milliseconds = Field(
         description="Computing the scores of the whole batch with this image; 0 if the score was computed together "
         "with a gradient (localize=always), which counts as localization"
@@ -108,13 +127,23 @@ class Inspection(PartInfo, Identified):
 
     category: str
     model_version: str
-    score: Score
+    score: Score = Field(
+        description="The largest score of its zones and tiles where it has some; that of a zone with a threshold of "
+        "its own counts times `threshold` over that threshold"
+    )
     threshold: Threshold
     calibration: CalibrationMethod = Field(
         description="How the threshold was set; `separates` says whether faulty parts were there too"
     )
     separates: Separates
     decision: Decision
+    reasons: list[Reason] = Field(description="Why the decision is anomalous; empty when it is normal")
+    zones: list[ZoneVerdict] | None = Field(
+        description="The zones of the category's region, in its order; null for a category without one"
+    )
+    tiles: list[TileVerdict] | None = Field(
+        description="The tiles of the picture; null for a category that sees it, or each zone of it, as a whole"
+    )
     localization: Localization | None
     image: ImageInfo
     timing_ms: TimingMs

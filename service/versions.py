@@ -13,6 +13,7 @@ import torch
 
 from model.detector import Detector
 from model.networks.vgg import Teacher
+from model.preprocessing import MAX_VIEWS
 from model.store.card import Card
 from model.store.history import Kept, NoPreviousVersionError
 from model.store.store import ChangedMeanwhileError, Store
@@ -75,6 +76,7 @@ class Versions:
         device: of the networks.
         precision: of the networks.
         allowance: the limits per batch on the device.
+        max_views: most images that a picture may make for the networks, see `service.catalogue.Ready.views`.
         on_load: called when a student has been read.
         on_refuse: called when a reload is refused.
     """
@@ -88,6 +90,7 @@ class Versions:
         precision: torch.dtype,
         allowance: Allowance,
         *,
+        max_views: int = MAX_VIEWS,
         on_load: Callable[[], None] = lambda: None,
         on_refuse: Callable[[], None] = lambda: None,
     ) -> None:
@@ -97,6 +100,7 @@ class Versions:
         self._device = device
         self._precision = precision
         self._allowance = allowance
+        self._max_views = max_views
         self._on_load = on_load
         self._on_refuse = on_refuse
         self._serving: dict[str, _Version] = {}
@@ -276,6 +280,11 @@ class Versions:
         if teacher is None:
             teacher = self._teachers[key] = load_teacher(self._store.teachers, *key)
         version = _Version(card, teacher, self._detector)
+        if version.entry.views > self._max_views:
+            raise StoreError(
+                f"each picture makes {version.entry.views} images for the networks, and the queue takes "
+                f"{self._max_views}; allow more with INSPECT_QUEUE_SIZE, or train with fewer tiles"
+            )
         build = partial(build_detector, folder, card, teacher, self._device, self._precision)
         self._students.put(version, translated(build))
         self._on_load()

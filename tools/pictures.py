@@ -71,7 +71,7 @@ def make_report_picture(data: Path, folder: Path, path: Path) -> None:
 def make_features_picture(sample: Path, path: Path) -> None:
     """What student and teacher make of one sample."""
     card, detector = Store(WEIGHTS).load(CATEGORY)
-    pixels = card.preprocessor.apply(read_image(sample))
+    (pixels,) = card.preprocessor.apply(read_image(sample))
     as_jpeg(figures.png(figures.features(pixels, layers_of(detector, pixels), f"{CATEGORY}, {sample.name}")), path)
 
 

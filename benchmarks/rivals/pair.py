@@ -34,7 +34,7 @@ def load_warm(weights: Path, category: str) -> tuple[Card, Detector]:
 
 def prepare(data: bytes, preprocessing: Preprocessing) -> np.ndarray:
     """The bytes of an image file to uint8 RGB ``[size, size, 3]``."""
-    return preprocessing.apply(decode_image(data))
+    return preprocessing.apply(decode_image(data))[0]
 
 
 def answer(score: float, card: Card) -> dict[str, object]:

@@ -19,7 +19,7 @@ def main() -> None:
     app = FastAPI()
 
     def judge(data: bytes) -> dict[str, object]:
-        score = float(detector(card.preprocessor.apply(decode_image(data))[None]).scores[0])
+        score = float(detector(card.preprocessor.apply(decode_image(data))).scores[0])
         return {"score": score, "anomalous": card.calibration.rejects(score)}
 
     @app.post("/v1/categories/{name}/inspect")

@@ -1,20 +1,23 @@
 """Calibrates a category: its threshold, and the scales of its maps, from images that training has not seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from model.calibration import CalibrationError
 from model.choices import MapForm, Score
-from model.detector import Detector, batches_of, maps_of, scores_of
+from model.detector import Detector, maps_of, scores_of
 from model.error_rates import check_reachable
 from model.lifecycle import datasets
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.pasting import paste_defect
+from model.lifecycle.regions import DrawnRegion, with_region
 from model.lifecycle.remarks import NONE, Remarks
 from model.lifecycle.thresholds import Rule, calibration_of, moved_by_hand
+from model.preprocessing import Preprocessing
 from model.store.card import SCHEMA_VERSION, Calibration, Card, SeenImages
 from model.store.store import Store
 from model.text import readable
@@ -35,6 +38,7 @@ def calibrate_category(
     anomalous: Sequence[Sample],
     *,
     score: Score | None = None,
+    region: DrawnRegion | Literal["all"] | None = None,
     rule: Rule = Rule(),
     without_anomalous: bool = False,
     device: torch.device | str = "cpu",
@@ -45,6 +49,8 @@ def calibrate_category(
 
     The same student has every score: with ``score`` the category changes to that one, without training again, and the
     scales of its maps are taken from the normal images.
+
+    With ``region`` other places of the picture count, or all that the student has seen; the scales are taken anew too.
 
     Where it comes from is the rule's to say. Images held out of training may serve again. A threshold set by hand needs
     no images; with none, the record of the images of the last calibration stays, without error rates.
@@ -59,6 +65,7 @@ def calibrate_category(
         StoreNotWritableError: if this user cannot write to the folder of categories.
         DatasetError: if files cannot be read, training has seen one of them, or one is both normal and anomalous.
         CalibrationError: if the rule is impossible, the scores give no threshold, or there are no normal images.
+        RegionError: if the region does not fit the images, or what the student has seen of them.
         TooFewPartsError: if the normal images are too few for the rule's target.
         ChangedMeanwhileError: if the category was changed while this ran; nothing is written.
         YoudenThresholdError: if no anomalous images are given, those of the last calibration would be lost, and
@@ -70,6 +77,10 @@ def calibrate_category(
     card, detector = store.load(category, device, precision)
     seen, encoded, traces = store.seen(category), store.encoded_student(category, card), store.traces(category)
     by_hand = rule.threshold is not None and not normal and not anomalous
+    if region is not None:
+        if not normal:
+            raise CalibrationError("with another region the threshold needs images of normal parts")
+        card = with_region(card, None if region == "all" else region, normal)
     if card.calibration.anomalous_images and not anomalous and not by_hand and not without_anomalous:
         raise YoudenThresholdError(
             f"the calibration of {category!r} comes from {card.calibration.anomalous_images} anomalous images, and no "
@@ -84,7 +95,7 @@ def calibrate_category(
     else:
         good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
         _refuse_trained(good, seen)
-        remarks, bad = good.remarks, datasets.pick(good, [])
+        remarks, bad = good.remarks, None
         if anomalous:
             bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
             _refuse_trained(bad, seen)
@@ -95,44 +106,91 @@ def calibrate_category(
         if score is not None:
             detector.score = score
             card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
-            card = with_map_scales(card, detector, good.pixels)
-        used = [digest for one in (good, bad) for index in range(len(one.samples)) for digest in one.seen_as(index)]
+        if score is not None or region is not None:
+            card = with_map_scales(card, detector, good)
+        used = [
+            digest for one in (good, bad) if one for index in range(len(one.samples)) for digest in one.seen_as(index)
+        ]
         looked_at = not {*seen.held_out, *seen.calibration}.isdisjoint(used)
-        calibration = calibration_of_images(detector, good.pixels, bad.pixels, rule, looked_at=looked_at)
+        calibration = calibration_of_images(
+            detector,
+            good,
+            bad,
+            rule,
+            common=common_views(card.preprocessor, card.zone_thresholds),
+            looked_at=looked_at,
+        )
         seen = seen.model_copy(update={"calibration": tuple(used)})
     card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "calibration": calibration}).named()
     store.write(card, encoded, seen, traces, replace=before)
     return card, remarks
 
 
-def with_map_scales(card: Card, detector: Detector, normal: np.ndarray) -> Card:
-    """The card with what maps of every form show on these normal images, uint8 RGB ``[N, size, size, 3]``."""
-    scales = {form: float(np.quantile(maps_of(detector, normal, form), MAP_SCALE_QUANTILE)) for form in MapForm}
+def with_map_scales(card: Card, detector: Detector, normal: LoadedImages) -> Card:
+    """The card with what maps of every form show on these normal images, where they count."""
+
+    def scale(form: MapForm) -> float:
+        maps = maps_of(detector, normal.pixels, form, normal.masks)
+        return float(np.quantile(maps if normal.masks is None else maps[normal.masks], MAP_SCALE_QUANTILE))
+
+    scales = {form: scale(form) for form in MapForm}
     own = scales.pop(card.map_form)
     # Validated, which a copy would not be: no map can be drawn on a scale of zero.
     return Card.model_validate(card.model_dump() | {"map_scale": own, "other_map_scales": scales})
 
 
+def common_views(preprocessing: Preprocessing, zone_thresholds: Mapping[str, float]) -> np.ndarray:
+    """Which views the threshold of the category is for, bool ``[V]``: those whose zone has none of its own, or all."""
+    common = np.array([zone not in zone_thresholds for zone in preprocessing.zones])
+    return common if common.any() else ~common
+
+
 def calibration_of_images(
-    detector: Detector, normal: np.ndarray, anomalous: np.ndarray, rule: Rule, *, looked_at: bool = False
+    detector: Detector,
+    normal: LoadedImages,
+    anomalous: LoadedImages | None,
+    rule: Rule,
+    *,
+    common: np.ndarray | None = None,
+    looked_at: bool = False,
 ) -> Calibration:
-    """The record of a calibration on prepared images, ``[N, size, size, 3]`` and ``[M, size, size, 3]``, M perhaps 0.
+    """The record of a calibration on prepared images.
+
+    Args:
+        detector: the pair.
+        normal: good parts.
+        anomalous: faulty ones, or None.
+        rule: where the threshold is to come from.
+        common: see `common_views`; the score of a picture is the largest of these views'. None for all.
+        looked_at: see `model.lifecycle.thresholds.calibration_of`.
 
     Raises:
         CalibrationError, TooFewPartsError: see `model.lifecycle.thresholds.calibration_of`.
     """
+    chosen = np.flatnonzero(np.ones(normal.views, bool) if common is None else common)
+
+    def of_views(images: LoadedImages) -> np.ndarray:
+        scores = scores_of(detector, images.pixels, images.masks)
+        return scores.reshape(len(images.samples), images.views)[:, chosen]
+
+    good = of_views(normal)
 
     def pasted() -> np.ndarray:
         rng = np.random.default_rng(PASTING_SEED)
-        return np.concatenate(
-            [
-                detector(np.stack([paste_defect(image, rng) for image in batch])).scores
-                for batch in batches_of(detector, normal)
-            ]
-        )
+        changed = good.copy()
+        drawn = [int(rng.integers(len(chosen))) if len(chosen) > 1 else 0 for _ in normal.samples]
+        views = [index * normal.views + int(chosen[place]) for index, place in enumerate(drawn)]
+        masks = None if normal.masks is None else normal.masks[views]
+        images = np.stack([
+            paste_defect(normal.pixels[view], rng, None if masks is None else masks[index])
+            for index, view in enumerate(views)
+        ])  # fmt: skip
+        changed[np.arange(len(drawn)), drawn] = scores_of(detector, images, masks)
+        found: np.ndarray = changed.max(axis=1)
+        return found
 
-    bad = scores_of(detector, anomalous) if len(anomalous) else np.empty(0, dtype=np.float32)
-    return calibration_of(scores_of(detector, normal), bad, pasted, rule, looked_at=looked_at)
+    bad = np.empty(0, dtype=np.float32) if anomalous is None else of_views(anomalous).max(axis=1)
+    return calibration_of(good.max(axis=1), bad, pasted, rule, looked_at=looked_at)
 
 
 def _refuse_trained(images: LoadedImages, seen: SeenImages) -> None:

@@ -64,7 +64,9 @@ class LoadedImages:
 
     Attributes:
         samples: where each came from.
-        pixels: uint8 RGB ``[N, size, size, 3]``.
+        pixels: their views one after the other, uint8 RGB ``[N * V, size, size, 3]``; most categories have V = 1, see
+            `model.preprocessing.Preprocessing`.
+        masks: where the views count, bool ``[N * V, size, size]``; None where they count everywhere.
         digests: SHA-256 of each file, hexadecimal.
         shapes: height and width of each image before it was prepared, upright.
         remarks: what was left out.
@@ -73,6 +75,7 @@ class LoadedImages:
 
     samples: list[Sample]
     pixels: np.ndarray
+    masks: np.ndarray | None
     digests: list[str]
     shapes: list[tuple[int, int]]
     remarks: Remarks
@@ -81,6 +84,16 @@ class LoadedImages:
     def seen_as(self, index: int) -> tuple[str, ...]:
         """The digests of all files that show the image at this position."""
         return self.digests[index], *self.copies[index]
+
+    @property
+    def views(self) -> int:
+        """V, how many views each has."""
+        return len(self.pixels) // len(self.samples) if self.samples else 1
+
+    @property
+    def stacked(self) -> np.ndarray:
+        """The views of each image one below the other, uint8 RGB ``[N, V * size, size, 3]``."""
+        return self.pixels.reshape(len(self.samples), -1, *self.pixels.shape[2:])
 
 
 def list_images(folder: Path, pattern: str = ANY_NAME) -> tuple[list[Path], Remarks]:
@@ -242,6 +255,7 @@ def load_images(
     """
     kept: list[Sample] = []
     pixels: list[np.ndarray] = []
+    masks: list[np.ndarray | None] = []
     digests: list[str] = []
     shapes: list[tuple[int, int]] = []
     unreadable: list[str] = []
@@ -251,11 +265,13 @@ def load_images(
             if not data:
                 raise ImageError("the file is empty")
             image = decode_image(data)
+            prepared = preprocessing.apply(image)
         except (ImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             unreadable.append(f"{readable(sample.path)}: {reason}")
             continue
-        pixels.append(preprocessing.apply(image))
+        pixels.append(prepared)
+        masks.append(preprocessing.layout(image.shape[1], image.shape[0]).masks)
         shapes.append((image.shape[0], image.shape[1]))
         digests.append(hashlib.sha256(data).hexdigest())
         kept.append(sample)
@@ -264,7 +280,11 @@ def load_images(
     if not kept:
         raise DatasetError("none of the images can be read: " + "; ".join(unreadable))
     remarks = remark(Kind.UNREADABLE, *unreadable)
-    return LoadedImages(kept, np.stack(pixels), digests, shapes, remarks, [()] * len(kept))
+    of_views = None
+    if any(mask is not None for mask in masks):
+        everywhere = np.ones(pixels[0].shape[:3], bool)
+        of_views = np.concatenate([everywhere if mask is None else mask for mask in masks])
+    return LoadedImages(kept, np.concatenate(pixels), of_views, digests, shapes, remarks, [()] * len(kept))
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -302,7 +322,7 @@ def unique(images: LoadedImages) -> LoadedImages:
     by_digest: dict[str, int] = {}
     by_pixels: dict[bytes, int] = {}
     for index, digest in enumerate(images.digests):
-        of_pixels = pixel_hash(images.pixels[index])
+        of_pixels = pixel_hash(images.stacked[index])
         known = digest in by_digest
         first = by_digest.setdefault(digest, by_pixels.setdefault(of_pixels, index))
         if first == index:
@@ -315,16 +335,18 @@ def unique(images: LoadedImages) -> LoadedImages:
         )
     once = pick(images, copies)
     remarks = sum((remark(kind, *files) for kind, files in dropped.items()), images.remarks)
-    remarks += remark(Kind.NEAR_COPY, *(once.samples[index].path for index in near_copies(once.pixels)))
+    remarks += remark(Kind.NEAR_COPY, *(once.samples[index].path for index in near_copies(once.stacked)))
     return replace(once, copies=[tuple(of_one) for of_one in copies.values()], remarks=remarks)
 
 
 def pick(images: LoadedImages, indices: Iterable[int]) -> LoadedImages:
     """The images at these positions."""
     chosen = list(indices)
+    of_views = [view for index in chosen for view in range(index * images.views, (index + 1) * images.views)]
     return LoadedImages(
         [images.samples[index] for index in chosen],
-        images.pixels[chosen],
+        images.pixels[of_views],
+        None if images.masks is None else images.masks[of_views],
         [images.digests[index] for index in chosen],
         [images.shapes[index] for index in chosen],
         images.remarks,
@@ -334,10 +356,10 @@ def pick(images: LoadedImages, indices: Iterable[int]) -> LoadedImages:
 
 def refuse_two_labels(good: LoadedImages, bad: LoadedImages) -> None:
     """Raises `DatasetError` if an image, by its prepared pixels, is given both as normal and as anomalous."""
-    anomalous = {pixel_hash(pixels): sample for pixels, sample in zip(bad.pixels, bad.samples, strict=True)}
+    anomalous = {pixel_hash(pixels): sample for pixels, sample in zip(bad.stacked, bad.samples, strict=True)}
     both = [
         (sample, anomalous[of_pixels])
-        for pixels, sample in zip(good.pixels, good.samples, strict=True)
+        for pixels, sample in zip(good.stacked, good.samples, strict=True)
         if (of_pixels := pixel_hash(pixels)) in anomalous
     ]
     if both:

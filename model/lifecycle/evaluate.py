@@ -1,18 +1,18 @@
 """Evaluates a category on images that it has not seen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from model import error_rates, measures
 from model.calibration import rejects
-from model.choices import MapForm, SeenPolicy
-from model.detector import Detector, batches_of, maps_of, scores_of
+from model.choices import SeenPolicy
+from model.detector import BEST_BATCH, Detector, maps_of, scores_of
 from model.lifecycle import datasets, masks
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
@@ -21,6 +21,7 @@ from model.store.store import Store
 from model.text import readable
 
 PIXEL_GRID = 256
+MAX_GRID_SIDE = 4096
 
 
 class SeenImagesError(DatasetError):
@@ -109,7 +110,7 @@ class Judged:
         bad: the anomalous ones.
         normal_scores: float32 ``[N]``, in the order of ``good``.
         anomalous_scores: float32 ``[M]``, in the order of ``bad``.
-        masks: of the anomalous images that have one, by their position in ``bad``: bool ``[256, 256]``.
+        masks: of the anomalous images that have one, by their position in ``bad``: bool, on the grid of `grid_of`.
         remarks: what was left out.
         unseen: whether training and calibration have seen none of the images.
     """
@@ -143,7 +144,7 @@ def evaluate_category(
     skip_unreadable: bool = False,
     remarks: Remarks = NONE,
 ) -> Evaluation:
-    """Judges a category on images it has not seen. Pixel measures are taken on a 256x256 grid.
+    """Judges a category on images it has not seen. Pixel measures are taken on the grid of `grid_of`.
 
     Raises:
         StoreError, TeacherError, DatasetError: see `judge_category` and `measure_judged`.
@@ -221,8 +222,10 @@ def judge_category(
             f"evaluation needs two different normal and two anomalous images at least, got {len(good.digests)} and "
             f"{len(bad.digests)}" + (f" besides the {without} that were seen" if without else "")
         )
-    masks, about_masks = read_masks(bad, PIXEL_GRID)
-    normal_scores, anomalous_scores = scores_of(detector, good.pixels), scores_of(detector, bad.pixels)
+    masks, about_masks = read_masks(bad, partial(grid_of, card))
+    normal_scores, anomalous_scores = (
+        card.part_scores(scores_of(detector, images.pixels, images.masks)) for images in (good, bad)
+    )
     unseen = seen_policy is not SeenPolicy.INCLUDE or not left_out
     return Judged(card, detector, good, bad, normal_scores, anomalous_scores, masks, remarks + about_masks, unseen)
 
@@ -234,8 +237,30 @@ def _apart(images: LoadedImages, known: set[str]) -> tuple[LoadedImages, list[Pa
     return datasets.pick(images, np.flatnonzero(~np.array(is_known))), paths
 
 
-def read_masks(bad: LoadedImages, size: int) -> tuple[dict[int, np.ndarray], Remarks]:
-    """The masks of anomalous images that have one, as bool ``[size, size]`` by position, and why others have none.
+def grid_of(card: Card, shape: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the grid on which the pixels of an image are measured.
+
+    It is 256x256 where the networks see the whole image at once. Where they see it in pieces it is that of the image's
+    own pixels, with sides of `MAX_GRID_SIDE` at most.
+
+    Args:
+        card: of the category.
+        shape: height and width of the image, pixels.
+    """
+    if card.preprocessing.tiles is None and card.preprocessing.region is None:
+        return PIXEL_GRID, PIXEL_GRID
+    scale = min(1.0, MAX_GRID_SIDE / max(shape))
+    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+
+
+def read_masks(
+    bad: LoadedImages, grid: Callable[[tuple[int, int]], tuple[int, int]]
+) -> tuple[dict[int, np.ndarray], Remarks]:
+    """The masks of anomalous images that have one, by position, and why others have none.
+
+    Args:
+        bad: the anomalous images.
+        grid: gives the width and height in which the mask of an image of this height and width is wanted.
 
     Raises:
         DatasetError: naming the first mask that is refused, see `model.lifecycle.masks.decode_mask` and `check_mask`,
@@ -258,7 +283,7 @@ def read_masks(bad: LoadedImages, size: int) -> tuple[dict[int, np.ndarray], Rem
         elif masks.is_ambiguous(mask, sample.path, shape):
             files[Kind.TURNED].append(sample.path)
         else:
-            found[index] = masks.on_grid(mask.marked, size)
+            found[index] = masks.on_grid(mask.marked, *grid(shape))
             if mask.shaded:
                 files[Kind.SHADED_MASK].append(sample.mask)
     if refused:
@@ -277,10 +302,10 @@ def measure_judged(judged: Judged) -> Evaluation:
     card, good, bad, threshold = judged.card, judged.good, judged.bad, judged.card.calibration.threshold
     pixel_auroc = aupro = None
     if judged.masks:
-        curve = measures.PixelCurve()
-        for anomaly_map in _maps(judged.detector, good.pixels, card.map_form):
+        curve, grid = measures.PixelCurve(), partial(grid_of, card)
+        for anomaly_map in maps_of_pictures(card, judged.detector, good, grid):
             curve.add(anomaly_map)
-        of_masked = _maps(judged.detector, bad.pixels[[*judged.masks]], card.map_form)
+        of_masked = maps_of_pictures(card, judged.detector, datasets.pick(bad, judged.masks), grid)
         for anomaly_map, mask in zip(of_masked, judged.masks.values(), strict=True):
             curve.add(anomaly_map, mask)
         pixel_auroc, aupro = curve.auroc(), curve.aupro()
@@ -310,8 +335,22 @@ def _independent(wrong: np.ndarray) -> ErrorRate:
     return ErrorRate(**asdict(error_rates.independent(int(wrong.sum()), len(wrong))))
 
 
-def _maps(detector: Detector, pixels: np.ndarray, form: MapForm) -> Iterator[np.ndarray]:
-    """The anomaly map of each image, on the grid of the masks."""
-    for batch in batches_of(detector, pixels):
-        for anomaly_map in maps_of(detector, batch, form):
-            yield cv2.resize(anomaly_map, (PIXEL_GRID, PIXEL_GRID), interpolation=cv2.INTER_LINEAR)
+def maps_of_pictures(
+    card: Card, detector: Detector, images: LoadedImages, grid: Callable[[tuple[int, int]], tuple[int, int]]
+) -> Iterator[np.ndarray]:
+    """The anomaly map of each picture in the card's form, float32.
+
+    Args:
+        card: of the pair.
+        detector: the pair.
+        images: the pictures.
+        grid: gives the width and height in which the map of an image of this height and width is wanted.
+    """
+    at_once = max(1, BEST_BATCH[detector.device.type] // images.views)
+    for start in range(0, len(images.samples), at_once):
+        some = datasets.pick(images, range(start, min(start + at_once, len(images.samples))))
+        maps = maps_of(detector, some.pixels, card.map_form, some.masks)
+        of_pictures = maps.reshape(len(some.samples), images.views, *maps.shape[1:])
+        for shape, of_views in zip(some.shapes, of_pictures, strict=True):
+            layout = card.preprocessor.layout(shape[1], shape[0])
+            yield layout.stitched(list(of_views), *grid(shape))

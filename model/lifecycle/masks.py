@@ -310,21 +310,22 @@ def is_ambiguous(mask: Mask, image: Path, shape: tuple[int, int]) -> bool:
 
 def read_mask(path: Path, size: int) -> np.ndarray:
     """What a mask file marks, as bool ``[size, size]``; see `decode_mask` and `on_grid`."""
-    return on_grid(decode_mask(path).marked, size)
+    return on_grid(decode_mask(path).marked, size, size)
 
 
-def on_grid(marked: np.ndarray, size: int) -> np.ndarray:
-    """A mask as bool ``[size, size]``. A fault too thin for the size keeps the pixels that it touches.
+def on_grid(marked: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A mask as bool ``[height, width]``. A fault too thin for that keeps the pixels that it touches.
 
     Args:
         marked: bool ``[H, W]``.
-        size: side of the square.
+        width: of the grid.
+        height: of the grid.
     """
     count, faults = cv2.connectedComponents(marked.astype(np.uint8))
-    kept = cv2.resize(faults.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    kept = cv2.resize(faults.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     small: np.ndarray = kept > 0
     lost = np.setdiff1d(np.arange(1, count), kept)
     if len(lost):
         touched = np.isin(faults, lost).astype(np.float32)
-        small |= cv2.resize(touched, (size, size), interpolation=cv2.INTER_AREA) > 0
+        small |= cv2.resize(touched, (width, height), interpolation=cv2.INTER_AREA) > 0
     return small

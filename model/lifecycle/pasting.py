@@ -26,14 +26,27 @@ def outline(side: int, rng: np.random.Generator) -> np.ndarray:
     return cv2.GaussianBlur(inside, (0, 0), max(0.5, EDGE * side))
 
 
-def paste_defect(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def paste_defect(image: np.ndarray, rng: np.random.Generator, mask: np.ndarray | None = None) -> np.ndarray:
     """The image with a turned ellipse on it that is brighter or darker, with soft edges.
 
     Args:
         image: uint8 RGB ``[side, side, 3]``.
         rng: where all chance comes from.
+        mask: where the image counts, bool ``[side, side]``: the middle of the ellipse is moved there, and what does not
+            count is not changed. None where all of it counts.
     """
     inside = outline(len(image), rng)
+    if mask is not None:
+        inside = _moved(inside, mask, rng) * mask
     change = 255 * rng.uniform(*STRENGTH) * rng.choice((-1, 1))
     changed: np.ndarray = np.clip(np.rint(image + change * inside[..., None]), 0, 255).astype(np.uint8)
     return changed
+
+
+def _moved(inside: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The outline with its middle at a place of the mask that is drawn evenly."""
+    middle = np.argwhere(inside == inside.max()).mean(axis=0)
+    down, across = rng.choice(np.argwhere(mask)) - middle
+    shift = np.array(((1, 0, across), (0, 1, down)), np.float64)
+    moved: np.ndarray = cv2.warpAffine(inside, shift, inside.shape[::-1])
+    return moved

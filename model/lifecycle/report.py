@@ -9,20 +9,26 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from model import measures
 from model.calibration import rejects
-from model.detector import maps_of
+from model.choices import Fit
+from model.images import read_image
 from model.lifecycle import figures
-from model.lifecycle.evaluate import Evaluation, Judged
-from model.lifecycle.masks import read_mask
+from model.lifecycle.datasets import pick
+from model.lifecycle.evaluate import Evaluation, Judged, maps_of_pictures
+from model.lifecycle.masks import decode_mask, on_grid
+from model.store.card import Card
 from model.text import encodable, json_text, readable
 
 PAGE = "report.html"
 NUMBERS = "report.json"
 MOST_CASES = 6
 """At each end of each group; and never so many that an image is among the best and the worst."""
+DRAWN_SIDE = 512
+"""Longer side, in pixels, of a picture that the networks see in pieces."""
 
 
 class Picked(NamedTuple):
@@ -133,15 +139,35 @@ def _ends(judged: Judged) -> list[Picked]:
 
 def _montage(judged: Judged, picked: Picked) -> list[figures.Case]:
     images = judged.bad if picked.anomalous else judged.good
-    side = judged.card.image_size
-    maps = maps_of(judged.detector, images.pixels[picked.indices], judged.card.map_form) / judged.card.map_scale
+    chosen = pick(images, picked.indices)
+    maps = maps_of_pictures(judged.card, judged.detector, chosen, lambda shape: _drawn(judged.card, shape))
     cases = []
-    for number, (case, index, heat) in enumerate(zip(_cases(judged, picked), picked.indices, maps, strict=True), 1):
-        sample = images.samples[index]
-        truth = read_mask(sample.mask, side) if sample.mask and index in judged.masks else None
+    for number, (case, index, found) in enumerate(zip(_cases(judged, picked), picked.indices, maps, strict=True), 1):
+        sample, size = images.samples[index], found.shape[::-1]
+        has_truth = sample.mask and index in judged.masks
+        truth = on_grid(decode_mask(sample.mask).marked, *size) if sample.mask and has_truth else None
         title = f"{number}: {figures.short(case['defect'] or 'normal', 16)}\n{case['score']:.3g}, {case['verdict']}"
-        cases.append(figures.Case(title, images.pixels[index], heat, truth))
+        picture = chosen.pixels[number - 1] if _is_whole(judged.card) else _picture(sample.path, size)
+        cases.append(figures.Case(title, picture, found / judged.card.map_scale, truth))
     return cases
+
+
+def _drawn(card: Card, shape: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a picture in a montage: what the networks see, or more of one that they see in pieces."""
+    if _is_whole(card):
+        return card.image_size, card.image_size
+    scale = DRAWN_SIDE / max(shape)
+    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+
+
+def _is_whole(card: Card) -> bool:
+    """Whether the networks see the whole picture, stretched to a square."""
+    return (card.preprocessing.resize, card.preprocessing.region, card.preprocessing.tiles) == (Fit.STRETCH, None, None)
+
+
+def _picture(path: Path, size: tuple[int, int]) -> np.ndarray:
+    drawn: np.ndarray = cv2.resize(read_image(path), size, interpolation=cv2.INTER_AREA)
+    return drawn
 
 
 def _cases(judged: Judged, picked: Picked) -> list[dict[str, Any]]:

@@ -1,10 +1,11 @@
 """Trains a category: a student that imitates the teacher on good parts, and its first threshold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -13,13 +14,22 @@ from model.choices import DEFAULT_SCORE, Score
 from model.detector import Detector
 from model.error_rates import check_reachable
 from model.lifecycle import datasets
-from model.lifecycle.calibrate import calibration_of_images, with_map_scales
+from model.lifecycle.calibrate import calibration_of_images, common_views, with_map_scales
 from model.lifecycle.datasets import LoadedImages, Sample, load_images
 from model.lifecycle.distillation import MINIMUM_IMAGES, Epoch, train
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
 from model.lifecycle.thresholds import Rule
 from model.networks.vgg import Teacher, student_plan
-from model.store.card import UNNAMED, Architecture, Card, SeenImages, TeacherReference, TrainingRecord
+from model.preprocessing import Preprocessing
+from model.store.card import (
+    UNNAMED,
+    Architecture,
+    Card,
+    PreprocessingRecord,
+    SeenImages,
+    TeacherReference,
+    TrainingRecord,
+)
 from model.store.store import CategoryExistsError, ChangedMeanwhileError, InPlace, Store
 from model.store.teachers import fingerprint
 from model.store.version import LOSS_CURVE, LOSSES, encode_student
@@ -88,6 +98,8 @@ def train_category(
     teacher: Teacher,
     recipe: Recipe,
     *,
+    preprocessing: Preprocessing | None = None,
+    zone_thresholds: Mapping[str, float] = MappingProxyType({}),
     score: Score = DEFAULT_SCORE,
     device: torch.device | str = "cpu",
     skip_unreadable: bool = False,
@@ -111,6 +123,8 @@ def train_category(
         teacher_name: under which the weights folder knows the teacher.
         teacher: to learn from.
         recipe: how to train.
+        preprocessing: of the images, with the recipe's image size; None for `Recipe.preprocessing`.
+        zone_thresholds: of the zones of its region that have one of their own.
         score: which score the pair is to have; it trains the same with either.
         device: where to train.
         skip_unreadable: go on without files that cannot be read.
@@ -139,17 +153,18 @@ def train_category(
     )
     store = Store(weights)
     checkpoint = store.checkpoint(category)
-    images = datasets.unique(load_images(samples, recipe.preprocessing, skip_unreadable=skip_unreadable))
-    if len(images.pixels) < MINIMUM_IMAGES:
+    prepared = recipe.preprocessing if preprocessing is None else preprocessing
+    images = datasets.unique(load_images(samples, prepared, skip_unreadable=skip_unreadable))
+    if len(images.samples) < MINIMUM_IMAGES:
         raise TrainingError(
             "; ".join(
                 (
-                    f"{len(images.pixels)} different images are too few to train on, {MINIMUM_IMAGES} at least",
+                    f"{len(images.samples)} different images are too few to train on, {MINIMUM_IMAGES} at least",
                     *images.remarks.lines(),
                 )
             )
         )
-    order = np.random.default_rng(recipe.seed).permutation(len(images.pixels))
+    order = np.random.default_rng(recipe.seed).permutation(len(images.samples))
     held_out, training = np.split(order, [max(2, round(HELD_OUT_SHARE * len(order)))])
     if rule.target is not None:
         check_reachable(rule.target, len(held_out))
@@ -158,7 +173,7 @@ def train_category(
     started = monotonic()
     student, losses = train(
         teacher,
-        images.pixels[training],
+        datasets.pick(images, training).pixels,
         recipe,
         device=device,
         checkpoint=checkpoint,
@@ -171,6 +186,7 @@ def train_category(
     encoded = encode_student(student)
     digest = sha256(encoded).hexdigest()
     detector = Detector(teacher, student, recipe.term_weights, device, score=score)
+    unseen = datasets.pick(images, held_out)
     now = datetime.now(UTC).replace(microsecond=0)
     card = Card(
         category=category,
@@ -178,7 +194,9 @@ def train_category(
         architecture=Architecture(
             plan=student_plan(teacher.plan), weigh_distillation_layers=recipe.weigh_distillation_layers
         ),
-        image_size=recipe.image_size,
+        image_size=prepared.size,
+        preprocessing=PreprocessingRecord.of(prepared),
+        zone_thresholds=dict(zone_thresholds),
         score=score,
         squared_weight=recipe.squared_weight,
         direction_weight=recipe.direction_weight,
@@ -197,10 +215,10 @@ def train_category(
             seconds=round(seconds, 1),
             date=now,
         ),
-        calibration=calibration_of_images(detector, images.pixels[held_out], images.pixels[:0], rule),
+        calibration=calibration_of_images(detector, unseen, None, rule, common=common_views(prepared, zone_thresholds)),
         map_scale=1.0,
     )
-    card = with_map_scales(card, detector, images.pixels[held_out]).named()
+    card = with_map_scales(card, detector, unseen).named()
     seen = SeenImages(
         training=tuple(digest for index in sorted(training) for digest in images.seen_as(index)),
         held_out=tuple(digest for index in sorted(held_out) for digest in images.seen_as(index)),

@@ -9,13 +9,15 @@ from hashlib import sha256
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.calibration import rejects
-from model.choices import Basis, MapForm, Score
-from model.preprocessing import Colour, Normalization, Preprocessing, Resize
+from model.choices import Basis, Fit, MapForm, Score
+from model.preprocessing import Colour, Normalization, Preprocessing, Tiles
+from model.region import Region
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SEPARATION = 0.6
 """A category whose AUROC may be this low or lower is not shown to separate faulty parts from good ones."""
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -45,8 +47,17 @@ class PreprocessingRecord(_Record):
     """A `model.preprocessing.Preprocessing` without its size, which cards have as ``image_size``."""
 
     colour: Colour = "rgb"
-    resize: Resize = "stretch"
+    resize: Fit = Fit.STRETCH
     normalization: Normalization = "imagenet"
+    region: Region | None = None
+    tiles: Tiles | None = None
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing) -> Self:
+        """The record of a preprocessing."""
+        fields = dict(vars(preprocessing))
+        del fields["size"]
+        return cls(**fields)
 
 
 class TeacherReference(_Record):
@@ -289,7 +300,8 @@ class Card(_Record):
     """The passport of a pair, ``card.json``.
 
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
-    ``auroc_interval`` and the weighted score, version 4 error rates and thresholds that a person asks for.
+    ``auroc_interval`` and the weighted score, version 4 error rates and thresholds that a person asks for, version 5
+    regions, zones, tiles and how a picture is fitted.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -307,6 +319,9 @@ class Card(_Record):
     )
     squared_weight: float = Field(ge=0, default=1.0, description="Of equation 13, the loss; with global the score too")
     direction_weight: float = Field(ge=0, description="Lambda of equation 13")
+    zone_thresholds: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="Of the zones of the region that have one of their own, in score units"
+    )
     teacher: TeacherReference
     student_sha256: Sha256
     training: TrainingRecord
@@ -328,6 +343,11 @@ class Card(_Record):
         asked_for = found.method in ("false-alarm-target", "manual")
         if self.schema_version < 4 and (asked_for or found.false_alarms or found.misses):
             raise ValueError(f"schema version {self.schema_version} knows no error rates, and no threshold asked for")
+        newer = self.preprocessing.model_dump(exclude_defaults=True)
+        if self.schema_version < 5 and newer:
+            raise ValueError(f"schema version {self.schema_version} does not know preprocessing.{next(iter(newer))}")
+        if unknown := set(self.zone_thresholds) - set(self.preprocessor.zones):
+            raise ValueError(f"there is no zone {sorted(unknown)[0]!r} to have a threshold")
         return self
 
     def fingerprint(self) -> str:
@@ -350,6 +370,26 @@ class Card(_Record):
     def preprocessor(self) -> Preprocessing:
         """What happens to each image before the networks see it, applied in training, calibration and serving alike."""
         return Preprocessing(self.image_size, **dict(self.preprocessing))
+
+    @property
+    def sensitivities(self) -> np.ndarray:
+        """What a view's score is multiplied by before it is compared with the category's threshold, float64 ``[V]``:
+        1, or the category's threshold over that of the view's zone."""
+        own = (self.zone_thresholds.get(zone or "") for zone in self.preprocessor.zones)
+        return np.array([1.0 if one is None else self.calibration.threshold / one for one in own])
+
+    def part_scores(self, scores: np.ndarray) -> np.ndarray:
+        """The score of each picture: the largest of its views', each times its view's sensitivity.
+
+        Args:
+            scores: of the views of N pictures, one picture after the other, ``[N * V]``.
+
+        Returns:
+            float64 ``[N]``, to be compared with the threshold of the calibration.
+        """
+        of_views = scores.reshape(-1, len(self.sensitivities))
+        found: np.ndarray = (of_views * self.sensitivities).max(axis=1)
+        return found
 
     @property
     def map_form(self) -> MapForm:

@@ -16,6 +16,7 @@ for command in (
     train.train,
     train.train_many,
     calibrate.calibrate,
+    calibrate.region,
     calibrate.rollback,
     judge.evaluate,
     judge.inspect,

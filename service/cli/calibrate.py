@@ -1,7 +1,8 @@
-"""``calibrate`` and ``rollback``."""
+"""``calibrate``, ``region`` and ``rollback``."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,7 +22,12 @@ from service.cli.options import (
     rule_of,
     torch_device,
 )
-from service.settings import read_settings
+from service.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from model.lifecycle.datasets import Listing, Sample
+    from model.lifecycle.regions import DrawnRegion
+    from model.lifecycle.thresholds import Rule
 
 
 def calibrate(
@@ -50,19 +56,82 @@ def calibrate(
     device: Device = None,
 ) -> None:
     """Set the threshold: by --threshold or --max-false-alarms, else Youden's, or from pasted defects without faults."""
-    from model.lifecycle import datasets
-    from model.lifecycle.calibrate import calibrate_category
-    from model.store.store import Store
-    from service.cli.samples import by_label, judged_samples, report, report_promise, warn_of_few
+    from model.lifecycle.datasets import Listing
+    from service.cli.samples import judged_samples
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     rule = rule_of(quantile, max_false_alarms, with_confidence, threshold)
     if threshold is not None and data is None and normal is None and anomalous is None:
-        listing = datasets.Listing()
+        listing = Listing()
     else:
         listing = judged_samples(data, normal, anomalous, None, pattern, with_masks=False)
+    _calibrate(
+        settings, category, _share_of(listing, data, share, seed), score, None, rule, without_anomalous, skip_unreadable
+    )
+
+
+def region(
+    category: Category,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="What of the picture counts: a JSON file of polygons, or a picture that is white there. Without it, "
+            "all that the category was trained on.",
+            show_default=False,
+        ),
+    ] = None,
+    normal: Annotated[
+        Path | None, typer.Option(help="Folder of images of normal parts that were not used for training.")
+    ] = None,
+    anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
+    pattern: Pattern = ANY_NAME,
+    data: Data = None,
+    share: Annotated[float, typer.Option(min=0, max=1, help="With --data: share of the test images to use.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of that share.")] = 0,
+    quantile: Quantile = None,
+    max_false_alarms: MaxFalseAlarms = None,
+    with_confidence: WithConfidence = False,
+    without_anomalous: WithoutAnomalous = False,
+    skip_unreadable: SkipUnreadable = False,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Change which places of the picture count, and set the threshold anew for them, without training again."""
+    from model.lifecycle.regions import read_region
+    from service.cli.samples import judged_samples
+
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    rule = rule_of(quantile, max_false_alarms, with_confidence)
+    drawn: DrawnRegion | Literal["all"] = "all" if file is None else read_region(file)
+    listing = judged_samples(data, normal, anomalous, None, pattern, with_masks=False)
+    _calibrate(
+        settings, category, _share_of(listing, data, share, seed), None, drawn, rule, without_anomalous, skip_unreadable
+    )
+
+
+def _share_of(listing: "Listing", data: Path | None, share: float, seed: int) -> "Sequence[Sample]":
+    from model.lifecycle import datasets
+    from service.cli.samples import report
+
     report(listing.remarks)
-    samples = datasets.split(listing, share, seed)[0] if data is not None and share < 1 else listing
+    return datasets.split(listing, share, seed)[0] if data is not None and share < 1 else listing
+
+
+def _calibrate(
+    settings: Settings,
+    category: str,
+    samples: "Sequence[Sample]",
+    score: Score | None,
+    drawn: "DrawnRegion | Literal['all'] | None",
+    rule: "Rule",
+    without_anomalous: bool,
+    skip_unreadable: bool,
+) -> None:
+    from model.lifecycle.calibrate import calibrate_category
+    from model.store.store import Store
+    from service.cli.samples import by_label, report, report_promise, warn_of_few
+
     good, bad = by_label(samples)
     before = Store(settings.weights).card(category)
     card, about_images = calibrate_category(
@@ -72,6 +141,7 @@ def calibrate(
         good,
         bad,
         score=score,
+        region=drawn,
         rule=rule,
         without_anomalous=without_anomalous,
         device=torch_device(settings.device),

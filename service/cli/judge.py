@@ -193,6 +193,7 @@ def features(
     device: Device = None,
 ) -> None:
     """Draw the features of student and teacher for one image at each distillation layer, and where they differ."""
+    from model.detector import scores_of
     from model.images import read_image
     from model.lab import features
     from model.lifecycle import figures
@@ -206,13 +207,19 @@ def features(
         raise UsageError(f"{place} exists; choose another file with --output")
     used_device = torch_device(settings.device)
     card, detector = Store(settings.weights, settings.teachers_folder).load(category, used_device, settings.dtype)
-    pixels = card.preprocessor.apply(read_image(image))
-    score, threshold = float(detector(pixels[None]).scores[0]), card.calibration.threshold
+    photograph = read_image(image)
+    height, width = photograph.shape[:2]
+    views, layout = card.preprocessor.apply(photograph), card.preprocessor.layout(width, height)
+    scores = scores_of(detector, views, layout.masks)
+    score, threshold = float(card.part_scores(scores)[0]), card.calibration.threshold
+    view = int((scores * card.sensitivities).argmax())
+    pixels, mask = views[view], None if layout.masks is None else layout.masks[view]
+    which = "" if len(views) == 1 else f" (view {view + 1} of {len(views)}, where the score is largest)"
     title = (
-        f"{category} {card.model_version}, {readable(image.name)}: score {score:.3g}, threshold {threshold:.3g}, "
-        f"{'anomalous' if card.calibration.rejects(score) else 'normal'}"
+        f"{category} {card.model_version}, {readable(image.name)}{which}: score {score:.3g}, "
+        f"threshold {threshold:.3g}, {'anomalous' if card.calibration.rejects(score) else 'normal'}"
     )
-    picture = figures.png(figures.features(pixels, features.layers_of(detector, pixels), title))
+    picture = figures.png(figures.features(pixels, features.layers_of(detector, pixels, mask), title))
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(picture)
     typer.echo(str(place))

@@ -97,6 +97,43 @@ def rule_of(
     return rule
 
 
+RegionFile = Annotated[
+    Path | None,
+    typer.Option(help="What of the picture counts: a JSON file of polygons, or a picture that is white there."),
+]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        "--tiles",
+        metavar="COLUMNSxROWS|auto",
+        help="Cut the picture, or each zone of the region, into tiles, so that the networks see small faults. auto "
+        "needs --smallest-fault.",
+    ),
+]
+SmallestFault = Annotated[
+    float | None, typer.Option(help="With --tiles auto: side of the smallest fault to find, pixels of the picture.")
+]
+Overlap = Annotated[
+    float, typer.Option(min=0, max=0.5, help="With --tiles: overlap of neighbours, as a share of a tile's side.")
+]
+
+
+def grid_of(tiles: str | None, smallest_fault: float | None) -> tuple[int, int] | None:
+    """Columns and rows from what somebody types; None for ``auto``, or for no tiles.
+
+    Raises:
+        UsageError: if it is neither, or the two options do not go together.
+    """
+    if (tiles == "auto") != (smallest_fault is not None):
+        raise UsageError("--tiles auto and --smallest-fault go together: the one is found from the other")
+    if tiles is None or tiles == "auto":
+        return None
+    columns, by, rows = tiles.lower().partition("x")
+    if not (by and columns.isascii() and columns.isdigit() and rows.isascii() and rows.isdigit()):
+        raise UsageError(f"{tiles!r} is no grid: write COLUMNSxROWS, such as 6x4, or auto")
+    return int(columns), int(rows)
+
+
 Pattern = Annotated[
     str,
     typer.Option(help="In plain folders: only files that match are images; '*.jpg' if masks are in the same folder."),

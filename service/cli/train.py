@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.choices import ANY_NAME, COMPACT, DEFAULT_SCORE, IMAGENET, Score
+from model.choices import ANY_NAME, COMPACT, DEFAULT_SCORE, IMAGENET, OVERLAP, Fit, Score
 from model.lifecycle.recipe import ENOUGH_STEPS, FEATURE_MEMORY_BYTES, Recipe
 from service.cli.errors import EXIT_INTERRUPTED, ray_or_the_extra
 from service.cli.options import (
@@ -16,15 +16,20 @@ from service.cli.options import (
     Data,
     Device,
     FeatureMemory,
+    Grid,
     MaxFalseAlarms,
+    Overlap,
     Pattern,
     Quantile,
+    RegionFile,
     SkipUnreadable,
+    SmallestFault,
     SpillFolder,
     Teachers,
     Weights,
     WithConfidence,
     WithoutAnomalous,
+    grid_of,
     rule_of,
     torch_device,
 )
@@ -66,6 +71,16 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was stopped.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the category if it exists.")] = False,
     without_anomalous: WithoutAnomalous = False,
+    region: RegionFile = None,
+    tiles: Grid = None,
+    smallest_fault: SmallestFault = None,
+    overlap: Overlap = OVERLAP,
+    fit: Annotated[
+        Fit,
+        typer.Option(
+            help="How a picture, or each tile, becomes a square: stretched, with a border, or cropped to the middle."
+        ),
+    ] = Fit.STRETCH,
     skip_unreadable: SkipUnreadable = False,
     feature_memory: FeatureMemory = FEATURE_MEMORY_BYTES / GIB,
     spill_folder: SpillFolder = None,
@@ -75,6 +90,7 @@ def train(
 ) -> None:
     """Train a pair on at least 8 images of normal parts; a fifth of them is held out to set the first threshold."""
     from model.lifecycle.distillation import TrainingInterrupted
+    from model.lifecycle.regions import prepared, read_region
     from model.lifecycle.train import check_trainable, train_category
     from model.store.teachers import resolve_teacher
     from service.cli.progress import EpochBar
@@ -91,6 +107,8 @@ def train(
     )
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     rule = rule_of(quantile, max_false_alarms, with_confidence)
+    grid = grid_of(tiles, smallest_fault)
+    drawn = None if region is None else read_region(region)
     used_device = torch_device(settings.device)
     samples = training_samples(data, normal, pattern)
     report(samples.remarks)
@@ -103,6 +121,17 @@ def train(
         without_anomalous=without_anomalous,
         rule=rule,
     )
+    preprocessing = prepared(
+        samples,
+        image_size,
+        fit=fit,
+        region=drawn,
+        grid=grid,
+        smallest_fault=smallest_fault,
+        overlap=overlap,
+    )
+    if len(preprocessing.zones) > 1:
+        typer.echo(f"each picture is {len(preprocessing.zones)} images for the networks", err=True)
     name, network = resolve_teacher(settings.teachers_folder, teacher)
     try:
         with closing(EpochBar(category, epochs)) as bar:
@@ -113,6 +142,8 @@ def train(
                 name,
                 network,
                 recipe,
+                preprocessing=preprocessing,
+                zone_thresholds={} if drawn is None else drawn.thresholds,
                 score=score,
                 device=used_device,
                 skip_unreadable=skip_unreadable,

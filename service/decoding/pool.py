@@ -235,10 +235,10 @@ class _Worker:
     def _picture(self, answer: dict[str, Any]) -> Picture:
         match answer.get("error"):
             case None:
-                height, width, channels = map(int, answer["shape"])
-                pixels = np.frombuffer(self._memory, np.uint8, height * width * channels)
+                shape = tuple(map(int, answer["shape"]))
+                pixels = np.frombuffer(self._memory, np.uint8, math.prod(shape))
                 return Picture(
-                    pixels.reshape(height, width, channels).copy(),
+                    pixels.reshape(shape).copy(),
                     int(answer["width"]), int(answer["height"]), str(answer["sha256"]),
                 )  # fmt: skip
             case "too-large":

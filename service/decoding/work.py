@@ -14,7 +14,7 @@ class Step(Protocol):
     """What happens to a decoded image, such as `model.preprocessing.Preprocessing`."""
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """From uint8 RGB ``[H, W, 3]`` to the same of another size."""
+        """From uint8 RGB ``[H, W, 3]`` to the same of another size, or several, ``[V, h, w, 3]``."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Picture:
     """A decoded image after a step, and what its file was.
 
     Attributes:
-        pixels: uint8 RGB ``[h, w, 3]``, what the step made.
+        pixels: uint8 RGB ``[h, w, 3]`` or ``[V, h, w, 3]``, what the step made.
         width: of the image itself, upright, pixels.
         height: the same.
         sha256: of the file, hexadecimal.

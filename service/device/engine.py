@@ -119,6 +119,11 @@ class Engine(Generic[JobT, OutcomeT]):
         return self._admitted
 
     @property
+    def most(self) -> int:
+        """Most images admitted at once."""
+        return self._max_admitted
+
+    @property
     def running(self) -> bool:
         """Whether images would be worked on."""
         return not self._closed and not self._lost

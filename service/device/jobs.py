@@ -15,7 +15,7 @@ from service.choices import Localize
 
 @dataclass(eq=False)
 class Job:
-    """One image to inspect.
+    """One image to inspect: a picture, or a view of one.
 
     Attributes:
         pixels: prepared, uint8 RGB ``[H, W, 3]``.
@@ -24,6 +24,7 @@ class Job:
         rejects: whether the category rejects an image of this score.
         localize: whether a map is wanted.
         form: of that map.
+        mask: where the image counts, bool ``[H, W]``; None for everywhere.
         created: when it was made, ``perf_counter`` seconds.
     """
 
@@ -33,6 +34,7 @@ class Job:
     rejects: Callable[[float], bool]
     localize: Localize
     form: MapForm
+    mask: np.ndarray | None = None
     created: float = field(default_factory=perf_counter)
 
 

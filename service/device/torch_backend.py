@@ -93,7 +93,8 @@ def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
     evidence: dict[Job, Evidence] = {}
 
     def run(some: Sequence[Job], forms: Sequence[MapForm]) -> None:
-        found = detect(np.stack([job.pixels for job in some]), [detectors[job] for job in some], maps=forms)
+        pixels, masks = np.stack([job.pixels for job in some]), [job.mask for job in some]
+        found = detect(pixels, [detectors[job] for job in some], maps=forms, masks=masks)
         assert found.evidence is not None
         for job, score, what in zip(some, found.scores.tolist(), found.evidence, strict=True):
             scores.setdefault(job, score)

@@ -93,6 +93,9 @@ def test_the_answer_has_everything_the_contract_names(client: httpx.Client, file
         "calibration",
         "separates",
         "decision",
+        "reasons",
+        "zones",
+        "tiles",
         "localization",
         "image",
         "timing_ms",
@@ -104,6 +107,8 @@ def test_the_answer_has_everything_the_contract_names(client: httpx.Client, file
     parts = timing["decode"] + timing["queue"] + timing["inference"] + timing["localization"]
     assert 0 < parts <= timing["total"] + 0.01
     assert (answer["decision"] == "anomalous") == (answer["score"] >= answer["threshold"])
+    assert answer["reasons"] == (["score"] if answer["decision"] == "anomalous" else [])
+    assert answer["zones"] is answer["tiles"] is None
 
 
 @pytest.mark.parametrize("size", [(120, 90), (37, 301), (1, 64), (700, 40)])

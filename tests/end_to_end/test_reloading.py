@@ -174,7 +174,7 @@ def versions(factory: Factory, images: list[bytes]) -> tuple[Version, Version]:
     made = []
     for category in ("striped", "brushed"):
         card, detector = Store(factory.weights, factory.teachers).load(category)
-        pixels = np.stack([card.preprocessor.apply(decode_image(data)) for data in images])
+        pixels = np.concatenate([card.preprocessor.apply(decode_image(data)) for data in images])
         student = (factory.weights / category / "student.safetensors").read_bytes()
         card = card.model_copy(update={"category": "striped", "model_version": f"from-{category}"})
         made.append(Version(card, student, detector(pixels).scores.tolist()))

@@ -16,14 +16,14 @@ from tests.conftest import Factory
 @pytest.mark.parametrize("size", [(64, 64), (500, 300), (10, 20), (1, 3000), (3000, 1)])
 def test_an_image_of_any_size_is_stretched_to_the_square(size: tuple[int, int]):
     flat = np.full((*size, 3), (10, 120, 250), dtype=np.uint8)
-    found = Preprocessing(64).apply(flat)
+    (found,) = Preprocessing(64).apply(flat)
     assert found.shape == (64, 64, 3)
     assert (found == (10, 120, 250)).all()
 
 
 def test_an_image_that_is_made_smaller_is_averaged():
     checkers = (np.indices((128, 128)).sum(0) % 2 * 200).astype(np.uint8)
-    found = Preprocessing(64).apply(np.repeat(checkers[:, :, None], 3, axis=2))
+    (found,) = Preprocessing(64).apply(np.repeat(checkers[:, :, None], 3, axis=2))
     assert (found == 100).all()
 
 
@@ -42,7 +42,13 @@ def test_a_card_says_how_its_images_are_prepared(factory: Factory):
     assert card.preprocessor == Preprocessing(64, colour="rgb", resize="stretch", normalization="imagenet")
     written = card.model_dump(mode="json")
     assert written["image_size"] == 64
-    assert written["preprocessing"] == {"colour": "rgb", "resize": "stretch", "normalization": "imagenet"}
+    assert written["preprocessing"] == {
+        "colour": "rgb",
+        "resize": "stretch",
+        "normalization": "imagenet",
+        "region": None,
+        "tiles": None,
+    }
     assert PreprocessingRecord.model_validate({}) == card.preprocessing  # as old cards may have it
 
 
@@ -58,4 +64,4 @@ print(Preprocessing(32).apply(np.zeros((5, 6, 3), np.uint8)).shape)
 
 def test_reading_and_preparing_images_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
-    assert done.stdout == "(32, 32, 3)\n", done.stderr
+    assert done.stdout == "(1, 32, 32, 3)\n", done.stderr

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from model.choices import MapForm
+from model.preprocessing import Preprocessing
 from service.rendering import (
     HEAT_OF_NORMAL,
     MAX_DRAWN_PIXELS,
     MAX_DRAWN_SIDE,
+    Heat,
     drawn_size,
     heat_of,
     localization_of,
@@ -31,13 +33,18 @@ def spot_map(size: int = 64) -> np.ndarray:
     return anomaly_map
 
 
+def heat(anomaly_map: np.ndarray, pixels: np.ndarray, map_scale: float, width: int, height: int) -> Heat:
+    """Of a picture that is one view."""
+    return heat_of(Preprocessing(len(anomaly_map)).layout(width, height), [anomaly_map], pixels[None], map_scale)
+
+
 def decoded(text: str) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (640, 320), (31, 97), (1, 500), (2000, 3)])
 def test_heat_map_and_mask_have_the_images_size(width: int, height: int):
-    found = localization_of(heat_of(spot_map(), FLAT[:64, :64], 2.0, width, height), MapForm.GRADIENT)
+    found = localization_of(heat(spot_map(), FLAT[:64, :64], 2.0, width, height), MapForm.GRADIENT)
     heatmap, mask = decoded(found.heatmap_png), decoded(found.mask_png)
     assert heatmap.shape == mask.shape == (height, width)
     assert heatmap.dtype == mask.dtype == np.uint8
@@ -47,7 +54,7 @@ def test_heat_map_and_mask_have_the_images_size(width: int, height: int):
 
 
 def test_regions_are_boxes_areas_and_peaks_in_image_pixels():
-    strong, weak = regions_of(heat_of(spot_map(), FLAT[:64, :64], 2.0, 640, 320))  # ten times wider, five times higher
+    strong, weak = regions_of(heat(spot_map(), FLAT[:64, :64], 2.0, 640, 320))  # ten times wider, five times higher
     assert (strong.peak.value, weak.peak.value) == (pytest.approx(3.0), pytest.approx(1.5))
     assert strong.box.x == pytest.approx(40, abs=8)
     assert strong.box.y == pytest.approx(40, abs=4)
@@ -61,7 +68,7 @@ def test_regions_are_boxes_areas_and_peaks_in_image_pixels():
 
 @pytest.mark.parametrize(("width", "height"), [(64, 1_000_000), (1_000_000, 64), (8000, 8000), (1, 1_000_000)])
 def test_of_a_huge_image_smaller_pictures_are_drawn_and_regions_keep_its_pixels(width: int, height: int):
-    found = localization_of(heat_of(spot_map(), FLAT[:64, :64], 2.0, width, height), MapForm.GRADIENT)
+    found = localization_of(heat(spot_map(), FLAT[:64, :64], 2.0, width, height), MapForm.GRADIENT)
     heatmap, mask = decoded(found.heatmap_png), decoded(found.mask_png)
     assert heatmap.shape == mask.shape == drawn_size(width, height)[::-1]
     assert heatmap.size <= MAX_DRAWN_PIXELS
@@ -81,14 +88,14 @@ def test_of_a_huge_image_smaller_pictures_are_drawn_and_regions_keep_its_pixels(
 @pytest.mark.parametrize(("width", "height"), [(4096, 4096), (16_384, 1024), (5472, 3066)])
 def test_up_to_sixteen_megapixels_pictures_have_the_images_size(width: int, height: int):
     assert drawn_size(width, height) == (width, height)
-    found = localization_of(heat_of(spot_map(), FLAT[:64, :64], 2.0, 5472, 30), MapForm.GRADIENT)
+    found = localization_of(heat(spot_map(), FLAT[:64, :64], 2.0, 5472, 30), MapForm.GRADIENT)
     assert found.scale == 1
 
 
 def test_a_good_part_shows_a_calm_map_and_no_region_but_its_strongest_point():
     calm = np.full((64, 64), 1.5, dtype=np.float32)
     calm[20, 50] = 1.9
-    found = localization_of(heat_of(calm, FLAT[:64, :64], 2.0, 128, 128), MapForm.GRADIENT)
+    found = localization_of(heat(calm, FLAT[:64, :64], 2.0, 128, 128), MapForm.GRADIENT)
     assert found.regions == []
     assert (found.peak.x, found.peak.y) == (pytest.approx(100, abs=1), pytest.approx(40, abs=1))
     assert 0.8 < found.peak.value < 1
@@ -97,15 +104,15 @@ def test_a_good_part_shows_a_calm_map_and_no_region_but_its_strongest_point():
 
 
 def test_heat_saturates_at_four_times_normal():
-    heat = heat_of(np.full((64, 64), 100.0, dtype=np.float32), FLAT[:64, :64], 2.0, 64, 64)
-    heatmap = decoded(localization_of(heat, MapForm.GRADIENT).heatmap_png)
+    hot = heat(np.full((64, 64), 100.0, dtype=np.float32), FLAT[:64, :64], 2.0, 64, 64)
+    heatmap = decoded(localization_of(hot, MapForm.GRADIENT).heatmap_png)
     assert (heatmap == 255).all()
 
 
 def test_the_number_of_regions_is_bounded_and_the_strongest_are_kept():
     noisy = np.zeros((64, 64), dtype=np.float32)
     noisy[::4, ::4] = np.linspace(2, 5, 256).reshape(16, 16)
-    found = regions_of(heat_of(noisy, FLAT[:64, :64], 1.0, 64, 64))
+    found = regions_of(heat(noisy, FLAT[:64, :64], 1.0, 64, 64))
     assert len(found) == 100
     assert found[0].peak.value == pytest.approx(5)
     assert found[-1].peak.value > 3.5
@@ -114,13 +121,13 @@ def test_the_number_of_regions_is_bounded_and_the_strongest_are_kept():
 def test_the_overlay_leaves_a_calm_part_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     np.testing.assert_array_equal(overlay_of(image, None), image)
-    calm = heat_of(np.full((64, 64), 0.4, dtype=np.float32), FLAT[:64, :64], 1.0, 70, 50)
+    calm = heat(np.full((64, 64), 0.4, dtype=np.float32), FLAT[:64, :64], 1.0, 70, 50)
     np.testing.assert_array_equal(overlay_of(image, calm), image)
 
 
 def test_the_overlay_paints_the_fault_and_only_near_it():
     image = np.full((64, 64, 3), 120, dtype=np.uint8)
-    picture = overlay_of(image, heat_of(spot_map(), FLAT[:64, :64], 2.0, 64, 64))
+    picture = overlay_of(image, heat(spot_map(), FLAT[:64, :64], 2.0, 64, 64))
     assert (picture[11, 8] != 120).any()
     assert (picture[32, 32] == 120).all()
 
@@ -135,7 +142,7 @@ def test_a_mask_ends_near_the_edge_of_a_fault_that_the_map_has_blurred():
     fault = np.zeros((128, 128), np.float32)
     cv2.circle(fault, (60, 70), 14, 100.0, -1)
     blurred = cv2.GaussianBlur(fault, (0, 0), 6)
-    mask = heat_of(blurred, FLAT, 1.0, 256, 256).mask
+    mask = heat(blurred, FLAT, 1.0, 256, 256).mask
     truth = cv2.resize(fault, (256, 256)) > 50
     assert 0.5 < mask.sum() / truth.sum() < 2
     assert (mask & truth).sum() / (mask | truth).sum() > 0.5
@@ -146,7 +153,7 @@ def test_a_faint_fault_beside_a_plain_one_keeps_its_place():
     y, x = np.mgrid[:128, :128]
     plain = 20 * np.exp(-((x - 40) ** 2 + (y - 64) ** 2) / 200)
     faint = 5 * np.exp(-((x - 90) ** 2 + (y - 64) ** 2) / 200)
-    strong, weak = regions_of(heat_of((plain + faint).astype(np.float32), FLAT, 1.0, 128, 128))
+    strong, weak = regions_of(heat((plain + faint).astype(np.float32), FLAT, 1.0, 128, 128))
     assert (strong.peak.x, weak.peak.x) == (pytest.approx(40, abs=2), pytest.approx(90, abs=2))
     assert weak.box.x > strong.box.x + strong.box.width
 
@@ -154,4 +161,4 @@ def test_a_faint_fault_beside_a_plain_one_keeps_its_place():
 def test_one_fault_of_uneven_strength_is_one_region():
     y, x = np.mgrid[:128, :128]
     ridge = np.exp(-((y - 64) ** 2) / 50) * (10 + 2 * np.sin(x / 4)) * ((x > 20) & (x < 110))
-    assert len(regions_of(heat_of(ridge.astype(np.float32), FLAT, 1.0, 128, 128))) == 1
+    assert len(regions_of(heat(ridge.astype(np.float32), FLAT, 1.0, 128, 128))) == 1

@@ -128,7 +128,7 @@ class TorchvisionSet(_Classified):
         if only is not None:
             chosen = labels == self.classes.index(only)
             images, labels = images[chosen], labels[chosen]
-        return np.stack([self._preprocessing.apply(image) for image in images]), labels
+        return np.concatenate([self._preprocessing.apply(image) for image in images]), labels
 
 
 class Categories(Source):

@@ -15,7 +15,7 @@ from tests.conftest import Factory, surface, terms_of
 def test_the_layers_add_up_to_the_score_and_their_differences_to_its_squared_term(factory: Factory, score: Score):
     _, detector = Store(factory.weights, factory.teachers).load("striped")
     detector.score = score
-    pixels = Preprocessing(64).apply(surface(800, fault=True))
+    (pixels,) = Preprocessing(64).apply(surface(800, fault=True))
     layers = layers_of(detector, pixels)
     assert [layer.name for layer in layers] == [f"pool {pool}" for pool in DISTILLATION_POOLS]
     assert [layer.difference.shape for layer in layers] == [(16, 16), (8, 8), (4, 4), (2, 2)]

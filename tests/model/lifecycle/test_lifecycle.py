@@ -116,7 +116,7 @@ def test_each_calibration_is_a_version_of_its_own_and_each_can_be_gone_back_to(c
     good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
     store = Store(copy)
     first, detector = store.load("striped")
-    pixels = np.stack([first.preprocessor.apply(read_image(one.path)) for one in bad])
+    pixels = np.concatenate([first.preprocessor.apply(read_image(one.path)) for one in bad])
     order = np.argsort(scores_of(detector, pixels))  # without the fault that is nearest to the good ones, then two
     second, _ = calibrate_category(copy, factory.teachers, "striped", good, [bad[index] for index in order[1:]])
     third, _ = calibrate_category(copy, factory.teachers, "striped", good, [bad[index] for index in order[2:]])
@@ -251,7 +251,7 @@ def test_calibration_without_anomalous_images_pastes_defects_on_normal_ones(copy
     again, _ = calibrate_category(copy, factory.teachers, "fresh", good, [], rule=Rule(quantile=0.8))
     assert again.calibration.threshold == card.calibration.threshold  # the same images get the same defects
     _, detector = Store(copy, factory.teachers).load("fresh")
-    pixels = np.stack([card.preprocessor.apply(read_image(one.path)) for one in good])
+    pixels = np.concatenate([card.preprocessor.apply(read_image(one.path)) for one in good])
     rng = np.random.default_rng(PASTING_SEED)
     pasted = scores_of(detector, np.stack([paste_defect(image, rng) for image in pixels]))
     expected = without_anomalous(scores_of(detector, pixels), pasted, 0.8)
@@ -270,7 +270,7 @@ def as_version_1(folder: Path) -> None:
 
 def test_new_categories_have_the_weighted_score_and_a_scale_for_every_map(factory: Factory):
     card, detector = Store(factory.weights, factory.teachers).load("striped")
-    assert (card.schema_version, card.score, detector.score) == (4, Score.WEIGHTED, Score.WEIGHTED)
+    assert (card.schema_version, card.score, detector.score) == (5, Score.WEIGHTED, Score.WEIGHTED)
     assert card.map_form is MapForm.GRADIENT_DISTANCE
     assert set(card.other_map_scales) == {MapForm.GRADIENT, MapForm.DISTANCE}
     assert all((card.scale_of(form) or 0) > 0 for form in MapForm)
@@ -316,7 +316,7 @@ def test_an_old_card_can_change_to_any_score(copy: Path, factory: Factory, score
     as_version_1(copy / "striped")
     good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
     changed, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=score)
-    assert (changed.schema_version, changed.score) == (4, score)
+    assert (changed.schema_version, changed.score) == (5, score)
     assert read_card(copy / "striped") == changed
 
 
@@ -325,9 +325,9 @@ def test_calibration_changes_the_score_when_told_and_only_then(copy: Path, facto
     before = read_card(copy / "striped")
     as_version_1(copy / "striped")
     calibrated, _ = calibrate_category(copy, factory.teachers, "striped", good, bad)
-    assert (calibrated.schema_version, calibrated.score) == (4, Score.GLOBAL)
+    assert (calibrated.schema_version, calibrated.score) == (5, Score.GLOBAL)
     changed, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=Score.LOCAL)
-    assert (changed.schema_version, changed.score) == (4, Score.LOCAL)
+    assert (changed.schema_version, changed.score) == (5, Score.LOCAL)
     assert changed.calibration.threshold != calibrated.calibration.threshold
     back, _ = calibrate_category(copy, factory.teachers, "striped", good, bad, score=before.score)
     assert back.calibration.threshold == pytest.approx(before.calibration.threshold, rel=1e-5)
@@ -367,7 +367,7 @@ def test_evaluation_measures_what_the_detector_says(factory: Factory, tmp_path: 
     bad = [Sample(one.path, "spot", mask.path) for one, mask in zip(bad, masks, strict=True)]
     found = evaluate_category(factory.weights, factory.teachers, "striped", good, bad)
     card, detector = Store(factory.weights, factory.teachers).load("striped")
-    scores = scores_of(detector, np.stack([Preprocessing(64).apply(image) for image in good_images]))
+    scores = scores_of(detector, np.concatenate([Preprocessing(64).apply(image) for image in good_images]))
     assert found.image.false_alarm_rate.value == (scores >= card.calibration.threshold).mean()
     assert found.image.auroc.value > 0.9
     assert found.by_defect == {"spot": found.image.auroc}

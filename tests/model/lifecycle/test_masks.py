@@ -25,6 +25,10 @@ TRUTH[30:45, 50:55] = 3
 MARKED = TRUTH != 0
 
 
+def square(side: int):
+    return lambda shape: (side, side)
+
+
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
@@ -295,7 +299,7 @@ def drawn(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("size", [(100, 80), (50, 40), (200, 160), (51, 40), (50, 41), (25, 20)])
 def test_a_mask_of_another_resolution_is_taken(tmp_path: Path, size: tuple[int, int]):
-    found, remarks = read_masks(loaded(tmp_path, photograph(100, 80), drawn(*size)), 32)
+    found, remarks = read_masks(loaded(tmp_path, photograph(100, 80), drawn(*size)), square(32))
     assert found[0][:7, :7].all()
     assert not found[0][9:].any()
     assert not found[0][:, 9:].any()
@@ -308,15 +312,15 @@ def test_a_mask_of_another_resolution_is_taken(tmp_path: Path, size: tuple[int, 
 def test_a_mask_of_another_aspect_ratio_is_refused_with_both_sizes(tmp_path: Path, size: tuple[int, int]):
     images = loaded(tmp_path, photograph(100, 80), drawn(*size))
     with pytest.raises(DatasetError, match=rf"a_mask\.png has {size[0]}x{size[1]} pixels.*a\.jpg 100x80"):
-        read_masks(images, 32)
+        read_masks(images, square(32))
 
 
 def test_a_mask_on_the_stored_pixels_of_a_turned_photograph_is_refused(tmp_path: Path):
     turned = {"exif": orientation_tag(6)}
     images = loaded(tmp_path, photograph(100, 80), drawn(100, 80), **turned)
     with pytest.raises(DatasetError, match=r"has 100x80 pixels.* 80x100: .*turned by its EXIF orientation"):
-        read_masks(images, 32)
-    found, _ = read_masks(loaded(tmp_path, photograph(100, 80), drawn(80, 100), **turned), 32)
+        read_masks(images, square(32))
+    found, _ = read_masks(loaded(tmp_path, photograph(100, 80), drawn(80, 100), **turned), square(32))
     assert found[0][:7, :7].all()
 
 
@@ -325,17 +329,17 @@ def test_a_mask_that_fits_with_and_without_the_turn_is_not_used_and_that_is_said
     tmp_path: Path, orientation: int, size: tuple[int, int]
 ):
     images = loaded(tmp_path, photograph(*size), drawn(*size), exif=orientation_tag(orientation))
-    found, remarks = read_masks(images, 32)
+    found, remarks = read_masks(images, square(32))
     assert found == {}
     assert remarks.of(Kind.TURNED) == (str(tmp_path / "a.jpg"),)
     upright = loaded(tmp_path, photograph(*size), drawn(*size), exif=orientation_tag(1))
-    assert list(read_masks(upright, 32)[0]) == [0]
+    assert list(read_masks(upright, square(32))[0]) == [0]
 
 
 def test_a_mask_with_the_orientation_of_its_photograph_is_turned_like_it(tmp_path: Path):
     images = loaded(tmp_path, photograph(80, 80), drawn(80, 80), exif=orientation_tag(6))
     drawn(80, 80).save(tmp_path / "a_mask.png", exif=orientation_tag(6))
-    found, _ = read_masks(images, 32)
+    found, _ = read_masks(images, square(32))
     assert found[0][:8, -8:].all()  # a quarter turn clockwise
     assert not found[0][:, :20].any()
 
@@ -347,32 +351,32 @@ def test_an_inverted_mask_is_refused_with_its_share(tmp_path: Path, fault: float
     mask[10 : 10 + side, 10 : 10 + side] = 0
     images = loaded(tmp_path, photograph(100, 80), Image.fromarray(mask))
     with pytest.raises(DatasetError, match=rf"marks {(mask > 0).mean():.1%} of its image .* inverted"):
-        read_masks(images, 32)
+        read_masks(images, square(32))
 
 
 def test_a_large_fault_is_not_taken_for_an_inverted_mask(tmp_path: Path):
     mask = np.zeros((80, 100), np.uint8)
     mask[5:75, 5:] = 255
     images = loaded(tmp_path, photograph(100, 80), Image.fromarray(mask))
-    assert read_masks(images, 64)[0][0].mean() == pytest.approx(0.83, abs=0.02)
+    assert read_masks(images, square(64))[0][0].mean() == pytest.approx(0.83, abs=0.02)
 
 
 def test_a_mask_that_marks_nothing_counts_as_none_and_is_said(tmp_path: Path):
     images = loaded(tmp_path, photograph(100, 80), drawn(100, 80))
     Image.new("L", (80, 80)).save(tmp_path / "b_mask.png")
     images.samples[1] = Sample(images.samples[1].path, "spot", tmp_path / "b_mask.png")
-    found, remarks = read_masks(images, 32)
+    found, remarks = read_masks(images, square(32))
     assert list(found) == [0]
     assert remarks.of(Kind.EMPTY_MASK) == (str(tmp_path / "b.png"),)
     Image.new("L", (100, 80)).save(tmp_path / "a_mask.png")
     with pytest.raises(DatasetError, match="none of the masks marks a pixel"):
-        read_masks(images, 32)
+        read_masks(images, square(32))
 
 
 def test_thin_faults_are_kept_beside_large_ones(tmp_path: Path):
     marked = np.zeros((1000, 1000), bool)
     marked[100:400, 100:400] = marked[:, 777] = True
-    small = on_grid(marked, 50)
+    small = on_grid(marked, 50, 50)
     assert small[:, 38].all()
     assert small[5:20, 5:20].all()
     assert small.sum() == 15 * 15 + 50
@@ -385,4 +389,4 @@ def test_masks_that_are_refused_are_counted(tmp_path: Path):
     drawn(10, 80).save(tmp_path / "b_mask.png")
     images.samples[1] = Sample(images.samples[1].path, "spot", tmp_path / "b_mask.png")
     with pytest.raises(DatasetError, match=r"a_mask\.png has 80x100 pixels.* \(1 more of the masks cannot be used\)"):
-        read_masks(images, 32)
+        read_masks(images, square(32))

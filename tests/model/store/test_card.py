@@ -73,6 +73,7 @@ def test_every_field_of_a_card_is_a_record_or_decides(card: Card):
         "squared_weight",
         "direction_weight",
         "student_sha256",
+        "zone_thresholds",
         "map_scale",
         "other_map_scales",
     }

@@ -26,6 +26,9 @@ def without_interval(card: dict[str, Any]) -> None:
     card.update(schema_version=2)
 
 
+WITHOUT_ZONES = {"width": 100, "height": 100, "zones": []}
+
+
 def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     card = json.loads((folder / "card.json").read_text())
     change(card)
@@ -35,7 +38,15 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda card: card.update(schema_version=5), "schema version 5"),
+        (lambda card: card.update(schema_version=6), "schema version 6"),
+        (
+            lambda card: card.update(schema_version=4, preprocessing={"resize": "crop"}),
+            "schema version 4 does not know preprocessing.resize",
+        ),
+        (lambda card: card.update(zone_thresholds={"lid": 1.0}), "there is no zone 'lid' to have a threshold"),
+        (lambda card: card["preprocessing"].update(tiles={"columns": 40, "rows": 40}), "preprocessing.tiles"),
+        (lambda card: card["preprocessing"].update(tiles={"columns": 2, "rows": 2, "gap": 1}), "preprocessing.tiles"),
+        (lambda card: card["preprocessing"].update(region=WITHOUT_ZONES), "preprocessing.region"),
         (lambda card: card.update(schema_version=1), "schema version 1 has the global score"),
         (without_interval, "schema version 2 has no weighted score"),
         (lambda card: card.update(score="median"), "score: Input should be 'global', 'local' or 'weighted'"),

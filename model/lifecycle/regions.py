@@ -1,0 +1,258 @@
+"""Files that say what of a picture counts: polygons as JSON, or a mask as a picture."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from model.choices import OVERLAP, Fit
+from model.images import ImageError, read_image
+from model.lifecycle.datasets import Sample
+from model.lifecycle.folders import DatasetError
+from model.lifecycle.masks import decode_mask
+from model.preprocessing import Preprocessing, Tiles
+from model.region import Polygon, Rectangle, Region, RegionError, Zone, frame_around
+from model.store.card import SCHEMA_VERSION, Card
+from model.text import readable
+
+PART = "part"
+"""Name of the zone of a file that names none."""
+TOLERANCE = 0.5
+"""Pixels by which the polygon of a mask may differ from the mask's edge."""
+MAX_FILE_BYTES = 16 << 20
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Zone(_Strict):
+    name: str
+    polygon: Polygon
+    threshold: Annotated[float, Field(gt=0)] | None = None
+
+
+class _File(_Strict):
+    """The JSON form."""
+
+    width: Annotated[int, Field(ge=1)] | None = None
+    height: Annotated[int, Field(ge=1)] | None = None
+    zones: tuple[_Zone, ...] = ()
+    ignored: tuple[Polygon, ...] = ()
+
+
+_FORMS: TypeAdapter[_File | tuple[Polygon, ...]] = TypeAdapter(_File | tuple[Polygon, ...])
+
+
+@dataclass(frozen=True)
+class DrawnRegion:
+    """What a file says of a region.
+
+    Attributes:
+        outlines: the polygons of each zone by its name; empty where only places to ignore are given.
+        ignored: polygons in which nothing counts.
+        size: width and height of the picture it was drawn on, pixels; None if the file does not say.
+        thresholds: of the zones that have one of their own.
+    """
+
+    outlines: Mapping[str, tuple[Polygon, ...]]
+    ignored: tuple[Polygon, ...] = ()
+    size: tuple[int, int] | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def on(self, width: int, height: int, trained: Region | Rectangle | None = None) -> Region:
+        """The region on a picture of this size.
+
+        Args:
+            width: of the picture that it was drawn on, or of one like it, pixels.
+            height: the same.
+            trained: of a pair that is trained already: its region, or what it sees of the picture. Each zone then has
+                a frame that the student knows. None for one that is yet to be trained: the frames are the smallest.
+
+        Raises:
+            RegionError: if it was drawn on a picture of another size, lies outside of it or of what the student has
+                seen, or cannot be for another reason.
+        """
+        if self.size is not None and self.size != (width, height):
+            raise RegionError(
+                f"the region was drawn on a picture of {self.size[0]} x {self.size[1]} pixels, and the images have "
+                f"{width} x {height}"
+            )
+        outlines = self.outlines or {PART: (_rectangle((0, 0, width, height)),)}
+        zones = []
+        for name, polygons in outlines.items():
+            smallest = frame_around(polygons, width, height)
+            zones.append(Zone(name, polygons, smallest if trained is None else _known_frame(name, smallest, trained)))
+        return Region(width, height, tuple(zones), self.ignored)
+
+
+def _known_frame(name: str, smallest: Rectangle, trained: Region | Rectangle) -> Rectangle:
+    if not isinstance(trained, Region):
+        return trained
+    by_name = sorted(trained.zones, key=lambda zone: zone.name != name)
+    for zone in by_name:
+        left, top, right, bottom = zone.frame
+        if left <= smallest[0] and top <= smallest[1] and smallest[2] <= right and smallest[3] <= bottom:
+            return zone.frame
+    raise RegionError(
+        f"the zone {name!r} reaches beyond what the student has seen of the picture; train the category again with "
+        "this region"
+    )
+
+
+def read_region(path: Path) -> DrawnRegion:
+    """Reads a region.
+
+    A file that ends in ``.json`` has polygons: an object with ``zones``, each with ``name``, ``polygon`` and perhaps
+    ``threshold``, with ``ignored``, a list of polygons, and with ``width`` and ``height`` of the picture; or a list of
+    polygons alone. Any other file is a mask: a picture that is white where the part counts.
+
+    Raises:
+        DatasetError: if the file cannot be read.
+        RegionError: if it says nothing that could be a region.
+    """
+    if path.suffix.lower() == ".json":
+        return _from_json(path)
+    marked = decode_mask(path).marked
+    if not marked.any():
+        raise RegionError(f"{readable(path)} marks nothing: what counts must be white")
+    height, width = marked.shape
+    inside, holes = _polygons(marked), _polygons(_holes(marked))
+    return DrawnRegion({PART: inside}, holes, (width, height))
+
+
+def _from_json(path: Path) -> DrawnRegion:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"cannot read {readable(path)}: {error.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise RegionError(f"{readable(path)} has more than {MAX_FILE_BYTES} bytes")
+    try:
+        found = _FORMS.validate_json(data)
+    except ValidationError as error:
+        form = "_File" if data.lstrip()[:1] == b"{" else "tuple"
+        first = next((one for one in error.errors() if str(one["loc"][:1]).find(form) >= 0), error.errors()[0])
+        where = ".".join(str(part) for part in first["loc"][1:])
+        raise RegionError(f"{readable(path)} is no region: {where}{': ' if where else ''}{first['msg']}") from None
+    if not isinstance(found, _File):
+        found = _File(zones=tuple(_Zone(name=PART, polygon=polygon) for polygon in found))
+        if not found.zones:
+            raise RegionError(f"{readable(path)} has no polygon")
+        return DrawnRegion({PART: tuple(zone.polygon for zone in found.zones)})
+    if (found.width is None) != (found.height is None):
+        raise RegionError(f"{readable(path)} must have both width and height, or none of them")
+    if not found.zones and not found.ignored:
+        raise RegionError(f"{readable(path)} has neither zones nor places to ignore")
+    names = [zone.name for zone in found.zones]
+    if len(set(names)) < len(names):
+        raise RegionError(f"{readable(path)} has two zones of the name {max(names, key=names.count)!r}")
+    return DrawnRegion(
+        {zone.name: (zone.polygon,) for zone in found.zones},
+        found.ignored,
+        None if found.width is None or found.height is None else (found.width, found.height),
+        {zone.name: zone.threshold for zone in found.zones if zone.threshold is not None},
+    )
+
+
+def _rectangle(frame: Rectangle) -> Polygon:
+    left, top, right, bottom = map(float, frame)
+    return ((left, top), (right - 1, top), (right - 1, bottom - 1), (left, bottom - 1))
+
+
+def _polygons(marked: np.ndarray) -> tuple[Polygon, ...]:
+    found, _ = cv2.findContours(marked.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    polygons = [cv2.approxPolyDP(contour, TOLERANCE, True)[:, 0].astype(float).tolist() for contour in found]
+    return tuple(tuple((x, y) for x, y in polygon) for polygon in polygons if len(polygon) >= 3)
+
+
+def _holes(marked: np.ndarray) -> np.ndarray:
+    """What is not marked and does not touch the border."""
+    _, labels = cv2.connectedComponents((~marked).astype(np.uint8), connectivity=4)
+    outside = np.unique(np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1])))
+    holes: np.ndarray = ~marked & ~np.isin(labels, outside)
+    return holes
+
+
+def size_of(samples: Sequence[Sample]) -> tuple[int, int]:
+    """Width and height in pixels of the first image that can be read.
+
+    Raises:
+        DatasetError: if none can.
+    """
+    for sample in samples:
+        with suppress(ImageError):
+            height, width = read_image(sample.path).shape[:2]
+            return width, height
+    raise DatasetError("none of the images can be read")
+
+
+def prepared(
+    samples: Sequence[Sample],
+    size: int,
+    *,
+    fit: Fit = Fit.STRETCH,
+    region: DrawnRegion | None = None,
+    grid: tuple[int, int] | None = None,
+    smallest_fault: float | None = None,
+    overlap: float = OVERLAP,
+) -> Preprocessing:
+    """The preprocessing of a category that is yet to be trained.
+
+    Args:
+        samples: images of the category; the first that can be read says how large they are.
+        size: side of the networks' input, pixels.
+        fit: how a view is fitted to that.
+        region: what counts.
+        grid: columns and rows of tiles of the picture, or of each zone's frame.
+        smallest_fault: in place of a grid: side of the smallest fault to be found, pixels of the picture.
+        overlap: of neighbouring tiles, as a share of a tile's side.
+
+    Raises:
+        RegionError: if the region or the grid cannot be.
+        DatasetError: if none of the images can be read.
+    """
+    if region is None and smallest_fault is None:
+        return Preprocessing(size, resize=fit, tiles=None if grid is None else Tiles(*grid, overlap))
+    width, height = size_of(samples)
+    drawn = None if region is None else region.on(width, height)
+    frames = [(0, 0, width, height)] if drawn is None else [zone.frame for zone in drawn.zones]
+    tiles = None if grid is None else Tiles(*grid, overlap)
+    if smallest_fault is not None:
+        largest = max(right - left for left, _, right, _ in frames), max(bottom - top for _, top, _, bottom in frames)
+        tiles = Tiles.for_fault(*largest, smallest_fault, size, overlap)
+    return Preprocessing(size, resize=fit, region=drawn, tiles=tiles)
+
+
+def with_region(card: Card, region: DrawnRegion | None, samples: Sequence[Sample]) -> Card:
+    """The card of a trained pair with another region; its threshold and map scales are those of the old one still.
+
+    Args:
+        card: of the pair.
+        region: what counts from now on; None for all that its student has seen.
+        samples: images of the category.
+
+    Raises:
+        RegionError: see `DrawnRegion.on`.
+        DatasetError: if none of the images can be read.
+    """
+    before = card.preprocessing.region
+    new: Region | None
+    if region is not None:
+        size = size_of(samples) if before is None else (before.width, before.height)
+        new = region.on(*size, before or (0, 0, *size))
+    elif before is None or all(zone.frame == (0, 0, before.width, before.height) for zone in before.zones):
+        new = None
+    else:
+        zones = tuple(replace(zone, outlines=(_rectangle(zone.frame),)) for zone in before.zones)
+        new = Region(before.width, before.height, zones)
+    preprocessing = card.preprocessing.model_copy(update={"region": new})
+    Preprocessing(card.image_size, **dict(preprocessing))  # raises if there is nothing left to judge
+    thresholds = {} if region is None else dict(region.thresholds)
+    changed = {"schema_version": SCHEMA_VERSION, "preprocessing": preprocessing, "zone_thresholds": thresholds}
+    return card.model_copy(update=changed)
