@@ -4,7 +4,7 @@ The command line and the settings show these before anything is loaded, so this 
 """
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 IMAGENET = "imagenet"
 COMPACT = "compact"
@@ -92,6 +92,34 @@ class Fit(StrEnum):
 
 OVERLAP = 0.1
 """Of neighbouring tiles, as a share of a tile's side."""
+
+
+class Colour(StrEnum):
+    """Which channels of an image are read. ``gray``: one, for cameras without colour; the networks see it thrice."""
+
+    RGB = "rgb"
+    GRAY = "gray"
+
+
+class Bayer(StrEnum):
+    """The colours of the first two rows of raw sensor data, from the upper left."""
+
+    RGGB = "RGGB"
+    BGGR = "BGGR"
+    GRBG = "GRBG"
+    GBRG = "GBRG"
+
+
+class Light(StrEnum):
+    """What is done about light that changes. ``gain``: each image is made as bright as the training images were."""
+
+    NONE = "none"
+    GAIN = "gain"
+
+
+AUTO: Literal["auto"] = "auto"
+"""A level that is taken from the training images."""
+Level = int | Literal["auto"]
 
 
 class SeenPolicy(StrEnum):

@@ -7,39 +7,62 @@ import numpy as np
 from model.choices import MAX_PIXELS
 from model.formats import bmp, jpeg, png, tiff, webp
 from model.formats.common import ImageError, ImageTooLargeError, Samples
+from model.reading import TRANSPOSED, Reading, extremes_of, pixels_of
 
-__all__ = ["SUFFIXES", "ImageError", "ImageTooLargeError", "decode_image", "read_image"]
+__all__ = ["SUFFIXES", "ImageError", "ImageTooLargeError", "decode_image", "extremes", "read_image", "size_of"]
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp")
 )
 """In lower case, as Pillow has them for these formats, and as other programs call them."""
-LEAST_WHITE = 4096
-"""A 16-bit image whose largest value is below this has 12 bits or fewer, and does not say so."""
 _BASE64 = (b"/9j/", b"iVBORw0KGgo", b"Qk", b"SUkq", b"TU0A", b"UklGR")
 """How JPEG, PNG, BMP, TIFF and WebP begin as base64."""
-_ROWS = 256
-"""Laid on white at a time, so that it takes little memory."""
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes JPEG, PNG, BMP, TIFF or WebP to uint8 RGB ``[H, W, 3]``.
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, reading: Reading = Reading()) -> np.ndarray:
+    """Decodes JPEG, PNG, BMP, TIFF or WebP to uint8 RGB ``[H, W, 3]``, or to ``[H, W]`` where the reading wants grey.
 
     The EXIF orientation is applied. Greyscale, palette and CMYK become RGB; transparency is laid on white; of
-    16-bit values the upper eight bits count; colour profiles are not applied. Of a multi-picture JPEG as phones write
-    it the first picture counts; other files must hold one image. A layout that is not read exactly is refused.
+    16-bit values the upper eight bits count, unless the reading has levels; colour profiles are not applied. Of a
+    multi-picture JPEG as phones write it the first picture counts; other files must hold one image. A layout that is
+    not read exactly is refused.
+
+    Args:
+        data: the file.
+        max_pixels: most pixels that it may declare.
+        reading: what its values mean, see `model.reading.pixels_of`.
 
     Raises:
         ImageTooLargeError: more than ``max_pixels`` pixels, a side of over a million, or parts without number, found
             before decoding.
         ImageError: not one whole image of these formats, or one of which it is not known what its values mean.
     """
+    if reading.bayer is not None and not data.startswith((png.SIGNATURE, *tiff.SIGNATURES)):
+        raise ImageError(
+            f"this category is inspected on raw sensor data ({reading.bayer.value}), which only PNG and TIFF keep; "
+            "send the raw image in one of these formats"
+        )
+    return pixels_of(_read(data, max_pixels), reading)
+
+
+def extremes(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """The smallest and the largest value of a file of more than 8 bits, as it has them; None of 8 bits or fewer.
+
+    Raises:
+        ImageError, ImageTooLargeError: see `decode_image`.
+    """
+    return extremes_of(_read(data, max_pixels))
+
+
+def size_of(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height in pixels of the upright picture, whatever its values mean.
+
+    Raises:
+        ImageError, ImageTooLargeError: see `decode_image`.
+    """
     samples = _read(data, max_pixels)
-    _check_white(samples.colour)
-    colour = _upper_bits(_on_white(samples))
-    if colour.ndim == 2:
-        colour = np.repeat(colour[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(_upright(colour, samples.orientation))
+    height, width = samples.colour.shape[:2]
+    return (height, width) if samples.orientation in TRANSPOSED else (width, height)
 
 
 def _read(data: bytes, max_pixels: int) -> Samples:
@@ -66,69 +89,14 @@ def _what_else(data: bytes) -> str:
     return ""
 
 
-def _check_white(colour: np.ndarray) -> None:
-    """Refuses 16-bit values that are 10- or 12-bit ones of a camera: they would be judged as nearly black."""
-    if colour.dtype == np.uint16 and (largest := int(colour.max())) < LEAST_WHITE:
-        raise ImageError(
-            f"the largest value of this 16-bit image is {largest}, so it has 12 bits or fewer and does not say which "
-            "value is white; let the camera or its driver scale the values to 16 bits, or send 8 bits"
-        )
-
-
-def _on_white(samples: Samples) -> np.ndarray:
-    """The colour with what is clear made white, of the same type.
-
-    An alpha channel that is the same everywhere says nothing of the picture and is ignored.
-
-    Raises:
-        ImageError: if nothing is more than half opaque.
-    """
-    colour, alpha = samples.colour, samples.alpha
-    if alpha is None or alpha.min() == alpha.max():
-        return colour
-    white = np.iinfo(colour.dtype).max
-    if alpha.dtype == bool:
-        colour = colour.copy()
-        colour[~alpha] = white
-        return colour
-    if alpha.max() <= white // 2:
-        raise ImageError(
-            f"the alpha channel hides the image (its largest value is {alpha.max()} of {white}); send it without alpha"
-        )
-    wide = np.uint16 if colour.dtype == np.uint8 else np.uint32
-    found = np.empty(colour.shape, colour.dtype)
-    for start in range(0, len(colour), _ROWS):
-        rows = slice(start, start + _ROWS)
-        opaque = alpha[rows].astype(wide)
-        if colour.ndim == 3:
-            opaque = opaque[:, :, None]
-        found[rows] = (colour[rows] * opaque + white * (white - opaque) + white // 2) // white
-    return found
-
-
-def _upper_bits(colour: np.ndarray) -> np.ndarray:
-    return (colour >> 8).astype(np.uint8) if colour.dtype == np.uint16 else colour
-
-
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns and mirrors an image as EXIF's orientation says."""
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return image
-
-
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, reading: Reading = Reading()) -> np.ndarray:
     """Reads an image file of any size; see `decode_image`.
 
     Raises:
         ImageError: as `decode_image`, or the file cannot be opened; the message names the file.
     """
     try:
-        return decode_image(path.read_bytes())
+        return decode_image(path.read_bytes(), reading=reading)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from None
     except ImageError as error:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 import cv2
 import numpy as np
 
-from model.choices import OVERLAP, Fit
+from model.choices import OVERLAP, Bayer, Colour, Fit
 from model.formats.common import ImageError
+from model.reading import Levels, Reading
 from model.region import Rectangle, Region, RegionError, Zone
 
 if TYPE_CHECKING:
@@ -22,11 +23,16 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Colour = Literal["rgb"]
 Normalization = Literal["imagenet"]
 
 FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 """Colour of what does not count; the networks see zeros there."""
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+GREY_FILL = round(float(np.dot(FILL, LUMA)))
+"""The same where only grey is read."""
+MAX_GAIN = 2.0
+"""A picture is made at most so many times as bright, or as dark."""
 SHAPE_TOLERANCE = 0.01
 """By which a picture's width over its height may differ from that of the picture on which the region was drawn."""
 MAX_VIEWS = 1024
@@ -182,23 +188,34 @@ class Preprocessing:
 
     Attributes:
         size: side in pixels of the square.
-        colour: order of the channels.
+        colour: which channels are read.
         resize: how each view becomes a square.
         normalization: what `as_input` does to the pixels.
         region: what of the picture counts; None for all of it.
         tiles: into which the picture, or each zone's frame, is cut; None for no cuts.
+        levels: which values of a camera of more than 8 bits are black and white.
+        bayer: where the colours are in raw sensor data.
+        reference_brightness: what the `brightness` of each picture is brought to; None leaves it as it is.
     """
 
     size: int
-    colour: Colour = "rgb"
+    colour: Colour = Colour.RGB
     resize: Fit = Fit.STRETCH
     normalization: Normalization = "imagenet"
     region: Region | None = None
     tiles: Tiles | None = None
+    levels: Levels | None = None
+    bayer: Bayer | None = None
+    reference_brightness: float | None = None
 
     def __post_init__(self) -> None:
         if self.region is not None or self.tiles is not None:
             _places(self)
+
+    @property
+    def reading(self) -> Reading:
+        """How the values of a file become the pixels that `apply` is given."""
+        return Reading(self.colour, self.levels, self.bayer)
 
     @property
     def zones(self) -> tuple[str | None, ...]:
@@ -214,34 +231,49 @@ class Preprocessing:
         return _layout(self, width, height)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Cuts a picture into views and fits each to the square. What does not count becomes `FILL`.
+        """Normalises the light of a picture, cuts it into views and fits each to the square.
+
+        What does not count becomes `FILL`. A picture is as bright as the pixels are that count.
 
         A side that is too long is averaged down (area), one that is too short is interpolated (bilinear).
 
         Args:
-            image: uint8 RGB ``[H, W, 3]``.
+            image: uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``; see `model.images.decode_image`.
 
         Returns:
-            uint8 RGB ``[V, size, size, 3]``.
+            uint8 RGB ``[V, size, size, 3]``; of grey, three times the same.
 
         Raises:
             ImageError: see `layout`.
         """
+        height, width = image.shape[:2]
+        found = self._views(image)
+        if self.reference_brightness is None:
+            return found
+        wanted = self.reference_brightness / max(brightness(found, self.layout(width, height).masks), 1e-9)
+        gain = min(max(wanted, 1 / MAX_GAIN), MAX_GAIN)
+        return found if gain == 1 else self._views(image, gain)
+
+    def _views(self, image: np.ndarray, gain: float = 1.0) -> np.ndarray:
         height, width = image.shape[:2]
         views = self.layout(width, height).views
         found = np.empty((len(views), self.size, self.size, 3), np.uint8)
         for place, (view, (zone, _)) in zip(found, zip(views, _places(self), strict=True), strict=True):
             left, top, right, bottom = view.box
             part = image[top:bottom, left:right]
+            if gain != 1:
+                part = cv2.convertScaleAbs(part, alpha=gain)
             if self.region is not None and zone is not None:
                 part = part.copy()
-                part[~self.region.marked(zone, view.box, width, height)] = FILL
+                part[~self.region.marked(zone, view.box, width, height)] = FILL if part.ndim == 3 else GREY_FILL
             self._fit(part, view.inside, place)
         return found
 
     def _fit(self, part: np.ndarray, inside: Rectangle, place: np.ndarray) -> None:
         left, top, right, bottom = inside
         fitted = _resized(part, right - left, bottom - top)
+        if fitted.ndim == 2:
+            fitted = cv2.cvtColor(fitted, cv2.COLOR_GRAY2RGB)
         if (right - left, bottom - top) != (self.size, self.size):
             border = np.concatenate((fitted[0], fitted[-1], fitted[:, 0], fitted[:, -1]))
             place[:] = np.rint(border.mean(axis=0))
@@ -352,6 +384,17 @@ def _layout(preprocessing: Preprocessing, width: int, height: int) -> Layout:
     masks = np.stack([preprocessing._mask(zone, view, width, height) for zone, view in zip(zones, views, strict=True)])
     masks.setflags(write=False)
     return Layout(width, height, views, None if masks.all() else masks)
+
+
+def brightness(pixels: np.ndarray, masks: np.ndarray | None = None) -> float:
+    """The mean brightness of a picture's views, 0 to 255.
+
+    Args:
+        pixels: uint8 RGB ``[V, size, size, 3]``.
+        masks: where they count, bool ``[V, size, size]``; None where they count everywhere.
+    """
+    counted = pixels.reshape(-1, 3) if masks is None else pixels[masks]
+    return float(np.dot(counted.mean(axis=0), LUMA))
 
 
 def as_input(pixels: "torch.Tensor") -> "torch.Tensor":

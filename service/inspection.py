@@ -142,7 +142,8 @@ def localize(card: Card, decoded: Decoded, found: Found) -> Localization | None:
 
 def draw_overlay(data: bytes, card: Card, decoded: Decoded, found: Found, read: Reader) -> bytes:
     """The overlay as PNG. Decodes the image again, because full images are not kept while they wait for the device."""
-    picture = read(data, Shrink(*drawn_size(decoded.info.width, decoded.info.height)))
+    size = drawn_size(decoded.info.width, decoded.info.height)
+    picture = read(data, Shrink(*size, card.preprocessor.reading))
     return png(overlay_of(picture.pixels, _heat(card, decoded, found)))
 
 

@@ -39,11 +39,13 @@ class Samples:
         colour: uint8 or uint16, grey ``[H, W]`` or RGB ``[H, W, 3]``.
         alpha: of the same type, 0 is clear, or bool, False is clear; ``[H, W]``. None if all is opaque.
         orientation: as EXIF numbers it, 1 to 8.
+        bits: of each uint16 value of ``colour``; 16, unless the file says that there are fewer.
     """
 
     colour: np.ndarray
     alpha: np.ndarray | None = None
     orientation: int = 1
+    bits: int = 16
 
 
 def damaged(name: str) -> ImageError:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
 from model.formats.common import (
     MAX_PARTS,
     ImageError,
@@ -254,7 +252,7 @@ def _shallow(directory: _Directory, layout: _Layout) -> Samples:
 
 
 def _deep(directory: _Directory, layout: _Layout) -> Samples:
-    """Values of more than 8 bits. OpenCV keeps their depth, and knows only black as zero."""
+    """Values of more than 8 bits. OpenCV shifts them up to 16 bits, and knows only black as zero."""
     grey = layout.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
     found = open_with_opencv(directory.rewritten(BLACK_IS_ZERO if grey else layout.photometric), "TIFF")
     if found.shape[2:] != (() if grey else (3 + len(layout.extra),)):
@@ -263,4 +261,4 @@ def _deep(directory: _Directory, layout: _Layout) -> Samples:
         return Samples(found[:, :, 2::-1], found[:, :, 3] if layout.extra == UNASSOCIATED else None)
     if layout.photometric == WHITE_IS_ZERO:
         found = ~found
-    return Samples(found if layout.bits == 16 else (found >> 8).astype(np.uint8))
+    return Samples(found >> (16 - layout.bits), bits=layout.bits)

@@ -264,7 +264,7 @@ def load_images(
             data = read_file(sample.path)
             if not data:
                 raise ImageError("the file is empty")
-            image = decode_image(data)
+            image = decode_image(data, reading=preprocessing.reading)
             prepared = preprocessing.apply(image)
         except (ImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +195,11 @@ def train(
 
 def _identity(teacher: Teacher, pixels: np.ndarray, recipe: Recipe) -> dict[str, Any]:
     """What a checkpoint must have in common with the run that goes on from it. More epochs are welcome."""
-    recipe_fields = {name: value for name, value in asdict(recipe).items() if name != "epochs"}
+    fields = {name: value for name, value in asdict(recipe).items() if name != "epochs"}
+    plain = {name: value.value if isinstance(value, Enum) else value for name, value in fields.items()}
     first = next(teacher.parameters()).detach().cpu().contiguous().numpy()
     return {
-        **recipe_fields,
+        **plain,
         "images": hashlib.sha256(pixels.tobytes()).hexdigest(),
         "teacher": hashlib.sha256(first.tobytes()).hexdigest(),
     }
@@ -223,7 +225,9 @@ def _restore(
 ) -> list[float]:
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        differing = [name for name in identity if state["identity"].get(name) != identity[name]]
+        # A checkpoint of an older version lacks what a recipe could not choose then.
+        known = asdict(Recipe()) | state["identity"]
+        differing = [name for name in identity if known.get(name) != identity[name]]
         if differing:
             raise TrainingError(f"{checkpoint} is of a run with other {', '.join(differing)}; delete it to start again")
         student.load_state_dict(state["student"])

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model.choices import TermWeights
+from model.choices import Bayer, Colour, Level, Light, TermWeights
 from model.errors import ExpectedError
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ class Recipe:
         squared_weight: of the other term; 1 in the paper.
         weigh_distillation_layers: multiply the student's maps by omega, as equation 13 has it.
         seed: for the student's first weights and the order of the images.
+        colour: which channels of the images are read.
+        white_level: the largest value of a camera of more than 8 bits, or ``auto``; see `model.lifecycle.preparation`.
+        black_level: its value without light, or ``auto``; None is 0. Only with a white level.
+        bayer: where the colours are in raw sensor data.
+        light: what is done about light that changes.
 
     Raises:
         TrainingError: if a value is out of range.
@@ -46,19 +51,26 @@ class Recipe:
     squared_weight: float = 1.0
     weigh_distillation_layers: bool = True
     seed: int = 0
+    colour: Colour = Colour.RGB
+    white_level: Level | None = None
+    black_level: Level | None = None
+    bayer: Bayer | None = None
+    light: Light = Light.NONE
 
     def __post_init__(self) -> None:
         if not (self.epochs >= 1 and self.batch_size >= 1 and 0 < self.learning_rate < math.inf):
             raise TrainingError("epochs, batch size and learning rate must be above 0")
         if not (0 <= self.direction_weight < math.inf and 0 <= self.squared_weight < math.inf):
             raise TrainingError("the weights of the score's terms must be at least 0")
+        if self.black_level is not None and self.white_level is None:
+            raise TrainingError("a black level needs a white level")
 
     @property
     def preprocessing(self) -> "Preprocessing":
-        """What happens to each image before training, and later."""
+        """What happens to each image, but for what `model.lifecycle.preparation` takes from the images."""
         from model.preprocessing import Preprocessing  # brings OpenCV
 
-        return Preprocessing(self.image_size)
+        return Preprocessing(self.image_size, self.colour, bayer=self.bayer)
 
     @property
     def term_weights(self) -> TermWeights:

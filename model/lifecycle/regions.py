@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from model import images
 from model.choices import OVERLAP, Fit
-from model.images import ImageError, read_image
+from model.images import ImageError
 from model.lifecycle.datasets import Sample
-from model.lifecycle.folders import DatasetError
+from model.lifecycle.folders import DatasetError, read_file
 from model.lifecycle.masks import decode_mask
 from model.preprocessing import Preprocessing, Tiles
 from model.region import Polygon, Rectangle, Region, RegionError, Zone, frame_around
@@ -186,9 +187,8 @@ def size_of(samples: Sequence[Sample]) -> tuple[int, int]:
         DatasetError: if none can.
     """
     for sample in samples:
-        with suppress(ImageError):
-            height, width = read_image(sample.path).shape[:2]
-            return width, height
+        with suppress(ImageError, OSError):
+            return images.size_of(read_file(sample.path))
     raise DatasetError("none of the images can be read")
 
 

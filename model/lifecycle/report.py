@@ -20,6 +20,7 @@ from model.lifecycle import figures
 from model.lifecycle.datasets import pick
 from model.lifecycle.evaluate import Evaluation, Judged, maps_of_pictures
 from model.lifecycle.masks import decode_mask, on_grid
+from model.reading import Reading
 from model.store.card import Card
 from model.text import encodable, json_text, readable
 
@@ -141,13 +142,13 @@ def _montage(judged: Judged, picked: Picked) -> list[figures.Case]:
     images = judged.bad if picked.anomalous else judged.good
     chosen = pick(images, picked.indices)
     maps = maps_of_pictures(judged.card, judged.detector, chosen, lambda shape: _drawn(judged.card, shape))
-    cases = []
+    cases, reading = [], judged.card.preprocessor.reading
     for number, (case, index, found) in enumerate(zip(_cases(judged, picked), picked.indices, maps, strict=True), 1):
         sample, size = images.samples[index], found.shape[::-1]
         has_truth = sample.mask and index in judged.masks
         truth = on_grid(decode_mask(sample.mask).marked, *size) if sample.mask and has_truth else None
         title = f"{number}: {figures.short(case['defect'] or 'normal', 16)}\n{case['score']:.3g}, {case['verdict']}"
-        picture = chosen.pixels[number - 1] if _is_whole(judged.card) else _picture(sample.path, size)
+        picture = chosen.pixels[number - 1] if _is_whole(judged.card) else _picture(sample.path, reading, size)
         cases.append(figures.Case(title, picture, found / judged.card.map_scale, truth))
     return cases
 
@@ -165,9 +166,9 @@ def _is_whole(card: Card) -> bool:
     return (card.preprocessing.resize, card.preprocessing.region, card.preprocessing.tiles) == (Fit.STRETCH, None, None)
 
 
-def _picture(path: Path, size: tuple[int, int]) -> np.ndarray:
-    drawn: np.ndarray = cv2.resize(read_image(path), size, interpolation=cv2.INTER_AREA)
-    return drawn
+def _picture(path: Path, reading: Reading, size: tuple[int, int]) -> np.ndarray:
+    drawn: np.ndarray = cv2.resize(read_image(path, reading), size, interpolation=cv2.INTER_AREA)
+    return drawn if drawn.ndim == 3 else cv2.cvtColor(drawn, cv2.COLOR_GRAY2RGB)
 
 
 def _cases(judged: Judged, picked: Picked) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from model.lifecycle import datasets
 from model.lifecycle.calibrate import calibration_of_images, common_views, with_map_scales
 from model.lifecycle.datasets import LoadedImages, Sample, load_images
 from model.lifecycle.distillation import MINIMUM_IMAGES, Epoch, train
+from model.lifecycle.preparation import settled
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
 from model.lifecycle.thresholds import Rule
 from model.networks.vgg import Teacher, student_plan
@@ -153,7 +154,7 @@ def train_category(
     )
     store = Store(weights)
     checkpoint = store.checkpoint(category)
-    prepared = recipe.preprocessing if preprocessing is None else preprocessing
+    prepared = settled(recipe.preprocessing if preprocessing is None else preprocessing, recipe, samples)
     images = datasets.unique(load_images(samples, prepared, skip_unreadable=skip_unreadable))
     if len(images.samples) < MINIMUM_IMAGES:
         raise TrainingError(

@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.calibration import rejects
-from model.choices import Basis, Fit, MapForm, Score
-from model.preprocessing import Colour, Normalization, Preprocessing, Tiles
+from model.choices import Basis, Bayer, Colour, Fit, MapForm, Score
+from model.preprocessing import Normalization, Preprocessing, Tiles
+from model.reading import Levels
 from model.region import Region
 
 SCHEMA_VERSION = 5
@@ -46,11 +47,21 @@ class Architecture(_Record):
 class PreprocessingRecord(_Record):
     """A `model.preprocessing.Preprocessing` without its size, which cards have as ``image_size``."""
 
-    colour: Colour = "rgb"
+    colour: Colour = Field(default=Colour.RGB, description="Which channels are read")
     resize: Fit = Fit.STRETCH
     normalization: Normalization = "imagenet"
     region: Region | None = None
     tiles: Tiles | None = None
+    levels: Levels | None = Field(
+        default=None, description="Of files of more than 8 bits; null: of 16-bit values the upper byte counts"
+    )
+    bayer: Bayer | None = Field(default=None, description="Where the colours are in raw sensor data, else null")
+    reference_brightness: float | None = Field(
+        default=None,
+        gt=0,
+        le=255,
+        description="Mean brightness that each image is brought to, by a factor of 1/2 to 2; null: left as it is",
+    )
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> Self:
@@ -301,7 +312,7 @@ class Card(_Record):
 
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
     ``auroc_interval`` and the weighted score, version 4 error rates and thresholds that a person asks for, version 5
-    regions, zones, tiles and how a picture is fitted.
+    regions, zones, tiles, how a picture is fitted, and what its values mean.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)

@@ -207,7 +207,7 @@ def features(
         raise UsageError(f"{place} exists; choose another file with --output")
     used_device = torch_device(settings.device)
     card, detector = Store(settings.weights, settings.teachers_folder).load(category, used_device, settings.dtype)
-    photograph = read_image(image)
+    photograph = read_image(image, card.preprocessor.reading)
     height, width = photograph.shape[:2]
     views, layout = card.preprocessor.apply(photograph), card.preprocessor.layout(width, height)
     scores = scores_of(detector, views, layout.masks)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.choices import NORMAL_QUANTILE, FalseAlarmTarget
+from model.choices import AUTO, NORMAL_QUANTILE, Bayer, Colour, FalseAlarmTarget, Level, Light
 from service.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -132,6 +132,43 @@ def grid_of(tiles: str | None, smallest_fault: float | None) -> tuple[int, int] 
     if not (by and columns.isascii() and columns.isdigit() and rows.isascii() and rows.isdigit()):
         raise UsageError(f"{tiles!r} is no grid: write COLUMNSxROWS, such as 6x4, or auto")
     return int(columns), int(rows)
+
+
+WhiteLevel = Annotated[
+    str | None,
+    typer.Option(
+        help="For 16-bit files of 10-, 12- or 14-bit cameras: the largest value that the camera gives (1023, 4095, "
+        "16383), or auto, which takes it from the training images.",
+        metavar="N|auto",
+    ),
+]
+BlackLevel = Annotated[
+    str | None,
+    typer.Option(
+        help="With --white-level: the value that the camera gives without light, or auto. Default: 0.", metavar="N|auto"
+    ),
+]
+Channels = Annotated[Colour, typer.Option(help="gray: read one channel, for cameras without colour.")]
+BayerOrder = Annotated[
+    Bayer | None,
+    typer.Option("--bayer", help="The images are raw sensor data (PNG, TIFF) whose first colours are these."),
+]
+NormaliseLight = Annotated[
+    Light, typer.Option(help="gain: make each image as bright as the training images were, by a factor of 1/2 to 2.")
+]
+
+
+def level_of(option: str, text: str | None) -> Level | None:
+    """A level from what somebody types.
+
+    Raises:
+        UsageError: if it is neither a whole number of at least 0 nor ``auto``.
+    """
+    if text is None or text == AUTO:
+        return text
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{option} must be a whole number, or {AUTO}, got {text!r}")
+    return int(text)
 
 
 Pattern = Annotated[

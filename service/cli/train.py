@@ -12,12 +12,16 @@ from model.lifecycle.recipe import ENOUGH_STEPS, FEATURE_MEMORY_BYTES, Recipe
 from service.cli.errors import EXIT_INTERRUPTED, ray_or_the_extra
 from service.cli.options import (
     GIB,
+    BayerOrder,
+    BlackLevel,
     Category,
+    Channels,
     Data,
     Device,
     FeatureMemory,
     Grid,
     MaxFalseAlarms,
+    NormaliseLight,
     Overlap,
     Pattern,
     Quantile,
@@ -27,9 +31,11 @@ from service.cli.options import (
     SpillFolder,
     Teachers,
     Weights,
+    WhiteLevel,
     WithConfidence,
     WithoutAnomalous,
     grid_of,
+    level_of,
     rule_of,
     torch_device,
 )
@@ -58,6 +64,11 @@ def train(
         bool, typer.Option("--omega/--no-omega", help="Weight the distillation layers by their own attention.")
     ] = Recipe.weigh_distillation_layers,
     seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    white_level: WhiteLevel = None,
+    black_level: BlackLevel = None,
+    channels: Channels = Recipe.colour,
+    bayer: BayerOrder = None,
+    normalise_light: NormaliseLight = Recipe.light,
     score: Annotated[
         Score,
         typer.Option(
@@ -104,6 +115,11 @@ def train(
         direction_weight=direction_weight,
         weigh_distillation_layers=omega,
         seed=seed,
+        colour=channels,
+        white_level=level_of("--white-level", white_level),
+        black_level=level_of("--black-level", black_level),
+        bayer=bayer,
+        light=normalise_light,
     )
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     rule = rule_of(quantile, max_false_alarms, with_confidence)
@@ -160,6 +176,10 @@ def train(
         typer.echo(f"{stop}; run the same command with --resume to continue", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(f"{settings.weights / category}: version {card.model_version}, loss {card.training.final_loss:.4g}")
+    if card.preprocessing.levels is not None:
+        typer.echo(f"white level {card.preprocessing.levels.white}, black level {card.preprocessing.levels.black}")
+    if card.preprocessing.reference_brightness is not None:
+        typer.echo(f"brightness {card.preprocessing.reference_brightness:g}, to which each image will be brought")
     if card.training.steps < ENOUGH_STEPS:
         typer.echo(
             f"warning: {card.training.steps} training steps are too few, use at least {ENOUGH_STEPS}: the scores may "
@@ -191,6 +211,11 @@ def train_many(
     image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
     seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    white_level: WhiteLevel = None,
+    black_level: BlackLevel = None,
+    channels: Channels = Recipe.colour,
+    bayer: BayerOrder = None,
+    normalise_light: NormaliseLight = Recipe.light,
     max_false_alarms: MaxFalseAlarms = None,
     with_confidence: WithConfidence = False,
     retries: Annotated[int, typer.Option(min=0, help="Retries per category after a temporary failure.")] = 1,
@@ -215,7 +240,17 @@ def train_many(
     folders, remarks = many.categories_of(root.absolute())
     report(remarks)
     name, network = resolve_teacher(settings.teachers_folder, teacher)
-    recipe = Recipe(image_size=image_size, epochs=epochs, batch_size=batch_size, seed=seed)
+    recipe = Recipe(
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        colour=channels,
+        white_level=level_of("--white-level", white_level),
+        black_level=level_of("--black-level", black_level),
+        bayer=bayer,
+        light=normalise_light,
+    )
     rule = rule_of(None, max_false_alarms, with_confidence)
     trainings = [
         many.CategoryTraining(

@@ -8,13 +8,18 @@ import cv2
 import numpy as np
 
 from model.images import decode_image
+from model.reading import Reading
 
 
 class Step(Protocol):
     """What happens to a decoded image, such as `model.preprocessing.Preprocessing`."""
 
+    @property
+    def reading(self) -> Reading:
+        """What the values of the file mean."""
+
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """From uint8 RGB ``[H, W, 3]`` to the same of another size, or several, ``[V, h, w, 3]``."""
+        """From uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``, to RGB of another size, or several, ``[V, h, w, 3]``."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,12 @@ class Shrink:
 
     width: int
     height: int
+    reading: Reading
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """From uint8 RGB ``[H, W, 3]`` to ``[height, width, 3]``, averaged."""
-        return cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        """From uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``, to RGB ``[height, width, 3]``, averaged."""
+        image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,6 @@ def read_picture(data: bytes, step: Step, max_pixels: int) -> Picture:
     Raises:
         ImageError: see `model.images.decode_image`.
     """
-    image = decode_image(data, max_pixels)
+    image = decode_image(data, max_pixels, step.reading)
     height, width = image.shape[:2]
     return Picture(step.apply(image), width, height, sha256(data).hexdigest())

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.reading import Reading
 
-class Hang:
+
+class Step:
+    """Of images as most are."""
+
+    reading = Reading()
+
+
+class Hang(Step):
     """Waits for ever, without processor time."""
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -16,7 +24,7 @@ class Hang:
             signal.pause()
 
 
-class Burn:
+class Burn(Step):
     """Computes for ever."""
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -26,7 +34,7 @@ class Burn:
 
 
 @dataclass(frozen=True)
-class Take:
+class Take(Step):
     """Takes so much memory."""
 
     size: int
@@ -38,7 +46,7 @@ class Take:
 
 
 @dataclass(frozen=True)
-class Die:
+class Die(Step):
     """Ends the process by a signal."""
 
     signal: int
@@ -51,7 +59,7 @@ class Die:
 
 
 @dataclass(frozen=True)
-class DieOnce:
+class DieOnce(Step):
     """Ends the process unless a file is there, which it makes."""
 
     marker: str
@@ -64,7 +72,7 @@ class DieOnce:
         return image
 
 
-class Fail:
+class Fail(Step):
     """Has a fault of its own."""
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -72,7 +80,7 @@ class Fail:
         raise ZeroDivisionError("a fault of the step")
 
 
-class Whole:
+class Whole(Step):
     """Leaves the image as it is."""
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -80,7 +88,7 @@ class Whole:
         return image
 
 
-class Identity:
+class Identity(Step):
     """Says which process this is."""
 
     def apply(self, image: np.ndarray) -> np.ndarray:

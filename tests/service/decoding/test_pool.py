@@ -18,6 +18,7 @@ import pytest
 
 from model.images import ImageError, ImageTooLargeError
 from model.preprocessing import Preprocessing
+from model.reading import Reading
 from service.decoding.pool import DecoderLostError, Decoders
 from service.decoding.work import Shrink, read_picture
 from tests.conftest import ROOT, surface
@@ -83,7 +84,7 @@ def test_an_image_is_read_as_in_this_process(decoders: Counted):
 
 def test_an_image_that_is_drawn_comes_back_as_small_as_it_is_drawn(decoders: Counted):
     large = np.tile(surface(2, size=(400, 600)), (2, 2, 1))
-    found = decoders.read(encoded(large), Shrink(600, 400))
+    found = decoders.read(encoded(large), Shrink(600, 400, Reading()))
     assert (found.width, found.height) == (1200, 800)
     np.testing.assert_array_equal(found.pixels, cv2.resize(large, (600, 400), interpolation=cv2.INTER_AREA))
     whole = decoders.read(encoded(large), Whole())
