@@ -258,16 +258,24 @@ class Preprocessing:
         height, width = image.shape[:2]
         views = self.layout(width, height).views
         found = np.empty((len(views), self.size, self.size, 3), np.uint8)
-        for place, (view, (zone, _)) in zip(found, zip(views, _places(self), strict=True), strict=True):
+        for place, view, marked in zip(found, views, self._marked(width, height), strict=True):
             left, top, right, bottom = view.box
             part = image[top:bottom, left:right]
             if gain != 1:
                 part = cv2.convertScaleAbs(part, alpha=gain)
-            if self.region is not None and zone is not None:
+            if marked is not None:
                 part = part.copy()
-                part[~self.region.marked(zone, view.box, width, height)] = FILL if part.ndim == 3 else GREY_FILL
+                part[~marked[top:bottom, left:right]] = FILL if part.ndim == 3 else GREY_FILL
             self._fit(part, view.inside, place)
         return found
+
+    def _marked(self, width: int, height: int) -> Iterator[np.ndarray | None]:
+        """For each view, where the picture counts in its zone, bool ``[height, width]``; None without a region."""
+        last, marked = None, None
+        for zone, _ in _places(self):
+            if self.region is not None and zone is not None and zone is not last:
+                last, marked = zone, self.region.marked(zone, width, height)
+            yield marked
 
     def _fit(self, part: np.ndarray, inside: Rectangle, place: np.ndarray) -> None:
         left, top, right, bottom = inside
@@ -279,15 +287,15 @@ class Preprocessing:
             place[:] = np.rint(border.mean(axis=0))
         place[top:bottom, left:right] = fitted
 
-    def _mask(self, zone: Zone | None, view: View, width: int, height: int) -> np.ndarray:
+    def _mask(self, view: View, marked: np.ndarray | None) -> np.ndarray:
+        """Where a view counts, bool ``[size, size]``."""
         left, top, right, bottom = view.inside
         mask = np.zeros((self.size, self.size), bool)
-        if self.region is None or zone is None:
-            mask[top:bottom, left:right] = True
-        else:
-            marked = self.region.marked(zone, view.box, width, height)
-            levels = _resized(marked.view(np.uint8) * np.uint8(255), right - left, bottom - top)
-            mask[top:bottom, left:right] = levels > 127
+        mask[top:bottom, left:right] = True
+        if marked is not None:
+            x0, y0, x1, y1 = view.box
+            levels = marked[y0:y1, x0:x1].view(np.uint8) * np.uint8(255)
+            mask[top:bottom, left:right] = _resized(levels, right - left, bottom - top) > 127
         return mask
 
     def _view(self, zone: Zone | None, place: "_Share", width: int, height: int) -> View:
@@ -342,7 +350,8 @@ def _places(preprocessing: Preprocessing) -> tuple[_Placed, ...]:
         places = [
             (left + x * across, top + y * down, left + r * across, top + b * down) for x, y, r, b in tiles.places()
         ]
-        kept = [place for place in places if _counts(preprocessing, zone, place)]
+        marked = region.marked(zone, region.width, region.height)
+        kept = [place for place in places if _counts(preprocessing, zone, place, marked)]
         if not kept:
             raise RegionError(f"the zone {zone.name!r} is too small, or all of it is ignored: nothing is left to judge")
         found += [(zone, place) for place in kept]
@@ -359,12 +368,10 @@ def _bounded(preprocessing: Preprocessing, found: "tuple[_Placed, ...]") -> "tup
     return found
 
 
-def _counts(preprocessing: Preprocessing, zone: Zone, place: _Share) -> bool:
+def _counts(preprocessing: Preprocessing, zone: Zone, place: _Share, marked: np.ndarray) -> bool:
     """Whether the networks have a location where this counts: their finest map has a quarter of the input's side."""
-    region = preprocessing.region
-    assert region is not None
-    size = region.width, region.height
-    mask = preprocessing._mask(zone, preprocessing._view(zone, place, *size), *size)
+    height, width = marked.shape
+    mask = preprocessing._mask(preprocessing._view(zone, place, width, height), marked)
     side = preprocessing.size // 4
     return bool((cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) >= 0.5).any())
 
@@ -377,11 +384,11 @@ def _layout(preprocessing: Preprocessing, width: int, height: int) -> Layout:
             f"the picture has {width} x {height} pixels, and the region of its category was drawn on one of "
             f"{region.width} x {region.height}; it must have the same shape"
         )
-    zones = [zone for zone, _ in _places(preprocessing)]
     views = tuple(preprocessing._view(zone, place, width, height) for zone, place in _places(preprocessing))
     if region is None and preprocessing.resize is not Fit.LETTERBOX:
         return Layout(width, height, views, None)
-    masks = np.stack([preprocessing._mask(zone, view, width, height) for zone, view in zip(zones, views, strict=True)])
+    marks = preprocessing._marked(width, height)
+    masks = np.stack([preprocessing._mask(view, marked) for view, marked in zip(views, marks, strict=True)])
     masks.setflags(write=False)
     return Layout(width, height, views, None if masks.all() else masks)
 

@@ -92,21 +92,20 @@ class Region:
             if zone.frame[2] > self.width or zone.frame[3] > self.height:
                 raise RegionError(f"the frame of the zone {zone.name!r} reaches beyond the picture")
 
-    def marked(self, zone: Zone, box: Rectangle, width: int, height: int) -> np.ndarray:
-        """Where a rectangle of a picture of this size counts in this zone: bool, of the size of the rectangle."""
+    def marked(self, zone: Zone, width: int, height: int) -> np.ndarray:
+        """Where a picture of this size counts in this zone, bool ``[height, width]``."""
         scale = np.array((width / self.width, height / self.height))
-        corner = np.array(box[:2])
 
         def scaled(polygon: Polygon) -> np.ndarray:
-            points = (np.asarray(polygon) + 0.5) * scale - 0.5 - corner
+            points = (np.asarray(polygon) + 0.5) * scale - 0.5
             fixed: np.ndarray = np.rint(points * (1 << _FRACTION_BITS)).astype(np.int32)
             return fixed
 
-        inside = np.zeros((box[3] - box[1], box[2] - box[0]), np.uint8)
+        inside = np.zeros((height, width), np.uint8)
         for polygons, value in ((zone.outlines, 1), (self.ignored, 0)):
             for polygon in polygons:
                 cv2.fillPoly(inside, [scaled(polygon)], value, shift=_FRACTION_BITS)
-        return inside.astype(bool)
+        return inside.view(bool)
 
 
 def frame_around(outlines: tuple[Polygon, ...], width: int, height: int) -> Rectangle:
