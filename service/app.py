@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Route
 
 from model.detector import BEST_BATCH
 from model.errors import MissingExtraError
+from model.store.parts import PartCards
 from model.store.store import Store
 from service import console
 from service.catalogue import Catalogue, VersionRefusedError
@@ -180,7 +181,9 @@ def create_app(
         with decoders, pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
             inspector = Inspector(engine, pool, decoders, limits, settings.deadline_seconds, telemetry)
-            app.state.parts = State(settings, catalogue, versions, engine, inspector, telemetry, tracing)
+            app.state.parts = State(
+                settings, catalogue, PartCards(settings.parts_folder), versions, engine, inspector, telemetry, tracing
+            )
             reloading = None
             if settings.reload_seconds > 0:
                 reloading = asyncio.create_task(_reload_what_changes(versions, engine, settings.reload_seconds))

@@ -13,10 +13,12 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 
 from model.images import ImageError, ImageTooLargeError
+from model.store.parts import UnknownPartError
 from service.catalogue import CategoryRefusedError, NoSuchVersionError, UnknownCategoryError, VersionRefusedError
 from service.decoding.pool import DecoderLostError
 from service.device.backend import DeviceMemoryError
 from service.device.engine import DeviceLostError, EngineClosedError, QueueFullError
+from service.parts import PartRefusedError, WrongViewsError
 from service.schemas import ProblemBody
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,12 @@ KINDS: Mapping[str, Kind] = {
         "there is no category {category!r}; known: {known}",
         members=("categories",),
     ),
+    "unknown-part": Kind(
+        404,
+        "there is no card of such a part; the answer lists the known ones",
+        "there is no card of a part {part!r}; known: {known}",
+        members=("parts",),
+    ),
     "method-not-allowed": Kind(
         405, "the path does not take this method", "this path does not take {method}; it takes {allowed}"
     ),
@@ -106,6 +114,11 @@ KINDS: Mapping[str, Kind] = {
         "the card of {category!r} has no scale for maps of form {form!r}; "
         "calibrate the category with --score, or train it again",
     ),
+    "missing-view": Kind(
+        422,
+        "only in the place of a view: the card of the part asks for it, and it was not sent",
+        "the part {part!r} must have {needed} of {category!r}, and {sent} came",
+    ),
     "queue-full": Kind(
         429, "the queue of the server is full; try again shortly", is_failure=True
     ),
@@ -119,6 +132,7 @@ KINDS: Mapping[str, Kind] = {
     "category-refused": Kind(
         503, "the category cannot be served", "category {category!r} cannot be served: {reason}", is_failure=True
     ),
+    "part-refused": Kind(503, "the card of the part cannot be used", "{reason}", is_failure=True),
     "decoder-lost": Kind(503, "the process that decodes images has ended; try again shortly", is_failure=True),
     "device-lost": Kind(503, "the device failed while it worked on this; try again shortly", is_failure=True),
     "out-of-memory": Kind(503, "the device has too little free memory for this image", is_failure=True),
@@ -194,6 +208,13 @@ def problem_of(error: Exception) -> Problem:
         case UnknownCategoryError():
             known = ", ".join(error.known) or "none"
             return Problem("unknown-category", category=error.category, known=known, categories=error.known)
+        case UnknownPartError():
+            known = ", ".join(error.known) or "none"
+            return Problem("unknown-part", part=error.part, known=known, parts=error.known)
+        case PartRefusedError():
+            return Problem("part-refused", reason=error)
+        case WrongViewsError():
+            return Problem("invalid-request", reason=error)
         case CategoryRefusedError():
             return Problem("category-refused", category=error.category, reason=error.reason)
         case VersionRefusedError():

@@ -9,10 +9,15 @@ from uuid_utils.compat import uuid7
 
 from model.choices import MapForm
 from model.store.card import CalibrationMethod, Card, ErrorRate
+from model.store.parts import PartView
 from service.part_info import PartInfo
 
 Decision = Literal["normal", "anomalous"]
 Reason = Literal["score"]
+PartDecision = Literal["normal", "anomalous", "incomplete"]
+PartVersion = Annotated[
+    str | None, Field(description="Changes whenever the card of the part does; null if there is no card to go by")
+]
 Score = Annotated[float, Field(ge=0, description="Anomaly score in the category's own units; larger is more unusual")]
 Threshold = Annotated[float, Field(description="The decision is anomalous when the score is at or above this")]
 PngBase64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
@@ -164,6 +169,45 @@ class BatchAnswer(BaseModel):
     """The answers for many images in the order they were sent: an inspection, or a problem if the image failed."""
 
     results: list[Inspection | ProblemBody]
+
+
+class View(BaseModel):
+    """One view of a part: its inspection, or the problem in its place. The other one is null."""
+
+    category: str
+    inspection: Inspection | None = None
+    problem: ProblemBody | None = None
+
+
+class PartAnswer(PartInfo, Identified):
+    """The answer for a part."""
+
+    part: str | None = Field(description="Name of the card that lists its views; null if the call named none")
+    part_version: PartVersion
+    decision: PartDecision = Field(
+        description="anomalous: a view is. incomplete: no view is, but one is missing or could not be judged; treat "
+        "the part as one that was not inspected. normal: every view is"
+    )
+    views: list[View] = Field(description="In the order of the card, or as they were sent if there is no card")
+
+
+class PartSummary(BaseModel):
+    """A part as the list shows it."""
+
+    part: str
+    part_version: PartVersion
+    status: Literal["ready", "incomplete", "refused"] = Field(
+        description="incomplete: a category of it cannot be served, so that no part is normal. refused: its card "
+        "cannot be used"
+    )
+    reason: str | None = Field(description="Why it is not ready; null if it is")
+    views: list[PartView] | None = Field(description="Views that the part must have; null if its card is refused")
+
+
+class PartList(BaseModel):
+    """All parts that have a card."""
+
+    parts: list[PartSummary]
 
 
 class CategorySummary(BaseModel):

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     teachers: Path | None = None
     """Folder of teachers; ``teachers`` inside the weights folder if not given."""
 
+    parts: Path | None = None
+    """Folder of the cards of parts; if not given, the folder ``parts`` beside the weights folder."""
+
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1`` ...; ``auto`` takes the first GPU if there is one."""
 
@@ -97,7 +100,7 @@ class Settings(BaseSettings):
     """Most pixels an image may declare, checked before it is decoded."""
 
     max_batch_images: int = Field(default=32, ge=1)
-    """Most images in one call of inspect-batch."""
+    """Most images in one call of inspect-batch, and views in one of parts/inspect."""
 
     header_seconds: float = Field(default=10.0, gt=0)
     """Time for the whole head of a request to arrive; after that the connection is closed."""
@@ -177,6 +180,11 @@ class Settings(BaseSettings):
     def teachers_folder(self) -> Path:
         """The folder of the teachers."""
         return self.teachers or self.weights / "teachers"
+
+    @property
+    def parts_folder(self) -> Path:
+        """The folder of the cards of parts."""
+        return self.parts or self.weights.absolute().parent / "parts"
 
     @property
     def dtype(self) -> "torch.dtype":

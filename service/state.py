@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request
 
+from model.store.parts import PartCards
 from service.catalogue import Catalogue
 from service.device.engine import Engine
 from service.device.jobs import Job, Outcome
@@ -23,6 +24,7 @@ class State:
 
     settings: Settings
     catalogue: Catalogue
+    part_cards: PartCards
     versions: Versions
     engine: Engine[Job, Outcome]
     inspector: Inspector

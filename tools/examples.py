@@ -43,9 +43,22 @@ def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> 
         "categories": client.get("/v1/categories"),
         "category": client.get(url),
     }
+    answers |= record_parts(images)
     for name, response in answers.items():
         assert response.status_code == 200, response.text
         (folder / f"{name}.json").write_text(json.dumps(response.json(), indent=1) + "\n")
+
+
+def record_parts(images: dict[str, bytes]) -> dict[str, httpx.Response]:
+    """Real answers for a part that has two views, of which one comes."""
+    with TemporaryDirectory() as folder:
+        card = {"views": [{"category": CATEGORY, "images": 2}]}
+        (Path(folder) / "plate-both-sides.json").write_text(json.dumps(card))
+        settings = Settings(weights=WEIGHTS, parts=Path(folder), device="cpu")
+        with TestClient(create_app(settings)) as client:
+            query = "part=plate-both-sides&part_id=SN-0815&lot=L7&localize=never"
+            files = [(CATEGORY, ("front.png", images["good"]))]
+            return {"part": client.post(f"/v1/parts/inspect?{query}", files=files), "parts": client.get("/v1/parts")}
 
 
 async def upload_slowly(app: FastAPI, path: str) -> httpx.Response:

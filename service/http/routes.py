@@ -17,7 +17,7 @@ from service.choices import Localize, Role
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
 from service.device.jobs import Job, Outcome
 from service.http.access import needs, open_to_all
-from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_image_body, read_image_form
+from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_form, read_image_body, read_image_form
 from service.http.errors import documented
 from service.http.parameters import part_info_of_query, refuse_unknown_parameters, with_texts
 from service.inspection import Wanted
@@ -25,6 +25,8 @@ from service.observe.logs import RECORD, server_timing
 from service.observe.observation import PROBES
 from service.observe.telemetry import UNKNOWN_CATEGORY
 from service.part_info import PART_FIELDS, PartInfo
+from service.part_inspection import inspect_part as judge_part
+from service.parts import arrange, read_part_card, summaries
 from service.problems import Problem, problem_of
 from service.schemas import (
     BatchAnswer,
@@ -35,6 +37,8 @@ from service.schemas import (
     Health,
     Inspection,
     KeptVersion,
+    PartAnswer,
+    PartList,
     RolledBack,
 )
 from service.state import State, state_of
@@ -63,6 +67,10 @@ MapQuery = Annotated[
         "category's own: gradient with the global score, gradient-distance with the local one",
     ),
 ]
+PartQuery = Annotated[
+    str | None,
+    Query(description="Name of a card that `GET /v1/parts` lists; it says which views the part must have"),
+]
 VersionQuery = Annotated[
     str | None,
     Query(description="`model_version` of a kept version, see `GET /v1/categories/{category}`; else one step back"),
@@ -84,7 +92,6 @@ _INSPECTION_PROBLEMS = (
     "empty-body",
     "no-image",
     "malformed-form",
-    "unknown-category",
     "upload-timeout",
     "too-many-bytes",
     "too-many-images",
@@ -94,10 +101,11 @@ _INSPECTION_PROBLEMS = (
     "queue-full",
     "upload-memory-full",
     "internal-error",
-    "category-refused",
     "shutting-down",
 )
 """Of the call as a whole, for any images."""
+_CATEGORY_PROBLEMS = ("unknown-category", "category-refused")
+"""Of a call that names one category in its path."""
 _IMAGE_PROBLEMS = ("too-many-pixels", "not-decodable", "device-lost", "out-of-memory", "deadline-passed")
 
 
@@ -106,21 +114,22 @@ def _json(model: Any, headers: dict[str, str] | None = None) -> Response:
 
 
 @contextmanager
-def _counted(state: State, category: str) -> Iterator[None]:
-    """Notes the category, and counts the request by the kind of its problem if it has one.
+def _counted(state: State, *categories: str) -> Iterator[None]:
+    """Notes the category if it is one, and counts the request by the kind of its problem if it has one.
 
     While the server ends it refuses the request.
     """
-    known = category in state.catalogue.names()
-    if known and (record := RECORD.get()) is not None:
-        record.category = category
+    known = [category for category in categories if category in state.catalogue.names()]
+    if len(known) == len(categories) == 1 and (record := RECORD.get()) is not None:
+        record.category = known[0]
     try:
         if state.engine.draining:
             raise EngineClosedError
         yield
     except Exception as error:
         problem = problem_of(error)
-        state.telemetry.images.labels(category if known else UNKNOWN_CATEGORY, problem.kind).inc()
+        for category in known or [UNKNOWN_CATEGORY]:
+            state.telemetry.images.labels(category, problem.kind).inc()
         raise problem from error
 
 
@@ -169,7 +178,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             "content": {"application/json": {}, "image/png": {"schema": _BINARY}},
             "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
         },
-        **documented(*_INSPECTION_PROBLEMS, *_IMAGE_PROBLEMS),
+        **documented(*_INSPECTION_PROBLEMS, *_CATEGORY_PROBLEMS, *_IMAGE_PROBLEMS),
     },
     openapi_extra={
         "requestBody": {
@@ -223,7 +232,7 @@ async def inspect(
     response_model=BatchAnswer,
     responses={
         200: {"description": "Answers in the order of the images; one that failed has a problem in its place"},
-        **documented(*_INSPECTION_PROBLEMS),
+        **documented(*_INSPECTION_PROBLEMS, *_CATEGORY_PROBLEMS),
     },
     openapi_extra={
         "requestBody": {
@@ -261,6 +270,74 @@ async def inspect_batch(
         images = [(ready, data) for _, data in sent.images]
         results = await _unless_gone(request, state.inspector.inspect_many(images, wanted))
         return _json(BatchAnswer(results=results))
+
+
+@router.post(
+    "/v1/parts/inspect",
+    summary="Inspect a part by several views",
+    tags=["inspection"],
+    response_model=PartAnswer,
+    responses={
+        200: {"description": "One verdict, and the views; one that is missing or failed has a problem in its place"},
+        **documented(*_INSPECTION_PROBLEMS, "unknown-category", "unknown-part", "part-refused"),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                FORM_TYPE: {
+                    "schema": {
+                        "type": "object",
+                        "description": "Each image is a file in a field that is named after its category",
+                        "properties": _TEXTS,
+                        "additionalProperties": {"type": "array", "items": _BINARY},
+                    }
+                }
+            },
+        }
+    },
+)
+@needs(Role.INSPECT)
+async def inspect_part(
+    request: Request,
+    state: StateOf,
+    part_info: PartInfoQuery,
+    part: PartQuery = None,
+    localize: LocalizeQuery = Localize.AUTO,
+    form: MapQuery = None,
+) -> Response:
+    """Send a form with one file for each image, in a field that is named after the category that judges it. A field
+    may come several times. What is said of the part stands in the query, or in fields without a file name: a file in
+    the field `lot` is an image for the category `lot`."""
+    most = state.settings.max_batch_images
+    with _counted(state):
+        card = None if part is None else await asyncio.to_thread(read_part_card, state.part_cards, part, most)
+        state.engine.check_room()
+        sent = await read_form(request, state.settings.max_image_bytes, most, "a file for each image")
+        part_info = with_texts(part_info, sent.texts)
+        if not sent.images:
+            raise Problem("no-image", reason="the form has no file; send each image as a file, named by its category")
+        if card is None:
+            for category, _ in sent.images:
+                state.catalogue.find(category)
+        places = arrange(card, sent.images)
+    with _counted(state, *dict.fromkeys(category for category, _ in places)):
+        wanted = Wanted(localize, form, part_info)
+        work = judge_part(state.inspector, state.catalogue, state.telemetry, places, wanted, part, card)
+        return _json(await _unless_gone(request, work))
+
+
+@router.get(
+    "/v1/parts",
+    summary="List the parts that have a card",
+    tags=["inspection"],
+    responses=documented("invalid-request", "part-refused"),
+)
+@needs(Role.INSPECT)
+async def parts(state: StateOf) -> PartList:
+    """Every card, with the views that a part must have. The cards are read at each call."""
+    most = state.settings.max_batch_images
+    return PartList(parts=await asyncio.to_thread(summaries, state.part_cards, state.catalogue, most))
 
 
 @router.get(

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from model.text import json_text
 from service.part_info import PartInfo
-from service.schemas import Inspection, TimingMs
+from service.schemas import Inspection, PartAnswer, TimingMs
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -32,6 +32,7 @@ class Record:
         problem: kind of the problem that is the answer.
         outcomes: of each of its images: the decision, or the kind of its problem.
         inspections: of the images that were answered, each with when its body was there.
+        part: the answer for a part of several views.
         bytes_received: of the body.
     """
 
@@ -42,6 +43,7 @@ class Record:
     problem: str | None = None
     outcomes: list[str] = field(default_factory=list)
     inspections: list[tuple[float, Inspection]] = field(default_factory=list)
+    part: PartAnswer | None = None
     bytes_received: int = 0
 
     def fields(self) -> dict[str, Any]:
@@ -55,6 +57,8 @@ class Record:
         if len(self.inspections) == 1:
             _, inspection = self.inspections[0]
             told |= inspection.model_dump(mode="json", include={"id", "score", "threshold", "decision", "timing_ms"})
+        if self.part is not None:
+            told |= self.part.model_dump(mode="json", include={"id", "part", "part_version", "decision"})
         return told
 
 

@@ -1,6 +1,7 @@
 """What Prometheus sees. Base units; label values come from the catalogue and from this code only."""
 
 from collections.abc import Callable, Iterable
+from typing import get_args
 
 import torch
 from prometheus_client import (
@@ -17,7 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from service.problems import FAILURES, KINDS
-from service.schemas import CategorySummary, Inspection
+from service.schemas import CategorySummary, Inspection, PartAnswer, PartDecision
 
 # 1 ms to 30 s, dense where an inspection lies, so that p50 to p99 can be read off.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
@@ -26,6 +27,8 @@ RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.25,
 STAGES = ("decode", "queue", "inference", "localization")
 UNKNOWN_CATEGORY = "-"
 """Label of requests for categories that are not there; no category can have this name."""
+NO_CARD = "-"
+"""Label of parts that were sent without the name of a card; no card can have this name."""
 
 
 class Telemetry:
@@ -60,6 +63,14 @@ class Telemetry:
         )
         for kind in KINDS:  # at 0 from the start
             self.rejections.labels(kind)
+        self._parts = Counter(
+            "inspect_parts",
+            "Parts of several views that were answered, by the name of their card and by decision",
+            ("part", "decision"),
+            registry=self.registry,
+        )
+        for decision in get_args(PartDecision):
+            self._parts.labels(NO_CARD, decision)
         self._requests = Counter(
             "inspect_requests", "Requests answered", ("endpoint", "status"), registry=self.registry
         )
@@ -201,6 +212,10 @@ class Telemetry:
                 self._stage_seconds.labels(stage).observe(milliseconds / 1000)
         if inspection.threshold > 0:
             self._score_ratio.labels(inspection.category).observe(inspection.score / inspection.threshold)
+
+    def count_part(self, part: PartAnswer) -> None:
+        """Adds one answered part; its views are counted one by one as images."""
+        self._parts.labels(part.part or NO_CARD, part.decision).inc()
 
     def count_request(self, endpoint: str, status: int, seconds: float) -> None:
         """Adds one answered request."""

@@ -15,6 +15,8 @@ NEED_CARDS = {
     "model.lifecycle.train",
     "model.store.card",
     "model.store.history",
+    "model.store.parts",
+    "model.store.reading",
     "model.store.store",
     "model.store.version",
 }

@@ -12,6 +12,8 @@ from service.http.errors import MEDIA_TYPE, operations_of
 _ANSWERS = {
     "inspect": "inspection",
     "inspect_batch": "batch",
+    "inspect_part": "part",
+    "parts": "parts",
     "categories": "categories",
     "category_detail": "category",
 }

@@ -41,7 +41,11 @@ def test_only_pages_and_probes_are_open_and_only_an_admin_changes_something(app:
 
 def test_whatever_changes_something_needs_an_admin(app: FastAPI):
     """But for inspections, a call that does not only read needs the role `admin`; a new one cannot forget it."""
-    inspecting = {"/v1/categories/{category}/inspect", "/v1/categories/{category}/inspect-batch"}
+    inspecting = {
+        "/v1/categories/{category}/inspect",
+        "/v1/categories/{category}/inspect-batch",
+        "/v1/parts/inspect",
+    }
     for route in app.routes:
         methods = getattr(route, "methods", None) or {"GET"}
         if not methods <= {"GET", "HEAD", "OPTIONS"} and route.path not in inspecting:  # type: ignore[attr-defined]

@@ -1,0 +1,93 @@
+"""A part of several views, from the images that were sent to the one answer; see `service.parts`."""
+
+from collections.abc import Callable, Sequence
+
+from model.store.parts import PartCard
+from service.catalogue import Catalogue, CategoryRefusedError, Ready, UnknownCategoryError
+from service.inspection import Inspector, Wanted
+from service.observe.logs import RECORD
+from service.observe.telemetry import UNKNOWN_CATEGORY, Telemetry
+from service.part_info import PartInfo
+from service.parts import Missing, decide
+from service.problems import Problem, problem_of
+from service.schemas import Inspection, PartAnswer, ProblemBody, View
+
+Place = tuple[str, bytes | Missing]
+"""A view of a part: its category, and what was sent; see `service.parts.arrange`."""
+
+
+async def inspect_part(
+    inspector: Inspector,
+    catalogue: Catalogue,
+    telemetry: Telemetry,
+    places: Sequence[Place],
+    wanted: Wanted,
+    part: str | None,
+    card: PartCard | None,
+) -> PartAnswer:
+    """The answer for a part, whose images go through the inspector together.
+
+    Args:
+        inspector: answers the images.
+        catalogue: of the categories.
+        telemetry: counts the part.
+        places: the views in order.
+        wanted: of every image.
+        part: name of the card, if one is to go by.
+        card: of the part.
+
+    Raises:
+        Problem: 422 if a category has no map of the form that is wanted.
+        QueueFullError, EngineClosedError: if none of the images is accepted.
+    """
+    images = [_image_of(place, catalogue.require, part) for place in places]
+    good = [image for image in images if not isinstance(image, Problem)]
+    for ready, _ in good:
+        wanted.check(ready.card)
+    answers = iter(await inspector.inspect_many(good, wanted))
+    views = []
+    for (category, _), image in zip(places, images, strict=True):
+        if isinstance(image, Problem):
+            known = category if catalogue.get(category) is not None else UNKNOWN_CATEGORY
+            views.append(view_of(category, inspector.refuse(known, image)))
+        else:
+            views.append(view_of(category, next(answers)))
+    answer = part_answer(views, wanted.part_info, part, card)
+    telemetry.count_part(answer)
+    if (record := RECORD.get()) is not None:
+        record.part = answer
+    return answer
+
+
+def _image_of(place: Place, require: Callable[[str], Ready], part: str | None) -> tuple[Ready, bytes] | Problem:
+    category, found = place
+    if isinstance(found, Missing):
+        return missing_view(part, category, found)
+    try:
+        return require(category), found
+    except (UnknownCategoryError, CategoryRefusedError) as error:
+        return problem_of(error)
+
+
+def missing_view(part: str | None, category: str, missing: Missing) -> Problem:
+    """What stands in the place of an image that was not sent."""
+    needed = "one image" if missing.needed == 1 else f"{missing.needed} images"
+    return Problem("missing-view", part=part, category=category, needed=needed, sent=missing.sent or "none")
+
+
+def view_of(category: str, result: Inspection | ProblemBody) -> View:
+    """A view of the answer."""
+    if isinstance(result, Inspection):
+        return View(category=category, inspection=result)
+    return View(category=category, problem=result)
+
+
+def part_answer(views: list[View], part_info: PartInfo, part: str | None, card: PartCard | None) -> PartAnswer:
+    """The answer with the one verdict on all views."""
+    return PartAnswer(
+        **dict(part_info),
+        part=part,
+        part_version=None if card is None else card.version,
+        decision=decide(None if view.inspection is None else view.inspection.decision for view in views),
+        views=views,
+    )
