@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from model.images import ImageError
 from model.store.parts import PartCard
 from service.catalogue import Catalogue, CategoryRefusedError, Ready, UnknownCategoryError
-from service.inspection import Inspector, Wanted
+from service.inspection import Inspector, Limits, Wanted, inspect_offline
 from service.observe.logs import RECORD
 from service.observe.telemetry import UNKNOWN_CATEGORY, Telemetry
 from service.part_info import PartInfo
@@ -40,10 +41,8 @@ async def inspect_part(
         Problem: 422 if a category has no map of the form that is wanted.
         QueueFullError, EngineClosedError: if none of the images is accepted.
     """
-    images = [_image_of(place, catalogue.require, part) for place in places]
+    images = _images_of(places, catalogue.require, wanted, part)
     good = [image for image in images if not isinstance(image, Problem)]
-    for ready, _ in good:
-        wanted.check(ready.card)
     answers = iter(await inspector.inspect_many(good, wanted))
     views = []
     for (category, _), image in zip(places, images, strict=True):
@@ -59,14 +58,56 @@ async def inspect_part(
     return answer
 
 
-def _image_of(place: Place, require: Callable[[str], Ready], part: str | None) -> tuple[Ready, bytes] | Problem:
-    category, found = place
-    if isinstance(found, Missing):
-        return missing_view(part, category, found)
-    try:
-        return require(category), found
-    except (UnknownCategoryError, CategoryRefusedError) as error:
-        return problem_of(error)
+def inspect_part_offline(
+    require: Callable[[str], Ready],
+    places: Sequence[Place],
+    wanted: Wanted,
+    limits: Limits,
+    part: str | None,
+    card: PartCard | None,
+) -> PartAnswer:
+    """The answer for a part as the server gives it, without the server.
+
+    Args:
+        require: the category of a name; raises `UnknownCategoryError` or `CategoryRefusedError` where there is none.
+        places: the views in order.
+        wanted: of every image.
+        limits: of each image.
+        part: name of the card, if one is to go by.
+        card: of the part.
+
+    Raises:
+        Problem: 422 if a category has no map of the form that is wanted.
+    """
+    views = []
+    for (category, _), image in zip(places, _images_of(places, require, wanted, part), strict=True):
+        try:
+            if isinstance(image, Problem):
+                raise image
+            inspection, _ = inspect_offline(*image, wanted, limits, with_overlay=False)
+            views.append(view_of(category, inspection))
+        except (Problem, ImageError) as error:
+            views.append(view_of(category, problem_of(error).body()))
+    return part_answer(views, wanted.part_info, part, card)
+
+
+def _images_of(
+    places: Sequence[Place], require: Callable[[str], Ready], wanted: Wanted, part: str | None
+) -> list[tuple[Ready, bytes] | Problem]:
+    """Each image with its category, or why it cannot be judged."""
+    images: list[tuple[Ready, bytes] | Problem] = []
+    for category, found in places:
+        if isinstance(found, Missing):
+            images.append(missing_view(part, category, found))
+            continue
+        try:
+            ready = require(category)
+        except (UnknownCategoryError, CategoryRefusedError) as error:
+            images.append(problem_of(error))
+        else:
+            wanted.check(ready.card)
+            images.append((ready, found))
+    return images
 
 
 def missing_view(part: str | None, category: str, missing: Missing) -> Problem:

@@ -2,7 +2,7 @@
 
 import typer
 
-from service.cli import calibrate, judge, key, laboratory, serve, teacher, train
+from service.cli import calibrate, judge, key, laboratory, parts, serve, teacher, train
 from service.cli.errors import CommandLine
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ for command in (
     calibrate.rollback,
     judge.evaluate,
     judge.inspect,
+    parts.inspect_part,
     judge.features,
     serve.serve,
     laboratory.synthesize,

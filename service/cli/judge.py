@@ -116,7 +116,9 @@ def _evaluation_table(evaluation: "Evaluation") -> str:
 
 def inspect(
     category: Category,
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, or folders: all images in them and below.", show_default=False)
+    ],
     localize: Annotated[Localize, typer.Option(help="Whether to locate the fault.")] = Localize.AUTO,
     map_form: Annotated[
         MapForm | None, typer.Option("--map", help="Form of the anomaly map. Default: the category's own form.")
@@ -131,10 +133,12 @@ def inspect(
     from model.images import ImageError
     from model.store.store import Store
     from service.catalogue import Ready
+    from service.cli.samples import all_images
     from service.inspection import Limits, Wanted, inspect_offline
     from service.problems import Problem
 
     failed = False
+    images = all_images(images)
     answers: list[dict[str, object]] = []
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     device_and_precision = torch_device(settings.device), settings.dtype

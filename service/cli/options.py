@@ -22,6 +22,10 @@ Teachers = Annotated[
     Path | None,
     typer.Option(help="Folder of teachers. Default: INSPECT_TEACHERS, or teachers in the folder of categories."),
 ]
+Parts = Annotated[
+    Path | None,
+    typer.Option(help="Folder of cards of parts. Default: INSPECT_PARTS, or parts beside the folder of categories."),
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 ... Default: INSPECT_DEVICE, or auto, which prefers a GPU.")
 ]

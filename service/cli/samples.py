@@ -47,6 +47,19 @@ def judged_samples(
     raise UsageError("give either --data alone, or --normal (and --anomalous)")
 
 
+def all_images(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves, and in the place of each folder the images in it; says what was left out."""
+    images: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found, remarks = datasets.list_images(path)
+            report(remarks)
+            images += found
+        else:
+            images.append(path)
+    return images
+
+
 def by_label(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     return [one for one in samples if one.defect is None], [one for one in samples if one.defect is not None]
 

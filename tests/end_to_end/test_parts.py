@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
 import httpx
 import pytest
+from typer.testing import Result
 
 from model.store.parts import PartCards
 from service.choices import Role
@@ -19,6 +20,7 @@ from tests.end_to_end.test_inspection import same_verdict
 from tests.end_to_end.test_observation import lines_of, samples
 from tests.end_to_end.test_part_info import ECHOED, GIVEN, NOTHING, about
 from tests.end_to_end.test_refusals import problem
+from tests.service.cli.test_cli import run
 
 URL = "/v1/parts/inspect"
 CARDS = {
@@ -438,3 +440,83 @@ def test_a_part_needs_a_key_where_the_server_asks_for_keys(factory: Factory, goo
         answer = httpx.post(server.url + URL, files=[("striped", good)], headers=headers, timeout=60)
         assert answer.json()["decision"] == "normal"
         assert httpx.get(server.url + "/v1/parts", headers=headers).json() == {"parts": []}
+
+
+def command(weights: Path, folder: Path, *options: str, status: int = 0) -> Result:
+    """``eca-inspect inspect-part``."""
+    return run("inspect-part", folder, "--weights", weights, "--device", "cpu", *options, status=status)
+
+
+def folder_of(top: Path, views: Sequence[tuple[str, tuple[str, bytes]]]) -> Path:
+    """A part as a folder of views: a file for each, in a sub-folder where there are several of a category."""
+    categories = [category for category, _ in views]
+    for index, (category, (_, data)) in enumerate(views):
+        several = categories.count(category) > 1
+        path = top / category / f"{index:02}.png" if several else top / f"{category}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return top
+
+
+@pytest.mark.parametrize("part", ["housing", None])
+def test_the_command_line_gives_the_verdict_of_the_server(
+    line: httpx.Client, weights: Path, good: tuple, bad: tuple, calm: tuple, tmp_path: Path, part: str | None
+):
+    whole = [("brushed", calm), ("brushed", good), ("striped", good)]
+    cases: list[tuple[str, list[tuple[str, tuple[str, bytes]]]]] = [
+        ("whole", whole),
+        ("bad", [*whole[:2], ("striped", bad)]),
+        ("missing", whole[1:]),
+        ("broken", [*whole[:2], ("striped", BROKEN)]),
+    ]
+    options = ("--json",) if part is None else ("--json", "--part", part)
+    for name, views in cases:
+        online = line.post(URL, params={} if part is None else {"part": part}, files=views).json()
+        folder = folder_of(tmp_path / name, views)
+        done = command(weights, folder, *options, status=online["decision"] == "incomplete")
+        offline = json.loads(done.stdout)
+        assert told(offline) == told(online)
+        for field in ("part", "part_version", "decision"):
+            assert offline[field] == online[field]
+        for one, other in zip(online["views"], offline["views"], strict=True):
+            assert one["problem"] == other["problem"]
+            if one["inspection"] is not None:
+                same_verdict(one["inspection"], other["inspection"])
+                assert Path(other["path"]).is_relative_to(folder)
+
+
+def test_the_command_line_says_each_view_and_the_verdict(weights: Path, good: tuple, bad: tuple, tmp_path: Path):
+    folder = folder_of(tmp_path / "part-0815", [("striped", bad), ("damaged", good)])
+    (folder / "notes.txt").write_text("seen by Ada")
+    done = command(weights, folder)
+    first, last = done.stdout.splitlines()
+    assert first.startswith("anomalous")
+    assert first.endswith("striped.png")
+    assert last == f"anomalous: {folder}"
+    assert "schema version 99" in done.stderr
+    assert "left out: 1 file of another type: 1 .txt" in done.stderr
+    done = command(weights, folder_of(tmp_path / "other", [("striped", good)]), "--part", "housing", status=1)
+    assert done.stdout.splitlines()[-1].startswith("incomplete: ")
+    assert done.stderr.count("must have 2 images of 'brushed', and none came") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ((), "there is no category 'bottle'; known: brushed, damaged, fresh, lot, striped"),
+        (("--part", "none"), "there is no card of a part 'none'; known: big"),
+        (("--part", "broken"), "views.0.image"),
+        (("--part", "housing"), "the part has no view 'bottle'"),
+        (("--map", "nonsense"), "nonsense"),
+    ],
+)
+def test_the_command_line_refuses_what_the_server_refuses(
+    weights: Path, good: tuple, tmp_path: Path, options: tuple[str, ...], sentence: str
+):
+    folder = folder_of(tmp_path / "part", [("bottle", good), ("striped", good)])
+    status = 2 if "--map" in options else 1
+    done = command(weights, folder, *options, status=status)
+    assert sentence in done.stderr
+    assert done.stdout == ""
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in command(weights, tmp_path / "empty", status=1).stderr

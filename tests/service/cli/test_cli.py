@@ -287,6 +287,25 @@ def test_overlays_of_images_with_one_name_do_not_overwrite_each_other(factory: F
     assert written == [Path("bad/000.png.overlay.png"), Path("good/000.png.overlay.png")]
 
 
+def test_inspect_takes_folders_for_all_images_in_them_and_below(factory: Factory, tmp_path: Path):
+    folder = tmp_path / "parts"
+    for name in ("b/2.png", "b/10.png", "a/1.png", ".hidden/3.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(factory.data / "good" / "000.png", folder / name)
+    (folder / "notes.txt").write_text("none")
+    last = factory.data / "good" / "001.png"
+    options = ("--weights", factory.weights, "--localize", "never")
+    result = run("inspect", "striped", folder, last, *options, "--json", "--overlay", tmp_path / "out")
+    assert [answer["path"] for answer in json.loads(result.stdout)] == [
+        *(str(folder / name) for name in ("a/1.png", "b/10.png", "b/2.png")),
+        str(last),
+    ]
+    assert "left out: 1 file of another type: 1 .txt" in result.stderr
+    assert len(list((tmp_path / "out").rglob("*.overlay.png"))) == 4
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in run("inspect", "striped", tmp_path / "empty", *options, status=1).stderr
+
+
 def test_ctrl_c_keeps_the_progress_and_resume_goes_on(weights: Path, factory: Factory):
     train = ["train", "new", "--normal", str(factory.data / "train"), "--teacher", "narrow", "--weights", str(weights)]
     process = subprocess.Popen(
