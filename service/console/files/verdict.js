@@ -1,14 +1,15 @@
 // The verdict, large: of one image, or of many that came together. It says itself whether it is still current.
 
+import { cardOf } from "./cards.js";
 import { histogram } from "./charts.js";
 import { $, ago, announce, clock, count, h, icon, key, milliseconds, record, significant } from "./dom.js";
-import { json } from "./api.js";
 import { sentences } from "./errors.js";
 import { showPicture } from "./picture.js";
 import { KEPT } from "./session.js";
 import { summaryOf } from "./server.js";
 import { badgeOf, doubtOf, isDone, isUseless, isVerdict, outdated, ratio, sameRule, worstFirst } from "./standing.js";
 import { showWorst } from "./strip.js";
+import * as zones from "./zones.js";
 
 const SHOW_MS = 400; // while many come, that long the picture of the worst stays
 const LISTED = 20; // images of each list of a batch
@@ -17,7 +18,6 @@ const WORDS = { normal: "Normal", anomalous: "Anomalous" };
 let shown = []; // the images that the verdict is of
 let picked = false; // whether the person has picked it from the strip
 let page = null; // what the page gives: chosen(), pick(), back(), again(), inspect()
-let cards = new Map(); // category, version and threshold -> promise of the card
 let scale = null; // the chart of the score
 let band = ""; // what the band says, to see whether it changes
 let cause = null; // why it is not current
@@ -91,7 +91,8 @@ function timesOf(answer) {
 
 function adviceOf(answer) {
   if (doubtOf(answer)?.kind === "useless") return "Look at the part itself: this category cannot tell.";
-  return answer.decision === "anomalous" ? "Reject this part, or look at it." : "This part looks like the good ones.";
+  if (answer.decision === "normal") return "This part looks like the good ones.";
+  return ["Reject this part, or look at it.", zones.rejectingZones(answer)].filter(Boolean).join(" ");
 }
 
 function sayingOfMany(items) {
@@ -116,7 +117,8 @@ export function spoken(items) {
   if (problem) return `${name}: no verdict. ${sentences(problem).join(" ")}`;
   const regions = localization ? `, ${count(localization.regions.length, "region")}` : "";
   const doubt = doubtOf(answer);
-  return `${name}: ${state}. Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}${regions}.${doubt ? ` ${doubt.title}` : ""}`;
+  const figures = `Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}${regions}.`;
+  return [`${name}: ${state}.`, figures, zones.rejectingZones(answer), doubt?.title].filter(Boolean).join(" ");
 }
 
 function whenOf(items) {
@@ -158,6 +160,7 @@ function showOne(item) {
       item.problem ? problemPanel(item) : null,
       doubt ? warning(doubt) : null,
       answer ? scorePanel(answer, chart) : null,
+      answer ? zones.zonesPanel(answer) : null,
       item.localization ? regionsPanel(item) : null,
       answer ? timesPanel(answer.timing_ms) : null,
       recordPanel(item),
@@ -165,9 +168,14 @@ function showOne(item) {
   );
   drawSince();
   $("picture-note").textContent = noteOf(item);
-  showPicture($("stage"), item);
+  drawPicture(item);
   if (answer) drawScale(chart, item);
   if (isVerdict(item)) reveal();
+}
+
+function drawPicture(item) {
+  showPicture($("stage"), item);
+  zones.showZones($("stage"), item);
 }
 
 function reveal() {
@@ -220,20 +228,6 @@ const scorePanel = (answer, chart) =>
     h("p", { className: "numbers" }, h("strong", {}, significant(answer.score)), h("span", { className: "muted" }, `threshold ${significant(answer.threshold)}`)),
     chart,
     key(["swatch good", "normal and"], ["swatch bad", "anomalous images of the calibration"]));
-
-/** The card of what decided, or null where it does not serve any more; asked for once for each version. */
-function cardOf(answer) {
-  const { category, model_version: version, threshold } = answer;
-  const name = `${category} ${version} ${threshold}`;
-  if (!cards.has(name)) {
-    const asked = json(`v1/categories/${encodeURIComponent(category)}`)
-      .catch(() => null)
-      .then((found) => (found?.card && sameRule(found, answer) ? found.card : null));
-    cards = new Map([...cards].slice(-20)).set(name, asked);
-    asked.then((card) => card ?? cards.delete(name)); // it may be back later
-  }
-  return cards.get(name);
-}
 
 async function drawScale(place, item) {
   const { answer } = item;
@@ -347,7 +341,7 @@ function showMany(items, same) {
   else if (pictured.state === "done" && done) return;
   if (!done && pictured && !pictured.one && (pictured.item === worst || performance.now() - picturedAt < SHOW_MS)) return;
   const item = worst ?? items[0];
-  if (pictured?.item !== item || pictured.one) showPicture($("stage"), item);
+  if (pictured?.item !== item || pictured.one) drawPicture(item);
   pictured = { item, state, one: false };
   picturedAt = performance.now();
   $("heat-controls").hidden = !item.localization;
@@ -407,4 +401,5 @@ export function start(given) {
   $("opacity").addEventListener("input", shade);
   $("outlines").addEventListener("change", shade);
   shade();
+  zones.start();
 }
