@@ -20,11 +20,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.builtin import CATEGORY, WEIGHTS
 from benchmarks.load import closed_loop, request, serving
 from benchmarks.pairs import jpeg
 from benchmarks.record import machine_and_commit
 from service.decoding.work import Picture, Step, read_picture
+from tools.pictures import CATEGORY, WEIGHTS
 
 PATH = f"/v1/categories/{CATEGORY}/inspect?localize=never"
 MEBIBYTE = 1 << 20
@@ -76,11 +76,13 @@ def family(process: int) -> list[int]:
 
 def processor_seconds(process: int) -> float:
     """That a server's processes have used."""
-    total = 0
-    for one in family(process):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
+    return sum(map(own_seconds, family(process)))
+
+
+def own_seconds(process: int) -> float:
+    """Processor time that one process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def worker_mebibytes(process: int) -> float:

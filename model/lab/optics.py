@@ -11,8 +11,14 @@ VISIBLE_CHANGE = 7.0
 
 
 def expose(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The sensor: shot noise, which all three colours of a pixel partly share, and 8 bits."""
-    grain = rng.normal(0, 1.3, light.shape) + rng.normal(0, 1.0, light.shape[:2])[:, :, None]
+    """The sensor: shot noise, which all three colours of a pixel partly share, and 8 bits.
+
+    Args:
+        light: in grey levels, ``[H, W, 3]``, float64, or float32 for speed.
+        rng: where the noise comes from.
+    """
+    of_colours, of_pixels = (rng.standard_normal(shape, dtype=light.dtype) for shape in (light.shape, light.shape[:2]))
+    grain = 1.3 * of_colours + of_pixels[:, :, None]
     return np.clip(np.rint(light + grain * np.sqrt(light.clip(0) / 150)), 0, 255).astype(np.uint8)
 
 
