@@ -181,9 +181,10 @@ def create_app(
         with decoders, pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
             inspector = Inspector(engine, pool, decoders, limits, settings.deadline_seconds, telemetry)
-            app.state.parts = State(
-                settings, catalogue, PartCards(settings.parts_folder), versions, engine, inspector, telemetry, tracing
-            )
+            cards = PartCards(settings.parts_folder)
+            if settings.parts is not None and not settings.parts.is_dir():
+                log.error("there is no folder of cards of parts %s", settings.parts)
+            app.state.parts = State(settings, catalogue, cards, versions, engine, inspector, telemetry, tracing)
             reloading = None
             if settings.reload_seconds > 0:
                 reloading = asyncio.create_task(_reload_what_changes(versions, engine, settings.reload_seconds))

@@ -433,7 +433,9 @@ def test_an_error_on_the_device_is_no_pass_and_tells_nothing_of_the_inside(gated
 
 def test_a_part_needs_a_key_where_the_server_asks_for_keys(factory: Factory, good: tuple, tmp_path: Path):
     key = create_key(tmp_path / "keys", "line-3", Role.INSPECT)
-    with running_server(factory.weights, keys_file=str(tmp_path / "keys")) as server:
+    nowhere = str(tmp_path / "nowhere")
+    with running_server(factory.weights, keys_file=str(tmp_path / "keys"), parts=nowhere) as server:
+        assert any(f"there is no folder of cards of parts {nowhere}" in line for line in server.log)
         for response in (httpx.post(server.url + URL, files=[("striped", good)]), httpx.get(server.url + "/v1/parts")):
             problem(response, 401, "unauthenticated")
         headers = {"X-API-Key": key}
