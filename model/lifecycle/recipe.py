@@ -1,7 +1,7 @@
 """How to train a student: the values, without what carries them out."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model.choices import Bayer, Colour, Level, Light, TermWeights
@@ -64,6 +64,10 @@ class Recipe:
             raise TrainingError("the weights of the score's terms must be at least 0")
         if self.black_level is not None and self.white_level is None:
             raise TrainingError("a black level needs a white level")
+
+    def for_views(self, views: int) -> "Recipe":
+        """The same with as many steps where each picture makes so many images for the networks."""
+        return replace(self, epochs=math.ceil(self.epochs / views))
 
     @property
     def preprocessing(self) -> "Preprocessing":

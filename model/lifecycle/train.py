@@ -206,6 +206,7 @@ def train_category(
         training=TrainingRecord(
             images=len(training),
             held_out=len(held_out),
+            views=images.views,
             epochs=len(losses),
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,

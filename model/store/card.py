@@ -83,6 +83,7 @@ class TrainingRecord(_Record):
 
     images: Count = Field(ge=1)
     held_out: Count = Field(ge=1)
+    views: Count = Field(default=1, ge=1, description="How many images for the networks each of them made")
     epochs: Count = Field(ge=1)
     batch_size: Count = Field(ge=1)
     learning_rate: float = Field(gt=0)
@@ -96,7 +97,7 @@ class TrainingRecord(_Record):
     @property
     def steps(self) -> int:
         """How many batches it has learned from."""
-        return self.epochs * math.ceil(self.images / self.batch_size)
+        return self.epochs * math.ceil(self.images * self.views / self.batch_size)
 
 
 class RocCurve(_Record):

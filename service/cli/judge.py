@@ -183,7 +183,10 @@ def _overlay_places(folder: Path, images: list[Path]) -> dict[Path, Path]:
 
 def _inspection_line(path: Path, inspection: "Inspection") -> str:
     regions = f"  {len(inspection.localization.regions)} regions" if inspection.localization else ""
-    return f"{inspection.decision:<10}{inspection.score:.6g} (threshold {inspection.threshold:.6g})  {path}{regions}"
+    rejected = [zone.name for zone in inspection.zones or () if zone.decision == "anomalous"]
+    zones = f"  zones: {', '.join(rejected)}" if rejected else ""
+    numbers = f"{inspection.score:.6g} (threshold {inspection.threshold:.6g})"
+    return f"{inspection.decision:<10}{numbers}  {path}{zones}{regions}"
 
 
 def features(

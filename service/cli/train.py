@@ -55,7 +55,14 @@ def train(
         str,
         typer.Option(help=f"{IMAGENET}, {COMPACT}, another one in the teachers folder, or a file of VGG16 weights."),
     ] = IMAGENET,
-    epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Passes over the images.",
+            show_default=f"{Recipe.epochs}, divided by the images of each picture",
+        ),
+    ] = None,
     image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
     learning_rate: Annotated[float, typer.Option()] = Recipe.learning_rate,
@@ -109,7 +116,7 @@ def train(
 
     recipe = Recipe(
         image_size=image_size,
-        epochs=epochs,
+        epochs=epochs or Recipe.epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         direction_weight=direction_weight,
@@ -146,11 +153,14 @@ def train(
         smallest_fault=smallest_fault,
         overlap=overlap,
     )
-    if len(preprocessing.zones) > 1:
-        typer.echo(f"each picture is {len(preprocessing.zones)} images for the networks", err=True)
+    views = len(preprocessing.zones)
+    if views > 1:
+        if epochs is None:
+            recipe = recipe.for_views(views)
+        typer.echo(f"each picture is {views} images for the networks; {recipe.epochs} epochs", err=True)
     name, network = resolve_teacher(settings.teachers_folder, teacher)
     try:
-        with closing(EpochBar(category, epochs)) as bar:
+        with closing(EpochBar(category, recipe.epochs)) as bar:
             card, _ = train_category(
                 category,
                 samples,

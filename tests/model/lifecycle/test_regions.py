@@ -240,3 +240,11 @@ def test_the_grid_is_found_from_the_smallest_fault(photographs: Path):
     assert prepared(samples, 32, smallest_fault=5, region=drawn).tiles == Tiles(1, 3)
     with pytest.raises(DatasetError, match="none of the images can be read"):
         prepared([], 32, smallest_fault=5)
+
+
+def test_tiles_cost_epochs_not_steps(weights: Path):
+    assert Recipe(epochs=500).for_views(24) == Recipe(epochs=21)
+    assert Recipe(epochs=5).for_views(24) == Recipe(epochs=1)
+    card = Store(weights).card("zoned")
+    assert card.training.images == 13  # of 16, three are held out
+    assert card.training.steps == 20 * 7  # 13 images of four views in batches of eight

@@ -31,7 +31,7 @@ def test_a_region_tiles_and_a_fit_stand_in_the_card_and_a_region_is_changed_late
         "train", "new", "--normal", factory.data / "train", "--teacher", "narrow", "--epochs", 2, "--image-size", 32,
         "--region", region, "--tiles", "1x2", "--overlap", 0.2, "--fit", "letterbox", *given,
     )  # fmt: skip
-    assert "each picture is 2 images for the networks" in trained.output
+    assert "each picture is 2 images for the networks; 2 epochs" in trained.output
     card = read_card(tmp_path / "weights" / "new")
     assert card.preprocessor.zones == ("left", "left")
     assert (card.preprocessing.tiles, card.preprocessing.resize) == (Tiles(1, 2, 0.2), Fit.LETTERBOX)
