@@ -229,6 +229,35 @@ def choices() -> str:
     return "\n".join(parts)
 
 
+def tiles() -> str:
+    """Pictures in tiles beside single images."""
+    parts = ["## Pictures in tiles", ""]
+    head = [
+        "picture", "images", "images/s", "of single ones", "on the device, images/s", "of single ones",
+        "server's processor ms an image", "of single ones", "decoding, processor ms a picture",
+        "peak memory: server, MiB", "decoders, MiB",
+    ]  # fmt: skip
+    for networks in ("compact", "full"):
+        found = load(f"views_cost_{networks}")
+        parts += [f"**{networks} networks.**"]
+        if found is None:
+            parts += [f"Not measured. `python -m benchmarks.views cost --networks {networks}`", ""]
+            continue
+        rows = [
+            [
+                row["picture"], row["views"], round(row["images_per_second"], 1),
+                percent(row["images_per_second_ratio"]), round(row["device_images_per_second"], 1),
+                percent(row["device_images_per_second_ratio"]), round(row["server_processor_ms_per_image"], 1),
+                percent(row["server_processor_ms_per_image_ratio"]),
+                round(row["decoders_processor_ms_per_image"] * row["views"], 1), row["server_peak_mib"],
+                row["decoders_peak_mib"],
+            ]
+            for row in found["rows"]
+        ]  # fmt: skip
+        parts += [origin(found), "", table(head, rows), ""]
+    return "\n".join(parts)
+
+
 def soak() -> str:
     """Everything at once for a long time."""
     intro = (HERE / "soak_intro.md").read_text()
@@ -268,7 +297,7 @@ def main() -> None:
     """Writes the pages."""
     (HERE / "soak.md").write_text(soak())
     intro = (HERE / "speed_intro.md").read_text()
-    parts = [intro, ceiling(), service(), rivals(), growth(), training(), precision(), choices()]
+    parts = [intro, ceiling(), service(), rivals(), growth(), tiles(), training(), precision(), choices()]
     (HERE / "speed.md").write_text("\n".join(part.rstrip("\n") + "\n" for part in parts))
 
 

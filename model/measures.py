@@ -186,23 +186,31 @@ class PixelCurve:
         self._overlap = np.zeros(self._BINS)
         self._faults = 0
 
-    def add(self, anomaly_map: np.ndarray, mask: np.ndarray | None = None) -> None:
+    def add(self, anomaly_map: np.ndarray, mask: np.ndarray | None = None, counts: np.ndarray | None = None) -> None:
         """Counts the pixels of one map.
 
         Args:
             anomaly_map: ``[H, W]``.
             mask: True where the fault is, ``[H, W]``; None where there is none.
+            counts: True where pixels count, ``[H, W]``; None where all do.
         """
         bins = self._bins(anomaly_map)
+        if mask is not None and counts is not None:
+            mask = mask & counts
         if mask is None or not mask.any():
-            np.add.at(self._faultless, bins, 1)
+            np.add.at(self._faultless, bins if counts is None else bins[counts], 1)
             return
-        np.add.at(self._faultless, bins[~mask], 1)
+        np.add.at(self._faultless, bins[~mask if counts is None else counts & ~mask], 1)
         np.add.at(self._faulty, bins[mask], 1)
         count, faults = cv2.connectedComponents(mask.astype(np.uint8))
         sizes = np.bincount(faults.ravel())
         np.add.at(self._overlap, bins[mask], 1 / sizes[faults[mask]])
         self._faults += count - 1
+
+    @property
+    def has_both(self) -> bool:
+        """Whether faulty and faultless pixels have been counted, so that there are measures."""
+        return bool(self._faults and self._faultless.any())
 
     def auroc(self) -> float:
         """Area under the ROC curve over all pixels.
@@ -231,7 +239,7 @@ class PixelCurve:
 
     def _false_positives(self) -> np.ndarray:
         faultless = self._faultless[::-1].cumsum()
-        if faultless[-1] == 0 or not self._faults:
+        if not self.has_both:
             raise ValueError("pixel measures need both faulty and faultless pixels")
         rates: np.ndarray = np.append(0, faultless / faultless[-1])
         return rates

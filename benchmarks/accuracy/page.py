@@ -375,6 +375,41 @@ def training(found: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
+VIEWS = {
+    "panel": (
+        "Panels of 20 megapixels with faults of 9 to 16 pixels. *Auto* is `--tiles auto --smallest-fault 12`. Pixels "
+        "are those of the pictures themselves.",
+        ("look", "tiles"),
+    ),
+    "leather": ("Leather, 1024x1024: 4 pictures to learn from, 4 good and 20 faulty ones to judge.", ("tiles",)),
+    "fits": ("Magnetic tile: pictures from 0.36 to 2.7 times as wide as high.", ("fit",)),
+    "region": ("Casting: a circle around the part, which leaves a seventh of the picture out.", ("region",)),
+    "outside": ("Casting, what lies outside of the circle replaced by noise.", ("look", "fit")),
+}
+"""Parts of `benchmarks.views` by their names: what is said of each, and what its rows are called by."""
+VIEWS_COLUMNS = {
+    "views": "views", "seed": "seed", "auroc": "AUROC", "interval": "95 % interval", "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO", "false_alarms_at_first_threshold": "false alarms, first threshold",
+    "misses_at_first_threshold": "misses", "training_processor_s": "training, s", "decode_ms": "decode, ms",
+    "cut_ms": "cut, ms", "score_ms": "score, ms", "pictures": "pictures", "replaced": "replaced",
+    "largest_relative_change": "largest change of a score", "smallest_with_noise_inside": "smallest, noise inside",
+}  # fmt: skip
+
+
+def views() -> str:
+    """Tiles, regions and fits, each part with its own command."""
+    parts = ["Times are processor time of one thread; those of a picture are medians of five."]
+    for name, (about, called) in VIEWS.items():
+        found = load(f"views_{name}")
+        if found is None:
+            parts.append(f"**{about}** Not measured. `python -m benchmarks.views {name}`")
+            continue
+        shown = {key: title for key, title in VIEWS_COLUMNS.items() if key in found["rows"][0]}
+        rows = [[row[key] for key in (*called, *shown)] for row in found["rows"]]
+        parts += [f"**{about}** {origin(found)}", table([*called, *shown.values()], rows)]
+    return "\n\n".join(parts)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "objects": ("Surfaces and objects, two teachers", objects),
     "others": ("Other methods on the same pictures", others),
@@ -400,6 +435,7 @@ def main() -> None:
         found = load(f"accuracy_{name}")
         text = "Not measured." if found is None else f"{origin(found)}\n\n{section(found)}"
         parts.append(f"## {title}\n\n{text}")
+    parts.append(f"## Tiles, regions and fits\n\n{views()}")
     (HERE / "accuracy.md").write_text("\n\n".join(parts) + "\n")
     found = load("accuracy_few")
     if found is not None:

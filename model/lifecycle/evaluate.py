@@ -21,7 +21,8 @@ from model.store.store import Store
 from model.text import readable
 
 PIXEL_GRID = 256
-MAX_GRID_SIDE = 4096
+MAX_GRID_SIDE = 8192
+"""A picture of 20 megapixels, and a long line scan, are measured on their own pixels."""
 
 
 class SeenImagesError(DatasetError):
@@ -46,8 +47,8 @@ class Evaluation:
         image: measures of the decision.
         by_defect: AUROC of each kind of defect against all normal images.
         pixel_images: anomalous images with a mask that is used; with the normal ones they make the pixel measures.
-        pixel_auroc: 0 to 1, or None without masks.
-        aupro: 0 to 1, or None without masks.
+        pixel_auroc: 0 to 1, of the pixels that count, or None where the masks mark none of those.
+        aupro: the same.
     """
 
     category: str
@@ -253,6 +254,15 @@ def grid_of(card: Card, shape: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
 
 
+def counted(card: Card, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Where the pixels of a map of this height and width count, bool ``[H, W]``; None where all do."""
+    region = card.preprocessing.region
+    if region is None:
+        return None
+    found: np.ndarray = np.any([region.marked(zone, shape[1], shape[0]) for zone in region.zones], axis=0)
+    return found
+
+
 def read_masks(
     bad: LoadedImages, grid: Callable[[tuple[int, int]], tuple[int, int]]
 ) -> tuple[dict[int, np.ndarray], Remarks]:
@@ -304,11 +314,12 @@ def measure_judged(judged: Judged) -> Evaluation:
     if judged.masks:
         curve, grid = measures.PixelCurve(), partial(grid_of, card)
         for anomaly_map in maps_of_pictures(card, judged.detector, good, grid):
-            curve.add(anomaly_map)
+            curve.add(anomaly_map, counts=counted(card, anomaly_map.shape))
         of_masked = maps_of_pictures(card, judged.detector, datasets.pick(bad, judged.masks), grid)
         for anomaly_map, mask in zip(of_masked, judged.masks.values(), strict=True):
-            curve.add(anomaly_map, mask)
-        pixel_auroc, aupro = curve.auroc(), curve.aupro()
+            curve.add(anomaly_map, mask, counted(card, anomaly_map.shape))
+        if curve.has_both:  # all faults may lie outside of the region
+            pixel_auroc, aupro = curve.auroc(), curve.aupro()
     return Evaluation(
         category=card.category,
         model_version=card.model_version,

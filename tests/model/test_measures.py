@@ -172,6 +172,30 @@ def test_pixel_measures_do_not_depend_on_the_order_of_the_maps():
     assert (curve.auroc(), curve.aupro()) == pytest.approx((pixel_auroc(maps, masks), aupro(maps, masks)), abs=1e-12)
 
 
+def test_pixels_that_do_not_count_change_no_measure():
+    rng = np.random.default_rng(7)
+    maps, masks = rng.exponential(1, (4, 16, 32)), np.zeros((4, 16, 32), bool)
+    masks[1, 3:6, 3:6] = masks[2, 10:, 2] = True
+    left = np.zeros((16, 32), bool)
+    left[:, :16] = True
+    masks[1:3, 2:4, 20:30] = True  # faults where nothing counts
+    curve = PixelCurve()
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        curve.add(anomaly_map, mask, left)
+    own = maps[:, :, :16], masks[:, :, :16]
+    assert (curve.auroc(), curve.aupro()) == pytest.approx((pixel_auroc(*own), aupro(*own)), abs=1e-12)
+
+
+def test_faults_that_lie_where_nothing_counts_give_no_measures():
+    mask, counts = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
+    mask[0], counts[4:] = True, True
+    curve = PixelCurve()
+    curve.add(np.ones((8, 8)), mask, counts)
+    assert not curve.has_both
+    with pytest.raises(ValueError, match="both faulty and faultless"):
+        curve.auroc()
+
+
 def test_a_perfect_map_has_pixel_measures_of_one():
     masks = np.zeros((2, 8, 8), dtype=bool)
     masks[0, 2:4, 2:4] = True

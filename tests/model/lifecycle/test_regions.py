@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from model.calibration import CalibrationError
+from model.choices import SeenPolicy
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import DatasetError, load_images, normal_samples
-from model.lifecycle.evaluate import evaluate_category
+from model.lifecycle.evaluate import evaluate_category, grid_of
 from model.lifecycle.recipe import Recipe
 from model.lifecycle.regions import DrawnRegion, prepared, read_region
 from model.lifecycle.thresholds import Rule
@@ -180,6 +181,36 @@ def test_a_category_is_trained_calibrated_and_evaluated_by_its_zones(weights: Pa
     found = evaluate_category(weights, weights / "teachers", "zoned", good[6:], bad[6:])
     assert (found.normal_images, found.anomalous_images) == (6, 6)
     assert found.image.auroc.value >= 0.9
+
+
+def test_faults_outside_of_the_region_are_not_measured(weights: Path, photographs: Path, tmp_path: Path):
+    good = normal_samples(photographs / "good")
+    stamped = [write_mask(tmp_path / f"{index}.png", STAMP) for index in range(6)]
+    bad = [replace(one, defect="spot") for one in normal_samples(photographs / "bad")][6:]
+    bad = [replace(one, mask=mask) for one, mask in zip(bad, stamped, strict=True)]
+    plain, zoned = (
+        evaluate_category(weights, weights / "teachers", name, good[6:], bad, seen_policy=SeenPolicy.SKIP)
+        for name in ("plain", "zoned")
+    )
+    assert plain.pixel_auroc is not None
+    assert zoned.pixel_auroc is None
+    assert zoned.aupro is None
+
+
+def write_mask(path: Path, polygon: list[list[int]]) -> Path:
+    mask = np.zeros((80, 80), np.uint8)
+    (left, top), (right, bottom) = polygon[0], polygon[2]
+    mask[top : bottom + 1, left : right + 1] = 255
+    assert cv2.imwrite(str(path), mask)
+    return path
+
+
+def test_large_pictures_in_tiles_are_measured_on_their_own_pixels(weights: Path):
+    zoned, plain = (Store(weights).card(name) for name in ("zoned", "plain"))
+    assert grid_of(zoned, (3648, 5472)) == (5472, 3648)
+    assert grid_of(zoned, (2000, 8000)) == (8000, 2000)
+    assert grid_of(zoned, (16384, 8192)) == (4096, 8192)
+    assert grid_of(plain, (3648, 5472)) == (256, 256)
 
 
 def test_a_threshold_of_a_zone_names_another_version(weights: Path):
