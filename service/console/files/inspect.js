@@ -3,6 +3,7 @@
 import { Problem, call } from "./api.js";
 import { $, announce, count, h, icon } from "./dom.js";
 import { sentences } from "./errors.js";
+import * as part from "./part.js";
 import { add, addFailed, again, clear, items, keepPicturesOf, pending, session, stop } from "./session.js";
 import { lastSaid, server, summaryOf } from "./server.js";
 import { doubtOf, isDone, outdated } from "./standing.js";
@@ -139,6 +140,13 @@ async function takeSample(name) {
   }
 }
 
+/** What is dropped or pasted belongs to the page Part where that is open. */
+function taken(files) {
+  if (part.isOpen()) return part.take(files);
+  location.hash = "#/inspect";
+  take(files);
+}
+
 function listen() {
   for (const id of ["files", "camera"]) {
     $(id).addEventListener("change", (event) => {
@@ -150,8 +158,7 @@ function listen() {
   addEventListener("paste", (event) => {
     if (document.querySelector("dialog[open]") || !event.clipboardData?.files.length) return;
     event.preventDefault();
-    location.hash = "#/inspect";
-    take(event.clipboardData.files);
+    taken(event.clipboardData.files);
   });
   let depth = 0;
   const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -164,8 +171,7 @@ function listen() {
     event.preventDefault();
     over(false);
     depth = 0;
-    location.hash = "#/inspect";
-    take(event.dataTransfer.files);
+    taken(event.dataTransfer.files);
   });
   $("sample-list").replaceChildren(
     ...SAMPLES.names.map((name) =>

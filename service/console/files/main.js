@@ -6,9 +6,10 @@ import { $, announce, h } from "./dom.js";
 import { sentences } from "./errors.js";
 import * as inspect from "./inspect.js";
 import * as live from "./live.js";
+import * as part from "./part.js";
 import { lastSaid, look, server } from "./server.js";
 
-const TITLES = { inspect: "Inspect", categories: "Categories", live: "Live" };
+const TITLES = { inspect: "Inspect", part: "Part", categories: "Categories", live: "Live" };
 const LOOK_MS = 5000;
 
 let said = "";
@@ -50,6 +51,7 @@ function route() {
   live.end();
   categories.end();
   if (shown === "live") live.show();
+  if (shown === "part") part.show();
   if (shown === "categories") categories.show(decoded(name));
   if (!first) {
     scrollTo(0, 0);
@@ -92,6 +94,7 @@ addEventListener("pageshow", ({ persisted }) => persisted && look());
 
 connection.dispatchEvent(new Event("key"));
 inspect.start();
+part.start();
 route();
 await look();
 for (;;) {

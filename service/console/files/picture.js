@@ -25,23 +25,28 @@ const COLOURS = (() => {
   return table;
 })();
 
-let shownUrl = null;
+const urls = new WeakMap(); // of each stage, the address of its picture
+
+/** Lets go of the picture in a stage. */
+export function forgetPictureIn(stage) {
+  stage.querySelector("img")?.removeAttribute("src");
+  stage.replaceChildren();
+  if (urls.has(stage)) URL.revokeObjectURL(urls.get(stage));
+  urls.delete(stage);
+}
 
 /** Shows an item in the stage, and lets go of the picture before. Where a part is anomalous and no region stands out,
  * a ring marks the strongest place of the heat map. */
 export async function showPicture(stage, item) {
-  const lastUrl = shownUrl;
-  shownUrl = null;
   const { width = 4, height = 3 } = item.answer?.image ?? {};
   const frame = h("div", { className: "frame" });
   frame.style.setProperty("--shape", `${width} / ${height}`);
   frame.style.setProperty("--ratio", width / height);
-  stage.querySelector("img")?.removeAttribute("src");
-  stage.replaceChildren(frame);
-  if (lastUrl) URL.revokeObjectURL(lastUrl);
+  forgetPictureIn(stage);
+  stage.append(frame);
   if (item.file) {
-    shownUrl = URL.createObjectURL(item.file);
-    const image = h("img", { src: shownUrl, alt: `Photograph ${item.name}` });
+    urls.set(stage, URL.createObjectURL(item.file));
+    const image = h("img", { src: urls.get(stage), alt: `Photograph ${item.name}` });
     frame.append(image);
     image.decode().then(
       () => {

@@ -1,0 +1,119 @@
+"""Several pictures of one part and their one verdict, on the console's page Part, in a real browser."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
+
+from tests.conftest import ROOT, Factory
+from tests.end_to_end.browsing import Visits, announced, overhang, payload, sample
+from tests.end_to_end.conftest import Server, running_server
+
+PLATE = "machined-plate"
+PHONE = {"viewport": {"width": 375, "height": 812}, "is_mobile": True, "has_touch": True}
+
+
+@pytest.fixture(scope="module")
+def house(chromium: Browser, factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The built-in category and ``striped``, and a kind of part that has two views of the first."""
+    folder = tmp_path_factory.mktemp("house")
+    shutil.copytree(ROOT / "weights", folder / "weights")
+    shutil.copytree(factory.weights / "teachers", folder / "weights" / "teachers", dirs_exist_ok=True)
+    shutil.copytree(factory.weights / "striped", folder / "weights" / "striped")
+    (folder / "parts").mkdir()
+    card = {"views": [{"category": PLATE, "images": 2}]}
+    (folder / "parts" / "both-sides.json").write_text(json.dumps(card))
+    (folder / "parts" / "broken.json").write_text("{")
+    with running_server(folder / "weights", device="cpu") as server:
+        yield server
+
+
+def bring(page: Page, *files: FilePayload | Path) -> None:
+    page.get_by_label("Choose pictures").set_input_files(list(files))
+
+
+def views(page: Page) -> Locator:
+    return page.get_by_role("list", name="Pictures of this part").get_by_role("listitem")
+
+
+def judge(page: Page) -> None:
+    page.get_by_role("button", name="Judge this part").click()
+
+
+def expect_title(page: Page, title: str) -> None:
+    expect(page.get_by_role("heading", name=title, exact=True, level=2)).to_be_visible()
+
+
+def test_the_views_of_a_part_stand_together_with_one_verdict(browse: Visits, house: Server):
+    visit = browse(f"{house.url}/#/part")
+    page = visit.page
+    expect(page.get_by_role("heading", name="Part", level=1)).to_be_visible()
+    expect(page.get_by_role("button", name="Judge this part")).to_be_disabled()
+    bring(page, payload(f"{PLATE} left.png", sample("good")), payload(f"{PLATE} right.png", sample("scratch")))
+    expect(page.get_by_label(f"{PLATE} left.png", exact=True)).to_have_value(PLATE)
+    judge(page)
+    expect_title(page, "Anomalous")
+    expect(views(page)).to_have_count(2)
+    expect(views(page).nth(0)).to_contain_text("Normal, ")
+    expect(views(page).nth(1)).to_contain_text("Anomalous, ")
+    expect(views(page).nth(1).locator("canvas.heat")).to_be_visible()
+    expect(announced(page)).to_have_text("Part: anomalous. 2 views: 1 anomalous, 1 normal, 0 without a verdict.")
+    assert visit.findings() == []
+    visit.shot("part")
+    page.get_by_role("button", name=f"Remove {PLATE} right.png").click()
+    expect(page.get_by_role("heading", name="Anomalous", level=2)).to_be_hidden()  # it was said of other pictures
+    judge(page)
+    expect_title(page, "Normal")
+    page.get_by_role("button", name="Next part").click()
+    expect(views(page)).to_have_count(0)
+    expect(page.get_by_role("heading", name="Normal", level=2)).to_be_hidden()
+
+
+def test_a_part_with_a_missing_view_is_incomplete(browse: Visits, house: Server):
+    visit = browse(f"{house.url}/#/part")
+    page = visit.page
+    kinds = page.get_by_label("Kind of part")
+    expect(kinds.get_by_role("option", name="broken (refused)")).to_be_disabled()
+    kinds.select_option("both-sides")
+    bring(page, payload("front.png", sample("good")))  # the card has one category, so no name is needed
+    expect(page.get_by_text(f"Still missing: 1 picture of {PLATE}.")).to_be_visible()
+    judge(page)
+    expect_title(page, "Incomplete")
+    expect(page.get_by_text("it has not passed")).to_be_visible()
+    expect(views(page).nth(1)).to_contain_text("A picture that this part must have is missing.")
+    assert visit.findings() == []
+    visit.shot("part incomplete")
+    bring(page, payload("back.png", sample("good")))
+    judge(page)
+    expect_title(page, "Normal")
+    expect(views(page)).to_have_count(2)
+
+
+def test_a_picture_that_cannot_be_read_leaves_the_part_incomplete(browse: Visits, house: Server):
+    page = browse(f"{house.url}/#/part").page
+    expect(page.get_by_label("Kind of part")).to_be_visible()
+    bring(page, payload(f"{PLATE}.png", sample("good")), payload("notes.png", b"nothing"))
+    expect(page.get_by_text("Choose the category of 1 picture.")).to_be_visible()
+    expect(page.get_by_role("button", name="Judge this part")).to_be_disabled()
+    choice = page.get_by_label("notes.png", exact=True)
+    choice.focus()
+    choice.select_option("striped")
+    expect(choice).to_be_focused()
+    judge(page)
+    expect_title(page, "Incomplete")
+    expect(views(page).nth(0)).to_contain_text("Normal, ")
+    expect(views(page).nth(1)).to_contain_text("This file cannot be read as an image.")
+
+
+def test_the_page_fits_a_phone(browse: Visits, house: Server):
+    visit = browse(f"{house.url}/#/part", **PHONE)
+    page = visit.page
+    expect(page.get_by_label("Kind of part")).to_be_visible()
+    bring(page, payload(f"{PLATE}.png", sample("pit")))
+    judge(page)
+    expect_title(page, "Anomalous")
+    assert overhang(page) <= 0
+    visit.shot("part phone")
