@@ -1,6 +1,7 @@
 """Several pictures of one part and their one verdict, on the console's page Part, in a real browser."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 from tests.conftest import ROOT, Factory
 from tests.end_to_end.browsing import Visits, announced, overhang, payload, sample
 from tests.end_to_end.conftest import Server, running_server
+from tests.end_to_end.test_browser_early import LIST, PASTE, drop, held_back
 
 PLATE = "machined-plate"
 PHONE = {"viewport": {"width": 375, "height": 812}, "is_mobile": True, "has_touch": True}
@@ -106,6 +108,34 @@ def test_a_picture_that_cannot_be_read_leaves_the_part_incomplete(browse: Visits
     expect_title(page, "Incomplete")
     expect(views(page).nth(0)).to_contain_text("Normal, ")
     expect(views(page).nth(1)).to_contain_text("This file cannot be read as an image.")
+
+
+def test_what_is_dropped_or_pasted_here_belongs_to_the_part(browse: Visits, house: Server, tmp_path: Path):
+    page = browse(f"{house.url}/#/part").page
+    for name in ("left", "right"):
+        (tmp_path / f"{PLATE}-{name}.png").write_bytes(sample("good"))
+    with held_back(page, LIST):
+        page.reload()
+        expect(page.get_by_label("Choose pictures")).to_be_enabled()
+        drop(page, *sorted(tmp_path.iterdir()))
+        page.evaluate(PASTE, list(sample("pit")))
+        expect(views(page)).to_have_count(3)
+    expect(page.get_by_label(f"{PLATE}-right.png", exact=True)).to_have_value(PLATE)
+    page.get_by_label("pasted.png", exact=True).select_option(PLATE)
+    judge(page)
+    expect_title(page, "Anomalous")
+    assert page.url.endswith("#/part")
+
+
+def test_a_verdict_is_not_current_when_the_server_does_not_answer(browse: Visits, house: Server):
+    page = browse(f"{house.url}/#/part", expected="ERR_FAILED").page
+    expect(page.get_by_label("Kind of part")).to_be_visible()
+    bring(page, payload(f"{PLATE}.png", sample("good")))
+    judge(page)
+    expect_title(page, "Normal")
+    page.route(re.compile("/(readyz|v1/categories)$"), lambda route: route.abort())
+    expect_title(page, "No current verdict")
+    expect(page.get_by_text("The last one was: Normal.")).to_be_visible()
 
 
 def test_the_page_fits_a_phone(browse: Visits, house: Server):

@@ -215,7 +215,10 @@ export function start() {
     changed();
     $("part-files").focus();
   });
-  server.addEventListener("change", () => isOpen() && (verdict ? tell() : draw()));
+  server.addEventListener("change", () => {
+    for (const one of views) one.category ||= guess(one.file); // they may have come before the list of categories
+    if (isOpen()) verdict ? tell() : draw();
+  });
   setInterval(tell, TICK_MS);
   draw();
 }

@@ -179,11 +179,14 @@ def test_settings_that_will_not_do_are_refused_before_anything_starts(ray_app: M
 
 
 def test_the_deployment_lets_the_engine_say_when_it_is_full(ray_app: ModuleType):
-    application = ray_app.build({"allow_anonymous": True, "queue_size": 40, "ray_max_replicas": 4, "weights": "w"})
+    application = ray_app.build(
+        {"allow_anonymous": True, "queue_size": 40, "ray_max_replicas": 4, "weights": "w", "parts": "p"}
+    )
     deployment = application._bound_deployment
     assert deployment.max_ongoing_requests > 40
     assert deployment._deployment_config.autoscaling_config.max_replicas == 4
     assert deployment.init_args[0]["weights"] == Path("w").absolute()
+    assert deployment.init_args[0]["parts"] == Path("p").absolute()
 
 
 class Peers:
