@@ -7,7 +7,7 @@ weights of every image's own student stacked, and the students run as one (``tor
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +23,10 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 WARM_UP_RUNS = 3
 """Before capture, so that cuDNN has chosen its algorithms and every lazy allocation is made."""
+
+
+Pool = Any
+"""What ``torch.cuda.graph_pool_handle`` gives."""
 
 
 class Outputs(NamedTuple):
@@ -48,6 +52,8 @@ class PairGraphs:
 
     def __init__(self) -> None:
         self._graphs: dict[_Key, _Graph] = {}
+        # One replays after the other, and what each gives is copied out before the next: so they may share memory.
+        self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
     def run(
         self,
@@ -91,7 +97,7 @@ class PairGraphs:
         mixed = any(student is not students[0] for student in students)
         key = _Key(batch, images.shape[1:], mixed, gradient, _layers(students[0]))
         if key not in self._graphs:
-            self._graphs[key] = _Graph(teacher, students[0], key)
+            self._graphs[key] = _Graph(teacher, students[0], key, self._pool)
         return self._graphs[key]
 
 
@@ -131,7 +137,7 @@ def _cuts(students: Sequence[Student]) -> list[tuple[int, int]]:
 class _Graph:
     """One captured graph and the memory that it reads and writes."""
 
-    def __init__(self, teacher: Teacher, student: Student, key: _Key) -> None:
+    def __init__(self, teacher: Teacher, student: Student, key: _Key, pool: Pool | None) -> None:
         parameter = next(teacher.parameters())
         device, precision = parameter.device, parameter.dtype
         pin = device.type == "cuda"
@@ -162,7 +168,7 @@ class _Graph:
                     teacher, students, self._weights, self._objectives, self._images, precision, self._masks
                 )
 
-        self._replay, self._outputs = capture(work, device)
+        self._replay, self._outputs = capture(work, device, pool)
         self._results = [
             None if output is None else torch.empty(output.shape, dtype=output.dtype, pin_memory=pin)
             for output in self._outputs
@@ -207,8 +213,13 @@ class _Graph:
             self._loaded = students[0]
 
 
-def capture(work: Callable[[], Scored], device: torch.device) -> tuple[Callable[[], None], Scored]:
+def capture(work: Callable[[], Scored], device: torch.device, pool: Pool | None) -> tuple[Callable[[], None], Scored]:
     """Captures work on a GPU.
+
+    Args:
+        work: what to capture.
+        device: the GPU.
+        pool: of memory that graphs share of which one runs at a time; the largest is best captured first.
 
     Returns:
         What does the same work again, and the tensors in which its results then lie.
@@ -221,6 +232,7 @@ def capture(work: Callable[[], Scored], device: torch.device) -> tuple[Callable[
                 work()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads may use the GPU meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             outputs = work()
     return graph.replay, outputs

@@ -15,7 +15,9 @@ TINY = 1e-12
 """Stands in for a norm of zero where it would be divided by."""
 
 GRADIENT_SCALE = 2.0**14
-"""Keeps gradients of float16 networks from vanishing on their way back; a power of two, so it rounds nothing."""
+CALM = 0.5
+"""Gradients are multiplied by a power of two on their way back, which rounds nothing, so that those of float16 networks
+neither vanish nor overflow: by `GRADIENT_SCALE` where the objective is this small, by less where it is larger."""
 
 FLOOR = 3.0
 """Of the weighted score, see `layer_distances`: half weight where the teacher has so many medians of energy."""
@@ -220,5 +222,6 @@ def score_and_gradient(
     mean_power = powers.mean(dim=(1, 2)) if locations is None else powers.sum(dim=(1, 2)) / locations
     power_mean = mean_power.clamp_min(TINY**POWER) ** (1 / POWER)
     objective = distillation_score(terms, objectives[:, :2]) + objectives[:, 2:].sum(dim=1) * power_mean
-    (at_pixels,) = torch.autograd.grad(objective.sum() * GRADIENT_SCALE, x)
-    return Scored(scores.detach(), distances.detach(), at_pixels.abs().sum(dim=1) / GRADIENT_SCALE)
+    scales = torch.exp2(-torch.ceil(torch.log2((objective.detach() / CALM).clamp_min(1)))) * GRADIENT_SCALE
+    (at_pixels,) = torch.autograd.grad((objective * scales).sum(), x)
+    return Scored(scores.detach(), distances.detach(), at_pixels.abs().sum(dim=1) / scales[:, None, None])

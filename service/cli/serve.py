@@ -1,6 +1,7 @@
 """``serve``."""
 
 import logging
+import os
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 EXIT_NOT_STARTED = 3
+EXIT_DEVICE_LOST = 4
 
 
 def serve(
@@ -55,6 +57,9 @@ def serve(
     server = Server(application, settings)
     with suppress(KeyboardInterrupt):
         server.run()
+    if server.device_lost:
+        logging.shutdown()
+        os._exit(EXIT_DEVICE_LOST)  # the ordinary end would wait for a device that does not answer
     if not server.started:
         raise typer.Exit(EXIT_NOT_STARTED)
 

@@ -299,7 +299,7 @@ class Engine(Generic[JobT, OutcomeT]):
             if len(self._losses) <= MAX_RESTARTS:
                 self._start()
             else:
-                log.critical("the device is given up; restart the process")
+                log.critical("the device is given up; only a new process helps")
                 self._lost = True
                 self._shift = _Shift()  # nobody's: a stuck thread that comes back finds that it is not wanted
                 concerned = [

@@ -85,7 +85,7 @@ def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
     That is the cheaper way unless more than half of the images turn out anomalous (`benchmarks.choices`).
 
     Raises:
-        FloatingPointError: if a score is not finite.
+        FloatingPointError: if a score, or the gradient of a map, is not finite.
     """
     started = perf_counter()
     detectors = {job: job.detector() for job in jobs}
@@ -114,6 +114,9 @@ def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
     ended = perf_counter()
     if not all(math.isfinite(score) for score in scores.values()):
         raise FloatingPointError("the networks gave a score that is not finite")
+    gradients = [one.gradient for job, one in evidence.items() if job in wanted and one.gradient is not None]
+    if not all(np.isfinite(gradient).all() for gradient in gradients):
+        raise FloatingPointError("the networks gave a gradient that is not finite")
     return [
         Outcome(
             score=scores[job],

@@ -54,7 +54,7 @@ def try_out(
             f"{gigabytes(free)} are free"
         )
     smaller = [size for size in BATCH_SIZES if size < most] if device.type == "cuda" else [1]
-    for size in sorted({*smaller, most}):
+    for size in sorted({*smaller, most}, reverse=True):  # the largest first, whose memory the others then use
         images = np.zeros((size, side, side, 3), dtype=np.uint8)
         mixes = [[first] * size]
         if len(detectors) > 1 and size > 1:

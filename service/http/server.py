@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """Serves an application of `service.app.create_app` until SIGTERM or Ctrl-C.
+    """Serves an application of `service.app.create_app` until SIGTERM or Ctrl-C, or until the device is given up.
 
     uvicorn would close its socket at once. This one first lets readiness fail and answers new requests with 503, as
     long as requests that came before are being worked on.
@@ -48,6 +48,8 @@ class Server(uvicorn.Server):
         )
         self._app = app
         self._settings = settings
+        self.device_lost = False
+        """Whether it has ended because the device was given up: only a new process helps then."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens; on the port of the metrics too if there is one, with the same bounds on what a client may cost."""
@@ -79,6 +81,11 @@ class Server(uvicorn.Server):
         await metrics.start_serving()
         self.servers.append(metrics)
         log.info("metrics are at http://%s:%d/metrics", host, port)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to end."""
+        self.device_lost = self._app.state.parts.engine.lost
+        return await super().on_tick(counter) or self.device_lost
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal handler."""

@@ -2,8 +2,8 @@
 
 A line ``WORD COUNT`` holds for the next COUNT pieces of work on the device, or as long as it stands there without a
 count: ``die``, ``fail``, ``hang`` (for ever), ``stall-N`` (for N seconds), ``wait`` (until the file changes; the file
-``waiting`` beside it is there meanwhile), ``memory-N`` (for no more than N images). ``late`` waits too. With ``hang``
-and ``late`` the engine's clock goes on by two hours.
+``waiting`` beside it is there meanwhile), ``wait-and-die``, ``memory-N`` (for no more than N images). ``late`` waits
+too. With ``hang`` and ``late`` the engine's clock goes on by two hours.
 
 No temporary file can be made in this process, as on a disk that is full or read-only.
 """
@@ -55,11 +55,13 @@ def obey(images: int) -> None:
         threading.Event().wait()
     if word.startswith("stall-"):
         time.sleep(float(word.removeprefix("stall-")))
-    if word in ("wait", "late"):
+    if word in ("wait", "late", "wait-and-die"):
         waiting.touch()
         while orders.read_text() == order:
             time.sleep(0.01)
         waiting.unlink()
+    if word == "wait-and-die":
+        raise SystemExit
     if word.startswith("memory-") and images > int(word.removeprefix("memory-")):
         raise DeviceMemoryError("the orders say so")
 

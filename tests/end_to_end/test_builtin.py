@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.choices import COMPACT
+from model.choices import COMPACT, MapForm
 from model.detector import scores_of
 from model.lab.synthetic import DEFECTS, write_dataset
 from model.lifecycle.datasets import load_images, mvtec_test
@@ -58,6 +58,30 @@ def test_float16_changes_no_decision(tmp_path: Path, device: str):
     np.testing.assert_allclose(found, expected, rtol=0.01)
     threshold = card.calibration.threshold
     assert ((found >= threshold) == (expected >= threshold)).all()
+
+
+def hostile_pictures() -> dict[str, np.ndarray]:
+    """Far from any good part, so that scores and gradients are as large as they get; uint8 RGB ``[128, 128, 3]``."""
+    rng = np.random.default_rng(0)
+    checkers = np.indices((128, 128)).sum(0) % 2 * 255
+    blocks = (np.indices((128, 128)) // 8).sum(0) % 2 * 255
+    grey = {"black": np.zeros((128, 128)), "white": np.full((128, 128), 255), "checkers": checkers, "blocks": blocks}
+    pictures = {name: np.repeat(one.astype(np.uint8)[:, :, None], 3, axis=2) for name, one in grey.items()}
+    return {**pictures, "noise": rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)}
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize("form", [MapForm.GRADIENT, MapForm.GRADIENT_DISTANCE])
+def test_float16_gradients_of_the_worst_pictures_are_finite(device: str, form: MapForm):
+    pixels = np.stack(list(hostile_pictures().values()))
+    _, exact = Store(WEIGHTS).load(CATEGORY)
+    _, reduced = Store(WEIGHTS).load(CATEGORY, device, torch.float16)
+    wanted, found = exact(pixels, maps=form), reduced(pixels, maps=form)
+    assert wanted.maps is not None
+    assert found.maps is not None
+    for name, one, other in zip(hostile_pictures(), wanted.maps, found.maps, strict=True):
+        assert np.isfinite(other).all(), name
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.95, name
 
 
 def test_the_samples_are_answered_as_a_newcomer_expects():

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,14 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
+from service.app import create_app
+from service.cli.serve import EXIT_DEVICE_LOST
+from service.device.backend import DeviceFailedError
+from service.device.jobs import Job, Outcome
+from service.device.torch_backend import TorchBackend
+from service.settings import Settings
 from tests.conftest import Factory
 from tests.end_to_end.conftest import COMMAND, Server, running_server, wait_for_metric
 from tests.end_to_end.test_refusals import PNG, URL, problem, raw_request
@@ -138,20 +145,41 @@ def test_a_log_that_cannot_be_written_fails_no_request(factory: Factory, png: by
         process.wait(60)
 
 
-def test_a_device_that_is_given_up_fails_the_probes_and_is_answered_at_once(
+def test_a_device_that_is_given_up_ends_the_process_after_its_requests_are_answered(
     factory: Factory, png: bytes, tmp_path: Path
 ):
-    with faulty_server(factory.weights, tmp_path) as faulty:
-        faulty.orders.write_text("die")
-        for _ in range(5):
+    with faulty_server(factory.weights, tmp_path) as faulty, ThreadPoolExecutor(8) as pool:
+        faulty.orders.write_text("die 3")
+        for _ in range(3):
             problem(faulty.inspect(png), 503, "device-lost")
-        problem(httpx.get(faulty.url + "/livez"), 503, "not-alive")
-        problem(httpx.get(faulty.url + "/readyz"), 503, "device-lost")
         assert "inspect_device_restarts_total 3.0" in httpx.get(faulty.url + "/metrics").text
-        assert "inspect_in_flight_images 0.0" in httpx.get(faulty.url + "/metrics").text
-        assert any("restart the process" in line for line in faulty.server.log)
-        faulty.server.process.send_signal(signal.SIGTERM)
-        assert faulty.server.process.wait(60) == 0
+        assert httpx.get(faulty.url + "/livez").status_code == 200
+        faulty.orders.write_text("wait-and-die")
+        waiting = [pool.submit(faulty.inspect, png) for _ in range(8)]
+        wait_for_metric(faulty.url, "inspect_in_flight_images 8.0")
+        faulty.orders.write_text("die")
+        for one in waiting:
+            problem(one.result(), 503, "device-lost")
+        assert faulty.server.process.wait(30) == EXIT_DEVICE_LOST
+        assert any("the device is given up" in line for line in faulty.server.log)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", URL])
+def test_where_the_process_goes_on_a_device_that_is_given_up_is_known_at_once(factory: Factory, png: bytes, path: str):
+    """As on Ray, which replaces the replica when its probe fails."""
+
+    class Broken(TorchBackend):
+        def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+            raise DeviceFailedError("gone")
+
+    with TestClient(create_app(Settings(weights=factory.weights, device="cpu"), Broken)) as client:
+        for _ in range(4):
+            problem(client.post(URL, content=png, headers=PNG), 503, "device-lost")
+        if path == URL:
+            problem(client.post(URL, content=png, headers=PNG), 503, "device-lost")
+        else:
+            problem(client.get(path), 503, "not-alive" if path == "/livez" else "device-lost")
+        assert "inspect_in_flight_images 0.0" in client.get("/metrics").text
 
 
 def test_a_device_that_hangs_is_given_up_in_time_and_the_probes_tell_the_truth(

@@ -17,7 +17,7 @@ from model.score import Scored
 PLAN = vgg16_plan((8, 12, 16, 20, 24))
 
 
-def run_again(work: Callable[[], Scored], _: torch.device) -> tuple[Callable[[], None], Scored]:
+def run_again(work: Callable[[], Scored], _: torch.device, pool: object) -> tuple[Callable[[], None], Scored]:
     outputs = work()
 
     def replay() -> None:
@@ -33,9 +33,9 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
     """Puts `run_again` in the place of the capture; one entry for each."""
     made: list[torch.device] = []
 
-    def recorded(work, device):
+    def recorded(work, device, pool):
         made.append(device)
-        return run_again(work, device)
+        return run_again(work, device, pool)
 
     monkeypatch.setattr(graphs, "capture", recorded)
     return made

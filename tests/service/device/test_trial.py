@@ -80,5 +80,5 @@ def test_memory_that_runs_out_all_the_same_is_a_refusal(pairs: list[Detector], m
         return torch.empty(1 << 60, dtype=torch.uint8)
 
     monkeypatch.setattr(trial, "detect", allocate_too_much)
-    with pytest.raises(TooCostlyError, match="memory of the device is too small for a batch of 1 of 64x64 pixels"):
+    with pytest.raises(TooCostlyError, match="memory of the device is too small for a batch of 8 of 64x64 pixels"):
         list(try_out(pairs, 64, CPU, Allowance(8, MUCH, math.inf)))
