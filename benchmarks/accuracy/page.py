@@ -383,8 +383,12 @@ VIEWS = {
     ),
     "leather": ("Leather, 1024x1024: 4 pictures to learn from, 4 good and 20 faulty ones to judge.", ("tiles",)),
     "fits": ("Magnetic tile: pictures from 0.36 to 2.7 times as wide as high.", ("fit",)),
-    "region": ("Casting: a circle around the part, which leaves a seventh of the picture out.", ("region",)),
-    "outside": ("Casting, what lies outside of the circle replaced by noise.", ("look", "fit")),
+    "region": ("Casting: a circle around the part, which leaves a quarter of the picture out.", ("region",)),
+    "outside": (
+        "Casting, what lies outside of the circle replaced by noise, which must not move the score, or what lies inside: "
+        "it must. The run was stopped before its last row.",
+        ("look", "fit"),
+    ),
 }
 """Parts of `benchmarks.views` by their names: what is said of each, and what its rows are called by."""
 VIEWS_COLUMNS = {
@@ -392,7 +396,7 @@ VIEWS_COLUMNS = {
     "aupro": "AUPRO", "false_alarms_at_first_threshold": "false alarms, first threshold",
     "misses_at_first_threshold": "misses", "training_processor_s": "training, s", "decode_ms": "decode, ms",
     "cut_ms": "cut, ms", "score_ms": "score, ms", "pictures": "pictures", "replaced": "replaced",
-    "largest_relative_change": "largest change of a score", "smallest_with_noise_inside": "smallest, noise inside",
+    "largest_relative_change": "largest change of a score", "smallest_with_noise_inside": "smallest with noise inside",
 }  # fmt: skip
 
 
