@@ -385,8 +385,7 @@ VIEWS = {
     "fits": ("Magnetic tile: pictures from 0.36 to 2.7 times as wide as high.", ("fit",)),
     "region": ("Casting: a circle around the part, which leaves a quarter of the picture out.", ("region",)),
     "outside": (
-        "Casting, what lies outside of the circle replaced by noise, which must not move the score, or what lies inside: "
-        "it must. The run was stopped before its last row.",
+        "Casting, noise in place of what lies outside of the circle, which must not move the score, or inside.",
         ("look", "fit"),
     ),
 }
@@ -410,7 +409,10 @@ def views() -> str:
             continue
         shown = {key: title for key, title in VIEWS_COLUMNS.items() if key in found["rows"][0]}
         rows = [[row[key] for key in (*called, *shown)] for row in found["rows"]]
-        parts += [f"**{about}** {origin(found)}", table([*called, *shown.values()], rows)]
+        parts += [
+            f"**{about}** {origin(found)} {found.get('note', '')}".rstrip(),
+            table([*called, *shown.values()], rows),
+        ]
     return "\n\n".join(parts)
 
 
