@@ -122,6 +122,19 @@ AUTO: Literal["auto"] = "auto"
 Level = int | Literal["auto"]
 
 
+class Reason(StrEnum):
+    """Why a picture is anomalous: its score, or that it is not a picture as those of good parts are.
+
+    See `model.quality` for the latter.
+    """
+
+    SCORE = "score"
+    TOO_DARK = "too-dark"
+    TOO_BRIGHT = "too-bright"
+    TOO_LITTLE_CONTRAST = "too-little-contrast"
+    BLURRED = "blurred"
+
+
 class SeenPolicy(StrEnum):
     """What evaluation does with images that training or calibration has seen."""
 

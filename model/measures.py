@@ -74,18 +74,30 @@ def g_mean(normal: np.ndarray, anomalous: np.ndarray, threshold: float) -> float
 
 
 def measure(normal: np.ndarray, anomalous: np.ndarray, threshold: float) -> Measures:
-    """All image-level measures of scores ``[N]`` and ``[M]`` with their 95 % intervals.
+    """The measures of images that the threshold alone decides about; see `measure_decided`."""
+    return measure_decided(normal, anomalous, rejects(normal, threshold), rejects(anomalous, threshold))
+
+
+def measure_decided(
+    normal: np.ndarray, anomalous: np.ndarray, normal_rejected: np.ndarray, anomalous_rejected: np.ndarray
+) -> Measures:
+    """All image-level measures with their 95 % intervals.
 
     Those of the rates are exact (Clopper and Pearson); that of the g-mean is what both together allow. For that of the
     AUROC see `auroc_interval`.
 
+    Args:
+        normal: scores of normal images, ``[N]``.
+        anomalous: scores of anomalous images, ``[M]``.
+        normal_rejected: which of the normal images are rejected, bool ``[N]``.
+        anomalous_rejected: which of the anomalous ones, bool ``[M]``.
+
     Raises:
         ValueError: if either group is empty.
     """
-    false_alarms, misses = rejects(normal, threshold), ~rejects(anomalous, threshold)
     area = auroc_estimate(normal, anomalous)
-    alarms = rate_estimate(int(false_alarms.sum()), len(normal))
-    missed = rate_estimate(int(misses.sum()), len(anomalous))
+    alarms = rate_estimate(int(normal_rejected.sum()), len(normal))
+    missed = rate_estimate(int((~anomalous_rejected).sum()), len(anomalous))
     value, high, low = (math.sqrt((1 - alarm) * (1 - miss)) for alarm, miss in zip(alarms, missed, strict=True))
     return Measures(area, alarms, missed, Estimate(value, low, high))
 

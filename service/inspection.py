@@ -13,7 +13,8 @@ import numpy as np
 
 from model.choices import MapForm
 from model.detector import batches_of
-from model.preprocessing import Layout, Preprocessing
+from model.preprocessing import Layout
+from model.quality import Look, look_of
 from model.store.card import Card
 from service.catalogue import Ready
 from service.choices import Localize
@@ -50,11 +51,13 @@ class Decoded:
         pixels: of its views, uint8 RGB ``[V, size, size, 3]``.
         layout: of its views.
         info: for the answer.
+        look: its plain measures; None where the category has no check of pictures.
     """
 
     pixels: np.ndarray
     layout: Layout
     info: ImageInfo
+    look: Look | None
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ Reader = Callable[[bytes, Step], Picture]
 """Decodes an image file and applies a step, in this process or another."""
 
 
-def decode(data: bytes, preprocessing: Preprocessing, limits: Limits, read: Reader) -> Decoded:
-    """Reads an image from the bytes of its file.
+def decode(data: bytes, ready: Ready, limits: Limits, read: Reader) -> Decoded:
+    """Reads an image from the bytes of its file, as its category has it.
 
     Raises:
         Problem: 400 if there are no bytes, 413 if there are too many.
@@ -108,9 +111,11 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: Limits, read: Read
         raise Problem("empty-body")
     if len(data) > limits.image_bytes:
         raise Problem("too-many-bytes", what="the image", limit=limits.image_bytes)
-    picture = read(data, preprocessing)
+    picture = read(data, ready.preprocessing)
     info = ImageInfo(width=picture.width, height=picture.height, sha256=picture.sha256)
-    return Decoded(picture.pixels, preprocessing.layout(picture.width, picture.height), info)
+    layout = ready.preprocessing.layout(picture.width, picture.height)
+    look = look_of(picture.pixels, layout.masks) if ready.card.picture_check is not None else None
+    return Decoded(picture.pixels, layout, info, look)
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ def answer(
     """Builds the answer for one image."""
     scores = np.array([outcome.score for outcome in found.outcomes])
     score = float(card.part_scores(scores)[0])
-    rejected = card.calibration.rejects(score)
+    reasons = card.reasons(score, decoded.look)
     queue, inference, localizing = found.seconds_of_stages
     return Inspection(
         **dict(part_info),
@@ -181,8 +186,8 @@ def answer(
         threshold=card.calibration.threshold,
         calibration=card.calibration.method,
         separates=card.calibration.separates,
-        decision=_word(rejected),
-        reasons=["score"] if rejected else [],
+        decision=_word(bool(reasons)),
+        reasons=reasons,
         zones=_zones(card, decoded.layout, scores),
         tiles=_tiles(card, decoded.layout, scores),
         localization=localization,
@@ -247,7 +252,7 @@ def inspect_offline(
     wanted.check(ready.card)
     started = perf_counter()
     read = partial(read_picture, max_pixels=limits.image_pixels)
-    decoded = decode(data, ready.preprocessing, limits, read)
+    decoded = decode(data, ready, limits, read)
     decode_seconds = perf_counter() - started
     waiting, jobs = perf_counter(), _jobs(ready, decoded, wanted)
     outcomes: list[Outcome] = []
@@ -395,7 +400,7 @@ class Inspector:
 
     async def _examine(self, ready: Ready, data: bytes, wanted: Wanted, read: Reader) -> tuple[Decoded, Found, float]:
         started = perf_counter()
-        decoded = await self._in_pool(partial(decode, data, ready.preprocessing, self._limits, read))
+        decoded = await self._in_pool(partial(decode, data, ready, self._limits, read))
         waiting = perf_counter()
         views = [asyncio.wrap_future(self._engine.submit(job)) for job in _jobs(ready, decoded, wanted)]
         try:

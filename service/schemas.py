@@ -7,13 +7,12 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from uuid_utils.compat import uuid7
 
-from model.choices import MapForm
+from model.choices import MapForm, Reason
 from model.store.card import CalibrationMethod, Card, ErrorRate
 from model.store.parts import PartView
 from service.part_info import PartInfo
 
 Decision = Literal["normal", "anomalous"]
-Reason = Literal["score"]
 PartDecision = Literal["normal", "anomalous", "incomplete"]
 PartVersion = Annotated[
     str | None, Field(description="Changes whenever the card of the part does; null if there is no card to go by")
@@ -142,7 +141,10 @@ class Inspection(PartInfo, Identified):
     )
     separates: Separates
     decision: Decision
-    reasons: list[Reason] = Field(description="Why the decision is anomalous; empty when it is normal")
+    reasons: list[Reason] = Field(
+        description="Why the decision is anomalous; empty when it is normal. score: it is at or above the threshold; "
+        "the others: the picture is not as those of good parts are"
+    )
     zones: list[ZoneVerdict] | None = Field(
         description="The zones of the category's region, in its order; null for a category without one"
     )

@@ -18,6 +18,7 @@ from model.lifecycle.regions import DrawnRegion, with_region
 from model.lifecycle.remarks import NONE, Remarks
 from model.lifecycle.thresholds import Rule, calibration_of, moved_by_hand
 from model.preprocessing import Preprocessing
+from model.quality import PictureCheck
 from model.store.card import SCHEMA_VERSION, Calibration, Card, SeenImages
 from model.store.store import Store
 from model.text import readable
@@ -111,6 +112,7 @@ def calibrate_category(
         used = [
             digest for one in (good, bad) if one for index in range(len(one.samples)) for digest in one.seen_as(index)
         ]
+        card = card.model_copy(update={"picture_check": _picture_check(card, good, is_new=region is not None)})
         looked_at = not {*seen.held_out, *seen.calibration}.isdisjoint(used)
         calibration = calibration_of_images(
             detector,
@@ -124,6 +126,13 @@ def calibrate_category(
     card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "calibration": calibration}).named()
     store.write(card, encoded, seen, traces, replace=before)
     return card, remarks
+
+
+def _picture_check(card: Card, good: LoadedImages, *, is_new: bool) -> PictureCheck | None:
+    """The check of a category that has one, so that these good parts pass it; of another region a new one."""
+    if card.picture_check is None:
+        return None
+    return PictureCheck.of(good.looks()) if is_new else card.picture_check.widened(good.looks())
 
 
 def with_map_scales(card: Card, detector: Detector, normal: LoadedImages) -> Card:

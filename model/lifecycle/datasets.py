@@ -18,6 +18,7 @@ from model.lifecycle.folders import files_below, read_file, sub_folders
 from model.lifecycle.masks import MASK_NAMES, MaskFolder, name_key, seem_image_and_mask
 from model.lifecycle.remarks import NONE, Kind, Remarks, remark
 from model.preprocessing import Preprocessing
+from model.quality import Look, look_of
 from model.text import readable
 
 GOOD = "good"
@@ -89,6 +90,14 @@ class LoadedImages:
     def views(self) -> int:
         """V, how many views each has."""
         return len(self.pixels) // len(self.samples) if self.samples else 1
+
+    def looks(self) -> list[Look]:
+        """The plain measures of each."""
+        v = self.views
+        return [
+            look_of(self.pixels[start : start + v], None if self.masks is None else self.masks[start : start + v])
+            for start in range(0, len(self.pixels), v)
+        ]
 
     @property
     def stacked(self) -> np.ndarray:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from model import error_rates, measures
-from model.calibration import rejects
-from model.choices import SeenPolicy
+from model.choices import Reason, SeenPolicy
 from model.detector import BEST_BATCH, Detector, maps_of, scores_of
 from model.lifecycle import datasets, masks
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
@@ -44,6 +43,7 @@ class Evaluation:
         promise: what the calibration says of the error rates of new images, for people.
         false_alarms: the false-alarm rate with its one-sided bound; None if the pair has seen some of the images.
         misses: the same of the miss rate.
+        by_check: how many normal and how many anomalous images are rejected by the check of the picture alone.
         image: measures of the decision.
         by_defect: AUROC of each kind of defect against all normal images.
         pixel_images: anomalous images with a mask that is used; with the normal ones they make the pixel measures.
@@ -61,6 +61,7 @@ class Evaluation:
     promise: str
     false_alarms: ErrorRate | None
     misses: ErrorRate | None
+    by_check: tuple[int, int]
     image: measures.Measures
     by_defect: dict[str, measures.Estimate]
     pixel_images: int
@@ -85,6 +86,7 @@ class Evaluation:
         del fields["by_defect"]
         return {
             **fields,
+            "by_check": dict(zip(("normal", "anomalous"), self.by_check, strict=True)),
             "image": {name: measures.Estimate(*values)._asdict() for name, values in fields["image"].items()},
             "auroc_by_defect": {defect: estimate.value for defect, estimate in self.by_defect.items()},
             "auroc_interval_by_defect": {
@@ -111,6 +113,8 @@ class Judged:
         bad: the anomalous ones.
         normal_scores: float32 ``[N]``, in the order of ``good``.
         anomalous_scores: float32 ``[M]``, in the order of ``bad``.
+        normal_reasons: why each of ``good`` is anomalous, see `model.store.card.Card.reasons`.
+        anomalous_reasons: the same of ``bad``.
         masks: of the anomalous images that have one, by their position in ``bad``: bool, on the grid of `grid_of`.
         remarks: what was left out.
         unseen: whether training and calibration have seen none of the images.
@@ -122,14 +126,35 @@ class Judged:
     bad: LoadedImages
     normal_scores: np.ndarray
     anomalous_scores: np.ndarray
+    normal_reasons: list[list[Reason]]
+    anomalous_reasons: list[list[Reason]]
     masks: dict[int, np.ndarray]
     remarks: Remarks
     unseen: bool
 
+    @property
+    def normal_rejected(self) -> np.ndarray:
+        """Which of ``good`` are rejected, bool ``[N]``."""
+        return np.array([bool(reasons) for reasons in self.normal_reasons])
+
+    @property
+    def anomalous_rejected(self) -> np.ndarray:
+        """Which of ``bad`` are rejected, bool ``[M]``."""
+        return np.array([bool(reasons) for reasons in self.anomalous_reasons])
+
+    @property
+    def by_check(self) -> tuple[int, int]:
+        """How many of ``good`` and of ``bad`` are rejected by the check of the picture alone."""
+        normal, anomalous = (
+            sum(bool(reasons) and Reason.SCORE not in reasons for reasons in group)
+            for group in (self.normal_reasons, self.anomalous_reasons)
+        )
+        return normal, anomalous
+
     def of_defect(self) -> dict[str, np.ndarray]:
-        """The scores of each kind of defect, by its name in alphabetical order."""
+        """The positions in ``bad`` of each kind of defect, by its name in alphabetical order."""
         defects = np.array([readable(sample.defect or "") for sample in self.bad.samples])
-        return {str(defect): self.anomalous_scores[defects == defect] for defect in np.unique(defects)}
+        return {str(defect): np.flatnonzero(defects == defect) for defect in np.unique(defects)}
 
 
 def evaluate_category(
@@ -227,8 +252,24 @@ def judge_category(
     normal_scores, anomalous_scores = (
         card.part_scores(scores_of(detector, images.pixels, images.masks)) for images in (good, bad)
     )
+    normal_reasons, anomalous_reasons = (
+        [card.reasons(float(score), look) for score, look in zip(scores, images.looks(), strict=True)]
+        for scores, images in ((normal_scores, good), (anomalous_scores, bad))
+    )
     unseen = seen_policy is not SeenPolicy.INCLUDE or not left_out
-    return Judged(card, detector, good, bad, normal_scores, anomalous_scores, masks, remarks + about_masks, unseen)
+    return Judged(
+        card,
+        detector,
+        good,
+        bad,
+        normal_scores,
+        anomalous_scores,
+        normal_reasons,
+        anomalous_reasons,
+        masks,
+        remarks + about_masks,
+        unseen,
+    )
 
 
 def _apart(images: LoadedImages, known: set[str]) -> tuple[LoadedImages, list[Path]]:
@@ -329,12 +370,15 @@ def measure_judged(judged: Judged) -> Evaluation:
         anomalous_images=len(judged.anomalous_scores),
         remarks=judged.remarks,
         promise=card.calibration.promise,
-        false_alarms=_independent(rejects(judged.normal_scores, threshold)) if judged.unseen else None,
-        misses=_independent(~rejects(judged.anomalous_scores, threshold)) if judged.unseen else None,
-        image=measures.measure(judged.normal_scores, judged.anomalous_scores, threshold),
+        false_alarms=_independent(judged.normal_rejected) if judged.unseen else None,
+        misses=_independent(~judged.anomalous_rejected) if judged.unseen else None,
+        by_check=judged.by_check,
+        image=measures.measure_decided(
+            judged.normal_scores, judged.anomalous_scores, judged.normal_rejected, judged.anomalous_rejected
+        ),
         by_defect={
-            defect: measures.auroc_estimate(judged.normal_scores, scores)
-            for defect, scores in judged.of_defect().items()
+            defect: measures.auroc_estimate(judged.normal_scores, judged.anomalous_scores[places])
+            for defect, places in judged.of_defect().items()
         },
         pixel_images=len(judged.masks),
         pixel_auroc=pixel_auroc,

@@ -175,9 +175,9 @@ def histograms(groups: Mapping[str, np.ndarray], threshold: float) -> Figure:
             colour = NORMAL if index == 0 else ANOMALOUS
             axes.hist(np.float64(scores), edges.tolist(), color=colour)
             axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--")
-            rejected = int(np.sum(rejects(scores, threshold)))
+            at_or_above = int(np.sum(rejects(scores, threshold)))
             axes.set_ylabel(
-                f"{short(name)}\n{rejected} of {len(scores)} rejected", rotation=0, ha="right", va="center",
+                f"{short(name)}\n{at_or_above} of {len(scores)} above", rotation=0, ha="right", va="center",
                 color=colour,
             )  # fmt: skip
             axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))

@@ -241,6 +241,11 @@ def with_region(card: Card, region: DrawnRegion | None, samples: Sequence[Sample
         RegionError: see `DrawnRegion.on`.
         DatasetError: if none of the images can be read.
     """
+    if card.preprocessing.reference_brightness is not None:
+        raise RegionError(
+            "the light of this category is normalised by what counts in its pictures, which another region changes; "
+            "train it again with the region"
+        )
     before = card.preprocessing.region
     new: Region | None
     if region is not None:

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from model import measures
-from model.calibration import rejects
 from model.choices import Fit
 from model.images import read_image
 from model.lifecycle import figures
@@ -81,7 +80,7 @@ def write_report(folder: Path, judged: Judged, found: Evaluation) -> Path:
         judged: the scores.
         found: what `model.lifecycle.evaluate.measure_judged` makes of them.
     """
-    kinds = judged.of_defect()
+    kinds = {defect: judged.anomalous_scores[places] for defect, places in judged.of_defect().items()}
     band = measures.roc_band(judged.normal_scores, judged.anomalous_scores)
     ends = _ends(judged)
     numbers = _numbers(judged, found, band, ends)
@@ -172,14 +171,18 @@ def _picture(path: Path, reading: Reading, size: tuple[int, int]) -> np.ndarray:
 
 
 def _cases(judged: Judged, picked: Picked) -> list[dict[str, Any]]:
-    images, scores = (judged.bad, judged.anomalous_scores) if picked.anomalous else (judged.good, judged.normal_scores)
+    images, scores, rejected = (
+        (judged.bad, judged.anomalous_scores, judged.anomalous_rejected)
+        if picked.anomalous
+        else (judged.good, judged.normal_scores, judged.normal_rejected)
+    )
     words = ("missed", "detected") if picked.anomalous else ("passed", "false alarm")
     return [
         {
             "path": readable(images.samples[index].path),
             "defect": images.samples[index].defect,
             "score": float(scores[index]),
-            "verdict": words[judged.card.calibration.rejects(float(scores[index]))],
+            "verdict": words[bool(rejected[index])],
         }
         for index in picked.indices
     ]
@@ -193,9 +196,7 @@ def _numbers(
 ) -> dict[str, Any]:
     """Everything the page shows. What `evaluate --json` prints stands in it under the same names."""
     card = judged.card
-    false_alarms, detected = (
-        _rejected(scores, found.threshold) for scores in (judged.normal_scores, judged.anomalous_scores)
-    )
+    false_alarms, detected = int(judged.normal_rejected.sum()), int(judged.anomalous_rejected.sum())
     return {
         **found.as_dict(),
         "date": datetime.now(UTC).replace(microsecond=0).isoformat(),
@@ -209,9 +210,9 @@ def _numbers(
             "anomalous_accepted": found.anomalous_images - detected,
             "anomalous_rejected": detected,
         },
-        "images_by_defect": {defect: len(scores) for defect, scores in judged.of_defect().items()},
+        "images_by_defect": {defect: len(places) for defect, places in judged.of_defect().items()},
         "rejected_by_defect": {
-            defect: _rejected(scores, found.threshold) for defect, scores in judged.of_defect().items()
+            defect: int(judged.anomalous_rejected[places].sum()) for defect, places in judged.of_defect().items()
         },
         "roc": {
             "false_alarm_rate": band.false_alarm_rates.tolist(),
@@ -221,15 +222,21 @@ def _numbers(
         },
         "cases": {picked.name: _cases(judged, picked) for picked in ends},
         "scores": [
-            {"path": readable(sample.path), "defect": sample.defect, "score": float(score)}
-            for images, scores in ((judged.good, judged.normal_scores), (judged.bad, judged.anomalous_scores))
-            for sample, score in zip(images.samples, scores, strict=True)
+            {"path": readable(sample.path), "defect": sample.defect, "score": float(score), "reasons": reasons}
+            for images, scores, of_group in (
+                (judged.good, judged.normal_scores, judged.normal_reasons),
+                (judged.bad, judged.anomalous_scores, judged.anomalous_reasons),
+            )
+            for sample, score, reasons in zip(images.samples, scores, of_group, strict=True)
         ],
     }
 
 
-def _rejected(scores: np.ndarray, threshold: float) -> int:
-    return int(np.sum(rejects(scores, threshold)))
+def _about_check(found: Evaluation) -> str:
+    normal, anomalous = found.by_check
+    if not (normal or anomalous):
+        return ""
+    return f"; the check of the picture rejects {normal} normal and {anomalous} anomalous images more"
 
 
 def _page(
@@ -263,7 +270,7 @@ def _page(
             drawn["histograms"],
             "Histograms of scores: "
             + "; ".join(
-                [f"normal, {counts['normal_rejected']} of {found.normal_images} at or above the threshold"]
+                [f"normal, {counts['normal_rejected']} of {found.normal_images} rejected"]
                 + [
                     f"{defect}, {numbers['rejected_by_defect'][defect]} of {count}"
                     for defect, count in numbers["images_by_defect"].items()
@@ -271,7 +278,7 @@ def _page(
             )
             + ".",
             "Scores of each group on one scale. The dashed line is the threshold; what lies at it or to its right is "
-            "rejected.",
+            "rejected" + _about_check(found) + ".",
         ),
         defects=_figure(
             drawn["defects"],

@@ -22,6 +22,7 @@ from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
 from model.lifecycle.thresholds import Rule
 from model.networks.vgg import Teacher, student_plan
 from model.preprocessing import Preprocessing
+from model.quality import PictureCheck
 from model.store.card import (
     UNNAMED,
     Architecture,
@@ -198,6 +199,7 @@ def train_category(
         image_size=prepared.size,
         preprocessing=PreprocessingRecord.of(prepared),
         zone_thresholds=dict(zone_thresholds),
+        picture_check=PictureCheck.of(images.looks()),
         score=score,
         squared_weight=recipe.squared_weight,
         direction_weight=recipe.direction_weight,

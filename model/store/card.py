@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.calibration import rejects
-from model.choices import Basis, Bayer, Colour, Fit, MapForm, Score
+from model.choices import Basis, Bayer, Colour, Fit, MapForm, Reason, Score
 from model.preprocessing import Normalization, Preprocessing, Tiles
+from model.quality import Look, PictureCheck
 from model.reading import Levels
 from model.region import Region
 
@@ -313,7 +314,7 @@ class Card(_Record):
 
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
     ``auroc_interval`` and the weighted score, version 4 error rates and thresholds that a person asks for, version 5
-    regions, zones, tiles, how a picture is fitted, and what its values mean.
+    regions, zones, tiles, how a picture is fitted, what its values mean, and the check of the picture.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -333,6 +334,11 @@ class Card(_Record):
     direction_weight: float = Field(ge=0, description="Lambda of equation 13")
     zone_thresholds: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="Of the zones of the region that have one of their own, in score units"
+    )
+    picture_check: PictureCheck | None = Field(
+        default=None,
+        description="Between which measures the pictures of good parts lie: brightness and contrast on the scale of 0 "
+        "to 255, and sharpness. Null for a category without this check",
     )
     teacher: TeacherReference
     student_sha256: Sha256
@@ -358,6 +364,8 @@ class Card(_Record):
         newer = self.preprocessing.model_dump(exclude_defaults=True)
         if self.schema_version < 5 and newer:
             raise ValueError(f"schema version {self.schema_version} does not know preprocessing.{next(iter(newer))}")
+        if self.schema_version < 5 and self.picture_check is not None:
+            raise ValueError(f"schema version {self.schema_version} knows no picture_check")
         if unknown := set(self.zone_thresholds) - set(self.preprocessor.zones):
             raise ValueError(f"there is no zone {sorted(unknown)[0]!r} to have a threshold")
         return self
@@ -402,6 +410,16 @@ class Card(_Record):
         of_views = scores.reshape(-1, len(self.sensitivities))
         found: np.ndarray = (of_views * self.sensitivities).max(axis=1)
         return found
+
+    def reasons(self, score: float, look: Look | None) -> list[Reason]:
+        """Why a picture is anomalous; empty if it is normal. Nothing else decides about a whole picture.
+
+        Args:
+            score: of the picture, see `part_scores`.
+            look: of the picture; None where the category has no check of pictures.
+        """
+        of_score = [Reason.SCORE] if self.calibration.rejects(score) else []
+        return of_score + (self.picture_check.reasons(look) if self.picture_check and look else [])
 
     @property
     def map_form(self) -> MapForm:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.choices import ANY_NAME, MapForm, SeenPolicy
+from model.choices import ANY_NAME, MapForm, Reason, SeenPolicy
 from model.text import json_text, readable
 from service.choices import Localize
 from service.cli.errors import UsageError
@@ -100,6 +100,9 @@ def _evaluation_table(evaluation: "Evaluation") -> str:
     ):
         lines.append(f"  {name:<24}{estimate.value:.4f}  95 % [{estimate.low:.4f}, {estimate.high:.4f}]")
     lines += [f"  here: {evaluation.seen_here}", f"  said at calibration: {evaluation.promise}"]
+    if any(evaluation.by_check):
+        normal, anomalous = evaluation.by_check
+        lines.append(f"  rejected by the check of the picture alone: {normal} normal, {anomalous} anomalous")
     if evaluation.pixel_auroc is not None:
         lines.append(
             f"  {'pixel AUROC':<24}{evaluation.pixel_auroc:.4f}  ({evaluation.pixel_images} images with a mask)"
@@ -185,8 +188,10 @@ def _inspection_line(path: Path, inspection: "Inspection") -> str:
     regions = f"  {len(inspection.localization.regions)} regions" if inspection.localization else ""
     rejected = [zone.name for zone in inspection.zones or () if zone.decision == "anomalous"]
     zones = f"  zones: {', '.join(rejected)}" if rejected else ""
+    wrong = [reason for reason in inspection.reasons if reason is not Reason.SCORE]
+    picture = f"  picture: {', '.join(wrong)}" if wrong else ""
     numbers = f"{inspection.score:.6g} (threshold {inspection.threshold:.6g})"
-    return f"{inspection.decision:<10}{numbers}  {path}{zones}{regions}"
+    return f"{inspection.decision:<10}{numbers}  {path}{picture}{zones}{regions}"
 
 
 def features(
@@ -204,6 +209,7 @@ def features(
     from model.images import read_image
     from model.lab import features
     from model.lifecycle import figures
+    from model.quality import look_of
     from model.store.store import Store
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
@@ -219,12 +225,13 @@ def features(
     views, layout = card.preprocessor.apply(photograph), card.preprocessor.layout(width, height)
     scores = scores_of(detector, views, layout.masks)
     score, threshold = float(card.part_scores(scores)[0]), card.calibration.threshold
+    reasons = card.reasons(score, look_of(views, layout.masks))
     view = int((scores * card.sensitivities).argmax())
     pixels, mask = views[view], None if layout.masks is None else layout.masks[view]
     which = "" if len(views) == 1 else f" (view {view + 1} of {len(views)}, where the score is largest)"
     title = (
         f"{category} {card.model_version}, {readable(image.name)}{which}: score {score:.3g}, "
-        f"threshold {threshold:.3g}, {'anomalous' if card.calibration.rejects(score) else 'normal'}"
+        f"threshold {threshold:.3g}, {'anomalous' if reasons else 'normal'}"
     )
     picture = figures.png(figures.features(pixels, features.layers_of(detector, pixels, mask), title))
     place.parent.mkdir(parents=True, exist_ok=True)

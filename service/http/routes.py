@@ -56,7 +56,9 @@ PROBE_SECONDS = 2.0
 CategoryName = Annotated[str, Path(description="A category that `GET /v1/categories` lists")]
 LocalizeQuery = Annotated[
     Localize,
-    Query(description="auto: find the place of the fault only when the decision is anomalous; always; never"),
+    Query(
+        description="auto: find the place of the fault only when the score is at or above the threshold; always; never"
+    ),
 ]
 MapQuery = Annotated[
     MapForm | None,

@@ -96,6 +96,38 @@ def test_the_server_answers_as_the_command_line(
         assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
+def test_a_picture_that_shows_nothing_is_anomalous_and_says_why(
+    client: httpx.Client, weights: Weights, factory: Factory, tmp_path: Path
+):
+    image = surface(70)
+    pictures = {
+        "good": (image, set()),
+        "black": (np.zeros_like(image), {"too-dark", "too-little-contrast", "blurred"}),
+        "grey": (np.full_like(image, 140), {"too-little-contrast", "blurred"}),
+        "blurred": (cv2.GaussianBlur(image, (0, 0), 3), {"blurred"}),
+        "overexposed": (cv2.add(image, (90, 90, 90, 0)), {"too-bright"}),
+    }
+    for name, (picture, reasons) in pictures.items():
+        path = tmp_path / f"{name}.png"
+        path.write_bytes(encoded(picture))
+        online = client.post("/v1/categories/gray/inspect", content=path.read_bytes()).json()
+        by_score = {"score"} & set(online["reasons"])
+        assert set(online["reasons"]) - {"score"} == reasons, name
+        assert online["decision"] == ("anomalous" if online["reasons"] else "normal")
+        assert bool(by_score) == (online["score"] >= online["threshold"]) == (online["localization"] is not None)
+        done = subprocess.run(
+            [
+                *(str(COMMAND), "inspect", "gray", str(path), "--weights", str(weights[0])),
+                *("--teachers", str(factory.teachers)),
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.split()[0] == online["decision"]
+        assert all(reason in done.stdout for reason in reasons)
+
+
 def test_what_does_not_fit_the_category_is_refused_with_what_to_do(client: httpx.Client):
     for category, image, reason in (
         ("deep", surface(1), "has 8 bits per value"),

@@ -89,9 +89,13 @@ function timesOf(answer) {
   return [`${text}×`, `Its score is ${text} times the threshold.`];
 }
 
+const PICTURES = { "too-dark": "too dark", "too-bright": "too bright", "too-little-contrast": "almost empty", blurred: "blurred" };
+
 function adviceOf(answer) {
   if (doubtOf(answer)?.kind === "useless") return "Look at the part itself: this category cannot tell.";
   if (answer.decision === "normal") return "This part looks like the good ones.";
+  const wrong = (answer.reasons ?? []).map((reason) => PICTURES[reason]).filter(Boolean);
+  if (wrong.length) return `The picture is ${wrong.join(" and ")}. Check light, focus and position, and take it again.`;
   return ["Reject this part, or look at it.", zones.rejectingZones(answer)].filter(Boolean).join(" ");
 }
 

@@ -261,7 +261,7 @@ def test_calibration_without_anomalous_images_pastes_defects_on_normal_ones(copy
 def as_version_1(folder: Path) -> None:
     """Makes a category's card one of the time before there was a choice of scores."""
     card = json.loads((folder / "card.json").read_text())
-    for name in ("score", "other_map_scales"):
+    for name in ("score", "other_map_scales", "picture_check"):
         del card[name]
     for name in ("auroc_interval", "false_alarms", "misses"):
         card["calibration"].pop(name)
@@ -303,12 +303,14 @@ def test_a_card_of_version_2_keeps_the_local_score(copy: Path, factory: Factory)
     fields = json.loads(path.read_text())
     for name in ("auroc_interval", "false_alarms", "misses"):
         fields["calibration"].pop(name)
+    fields.pop("picture_check")
     path.write_text(json.dumps(fields | {"schema_version": 2, "score": "local"}))
     card, detector = Store(copy, factory.teachers).load("striped")
     assert (card.schema_version, detector.score) == (2, Score.LOCAL)
     good, bad = normal_samples(factory.data / "good"), bad_samples(factory.data / "bad")
     calibrated, _ = calibrate_category(copy, factory.teachers, "striped", good, bad)
     assert calibrated.score is Score.LOCAL
+    assert calibrated.picture_check is None  # as ever
 
 
 @pytest.mark.parametrize("score", Score)

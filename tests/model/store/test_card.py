@@ -35,6 +35,7 @@ DECIDING: dict[str, Callable[[dict[str, Any]], Any]] = {
     "teacher": lambda card: card["teacher"].update(sha256="0" * 64),
     "student_sha256": lambda card: card.update(student_sha256="0" * 64),
     "threshold": lambda card: card["calibration"].update(threshold=card["calibration"]["threshold"] * 1.0001),
+    "picture_check": lambda card: card["picture_check"].update(least_contrast=0.5),
     "map_scale": lambda card: card.update(map_scale=1.5),
     "other_map_scales": lambda card: card.update(other_map_scales={"distance": 0.5}),
 }
@@ -74,6 +75,7 @@ def test_every_field_of_a_card_is_a_record_or_decides(card: Card):
         "direction_weight",
         "student_sha256",
         "zone_thresholds",
+        "picture_check",
         "map_scale",
         "other_map_scales",
     }
