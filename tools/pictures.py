@@ -32,6 +32,14 @@ WINDOW = {"width": 1360, "height": 1180}
 """Of the browser that shows the console."""
 
 
+DRAWN = (
+    ("Zone", "face", ((0.07, 0.08), (0.6, 0.08), (0.6, 0.92), (0.07, 0.92))),
+    ("Zone", "edge", ((0.66, 0.08), (0.93, 0.08), (0.93, 0.92), (0.66, 0.92))),
+    ("Place to ignore", None, ((0.12, 0.7), (0.34, 0.7), (0.34, 0.86), (0.12, 0.86))),
+)
+"""What is drawn on the picture of the page Region: kind, name, and corners as shares of the picture."""
+
+
 def make_picture(client: httpx.Client, samples: list[Path], path: Path) -> None:
     """A row of samples above the row of what the server answers for them, with its verdicts."""
     font = ImageFont.load_default(size=15)
@@ -75,13 +83,14 @@ def make_features_picture(sample: Path, path: Path) -> None:
     as_jpeg(figures.png(figures.features(pixels, layers_of(detector, pixels), f"{CATEGORY}, {sample.name}")), path)
 
 
-def make_console_pictures(samples: list[Path], found: Path, batch: Path) -> None:
-    """The console with a scratch that it has found, and after a batch; only where there is a Chromium.
+def make_console_pictures(samples: list[Path], found: Path, batch: Path, region: Path) -> None:
+    """The console with a scratch that it has found, after a batch, and with a region; only where there is a Chromium.
 
     Args:
         samples: one plate of each kind.
         found: picture of the scratch.
         batch: picture of the batch: the samples, the good one once more, and a file that is no image.
+        region: picture of a region that is drawn on the good one.
     """
     from playwright.sync_api import expect, sync_playwright
 
@@ -110,6 +119,21 @@ def make_console_pictures(samples: list[Path], found: Path, batch: Path) -> None
             page.mouse.move(0, 0)
             page.evaluate("scrollTo(0, 0)")
             as_jpeg(page.screenshot(), batch, width=1000)
+            page.goto(f"{server.url}/#/region")
+            page.get_by_label("Choose a picture").set_input_files([payload("good.png", good)])
+            board = page.get_by_role("application", name="Drawing area")
+            for kind, name, corners in DRAWN:
+                box = board.bounding_box()
+                assert box is not None
+                page.get_by_text(kind, exact=True).click()
+                for x, y in (*corners, corners[0]):
+                    board.click(position={"x": x * box["width"], "y": y * box["height"]})
+                if name is not None:
+                    page.keyboard.type(name)
+            page.get_by_role("button", name="Show the corners of zone edge").click()
+            page.mouse.move(0, 0)
+            page.evaluate("scrollTo(0, 0)")
+            as_jpeg(page.screenshot(), region, width=1000)
 
 
 def as_jpeg(png: bytes, path: Path, *, width: int | None = None) -> None:
@@ -137,7 +161,7 @@ def make_pictures(data: Path, samples: list[Path]) -> None:
         make_picture(client, samples, IMAGES / "result.jpg")
     make_report_picture(data, ROOT / "build" / "report", IMAGES / "report.jpg")
     make_features_picture(next(path for path in samples if path.stem == "scratch"), IMAGES / "features.jpg")
-    make_console_pictures(samples, IMAGES / "console.jpg", IMAGES / "console-batch.jpg")
+    make_console_pictures(samples, IMAGES / "console.jpg", IMAGES / "console-batch.jpg", IMAGES / "console-region.jpg")
 
 
 def main() -> None:

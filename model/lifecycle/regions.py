@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from model import images
 from model.choices import OVERLAP, Fit
@@ -34,8 +34,19 @@ class _Strict(BaseModel):
 
 class _Zone(_Strict):
     name: str
-    polygon: Polygon
+    polygon: Polygon | None = None
+    polygons: tuple[Polygon, ...] = ()
     threshold: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _has_an_outline(self) -> Self:
+        if (self.polygon is None) != bool(self.polygons):
+            raise ValueError("a zone has either a polygon or polygons")
+        return self
+
+    @property
+    def outlines(self) -> tuple[Polygon, ...]:
+        return self.polygons if self.polygon is None else (self.polygon,)
 
 
 class _File(_Strict):
@@ -109,9 +120,10 @@ def _known_frame(name: str, smallest: Rectangle, trained: Region | Rectangle) ->
 def read_region(path: Path) -> DrawnRegion:
     """Reads a region.
 
-    A file that ends in ``.json`` has polygons: an object with ``zones``, each with ``name``, ``polygon`` and perhaps
-    ``threshold``, with ``ignored``, a list of polygons, and with ``width`` and ``height`` of the picture; or a list of
-    polygons alone. Any other file is a mask: a picture that is white where the part counts.
+    A file that ends in ``.json`` has polygons: an object with ``zones``, each with ``name``, ``polygon`` (or
+    ``polygons``, for a zone of several) and perhaps ``threshold``, with ``ignored``, a list of polygons, and with
+    ``width`` and ``height`` of the picture; or a list of polygons alone. Any other file is a mask: a picture that is
+    white where the part counts.
 
     Raises:
         DatasetError: if the file cannot be read.
@@ -142,10 +154,9 @@ def _from_json(path: Path) -> DrawnRegion:
         where = ".".join(str(part) for part in first["loc"][1:])
         raise RegionError(f"{readable(path)} is no region: {where}{': ' if where else ''}{first['msg']}") from None
     if not isinstance(found, _File):
-        found = _File(zones=tuple(_Zone(name=PART, polygon=polygon) for polygon in found))
-        if not found.zones:
+        if not found:
             raise RegionError(f"{readable(path)} has no polygon")
-        return DrawnRegion({PART: tuple(zone.polygon for zone in found.zones)})
+        return DrawnRegion({PART: found})
     if (found.width is None) != (found.height is None):
         raise RegionError(f"{readable(path)} must have both width and height, or none of them")
     if not found.zones and not found.ignored:
@@ -154,7 +165,7 @@ def _from_json(path: Path) -> DrawnRegion:
     if len(set(names)) < len(names):
         raise RegionError(f"{readable(path)} has two zones of the name {max(names, key=names.count)!r}")
     return DrawnRegion(
-        {zone.name: (zone.polygon,) for zone in found.zones},
+        {zone.name: zone.outlines for zone in found.zones},
         found.ignored,
         None if found.width is None or found.height is None else (found.width, found.height),
         {zone.name: zone.threshold for zone in found.zones if zone.threshold is not None},

@@ -7,6 +7,7 @@ import numpy as np
 
 from model.lifecycle.datasets import Sample
 from model.lifecycle.recipe import Recipe
+from model.lifecycle.thresholds import Rule
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher
 from model.preprocessing import Preprocessing, Tiles
@@ -28,8 +29,10 @@ REGION = Region(
     (((30.0, 80.0), (60.0, 80.0), (60.0, 100.0), (30.0, 100.0)),),
 )  # fmt: skip
 TILES = Tiles(1, 2)
-THRESHOLDS = {"face": 0.4}
-"""Of the zones that have their own, in units of the score; good parts are far below."""
+THRESHOLD = 0.5
+"""In units of the score. Good parts are far below, faulty ones far above."""
+THRESHOLDS = {"face": 0.45}
+"""Of the zones that have their own."""
 
 
 def part(seed: int, *faults: tuple[int, int]) -> np.ndarray:
@@ -54,6 +57,7 @@ def train_panel(folder: Path, teacher: Teacher) -> Path:
     recipe = Recipe(image_size=64, epochs=6, batch_size=8)
     preprocessing = Preprocessing(64, region=REGION, tiles=TILES)
     train_category(
-        CATEGORY, samples, weights, "narrow", teacher, recipe, preprocessing=preprocessing, zone_thresholds=THRESHOLDS
-    )
+        CATEGORY, samples, weights, "narrow", teacher, recipe, preprocessing=preprocessing, zone_thresholds=THRESHOLDS,
+        rule=Rule(threshold=THRESHOLD),
+    )  # fmt: skip
     return weights

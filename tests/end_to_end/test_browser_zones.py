@@ -190,3 +190,28 @@ def test_zones_of_a_version_that_is_gone_stay_in_the_table(browse: Visits, panel
     expect(page.get_by_text("The outlines of this version are not at hand any more.")).to_be_visible()
     expect(page.get_by_role("region", name="Zones", exact=True).get_by_role("row")).to_have_count(3)
     assert layer(page).locator(".zone").count() == 0
+
+
+def test_the_page_of_the_category_names_its_zones_and_leads_to_the_drawing(browse: Visits, panels: Server):
+    page = browse(panels.url + f"/#/categories/{CATEGORY}").page
+    record = page.get_by_role("main")
+    expect(record.get_by_text("face, rim; 1 place ignored")).to_be_visible()
+    expect(record.get_by_text("1 × 2 of each zone, overlap 10 %")).to_be_visible()  # noqa: RUF001
+    page.get_by_role("link", name="Draw it").click()
+    expect(page.get_by_role("heading", name="Region", exact=True)).to_be_visible()
+    expect(page.get_by_label("or begin with the region of")).to_have_value(CATEGORY)
+
+
+def test_the_views_of_a_part_show_their_zones(browse: Visits, panels: Server):
+    page = browse(panels.url + "/#/part").page
+    files = [
+        payload(f"{CATEGORY} {side}.png", png(part(310, *faults))) for side, faults in (("a", ()), ("b", (ON_RIM,)))
+    ]
+    page.get_by_label("Choose pictures").set_input_files(files)
+    page.get_by_role("button", name="Judge this part").click()
+    expect(page.get_by_role("heading", name="Anomalous", exact=True)).to_be_visible()
+    views = page.get_by_role("list", name="Pictures of this part").get_by_role("listitem")
+    expect(views.nth(0).get_by_role("img", name=re.compile("^Zones: face normal, rim normal"))).to_be_visible()
+    expect(views.nth(1).get_by_role("img", name=re.compile("^Zones: face normal, rim anomalous"))).to_be_visible()
+    expect(views.nth(0)).not_to_contain_text("rejected it")
+    expect(views.nth(1)).to_contain_text("The zone “rim” rejected it.")

@@ -114,6 +114,8 @@ function draw(detail) {
         ["Teacher", card.teacher.name],
         ["Score", card.score],
         ["Networks see", `${card.image_size} × ${card.image_size} pixels`],
+        ["Region", regionOf(detail.category, card.preprocessing.region)],
+        card.preprocessing.tiles && ["Tiles", tilesOf(card.preprocessing)],
         ["Student", h("code", { title: card.student_sha256 }, card.student_sha256.slice(0, 16))],
       ])),
       h("section", { className: "panel" }, h("h3", {}, "Calibration"), record([
@@ -150,6 +152,15 @@ function draw(detail) {
   }
   trial.onchange(() => charts.forEach((one) => one.update()));
 }
+
+function regionOf(category, region) {
+  const ignored = region?.ignored.length ? `; ${count(region.ignored.length, "place")} ignored` : "";
+  const words = region ? `${region.zones.map(({ name }) => name).join(", ")}${ignored}` : "none: the whole picture counts";
+  return h("span", {}, words, " ", h("a", { href: `#/region/${encodeURIComponent(category)}` }, "Draw it"));
+}
+
+const tilesOf = ({ region, tiles: { columns, rows, overlap } }) =>
+  `${columns} × ${rows}${region ? " of each zone" : ""}, overlap ${percent(overlap)}`;
 
 const METHODS = {
   youden: "Youden index, with real faults",

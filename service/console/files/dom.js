@@ -48,6 +48,13 @@ export function ago(time, now = Date.now()) {
   return seconds < 3600 ? `${Math.floor(seconds / 60)} min ago` : `${Math.floor(seconds / 3600)} h ago`;
 }
 
+/** Gives the person a file. */
+export function save(name, parts, type) {
+  const url = URL.createObjectURL(new Blob(parts, { type }));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
 /** Says something to those who use a screen reader, when they have heard what they were hearing. */
 export function announce(text) {
   $("announcer").textContent = text;

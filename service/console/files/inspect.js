@@ -3,7 +3,6 @@
 import { Problem, call } from "./api.js";
 import { $, announce, count, h, icon } from "./dom.js";
 import { sentences } from "./errors.js";
-import * as part from "./part.js";
 import { add, addFailed, again, clear, items, keepPicturesOf, pending, session, stop } from "./session.js";
 import { lastSaid, server, summaryOf } from "./server.js";
 import { doubtOf, isDone, outdated } from "./standing.js";
@@ -106,7 +105,7 @@ function withEarly(closed) {
 // Images come in.
 
 /** Takes images for the chosen category. What comes before the list of categories waits for it. */
-function take(files) {
+export function take(files) {
   if (!files.length) return;
   if (!listed) {
     early.push(...files);
@@ -140,13 +139,6 @@ async function takeSample(name) {
   }
 }
 
-/** What is dropped or pasted belongs to the page Part where that is open. */
-function taken(files) {
-  if (part.isOpen()) return part.take(files);
-  location.hash = "#/inspect";
-  take(files);
-}
-
 function listen() {
   for (const id of ["files", "camera"]) {
     $(id).addEventListener("change", (event) => {
@@ -155,24 +147,6 @@ function listen() {
     });
   }
   $("category").addEventListener("change", chosen);
-  addEventListener("paste", (event) => {
-    if (document.querySelector("dialog[open]") || !event.clipboardData?.files.length) return;
-    event.preventDefault();
-    taken(event.clipboardData.files);
-  });
-  let depth = 0;
-  const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
-  const over = (on) => document.body.classList.toggle("dragging", on);
-  addEventListener("dragenter", (event) => holdsFiles(event) && over(++depth > 0));
-  addEventListener("dragleave", (event) => holdsFiles(event) && over((depth = Math.max(0, depth - 1)) > 0));
-  addEventListener("dragover", (event) => holdsFiles(event) && event.preventDefault());
-  addEventListener("drop", (event) => {
-    if (!holdsFiles(event)) return;
-    event.preventDefault();
-    over(false);
-    depth = 0;
-    taken(event.dataTransfer.files);
-  });
   $("sample-list").replaceChildren(
     ...SAMPLES.names.map((name) =>
       h("li", {}, h("button", { type: "button", onclick: () => takeSample(name) }, h("img", { src: `console/samples/${name}.png`, alt: "", width: 96, height: 96, loading: "lazy" }), name)),

@@ -5,11 +5,13 @@ import * as categories from "./categories.js";
 import { $, announce, h } from "./dom.js";
 import { sentences } from "./errors.js";
 import * as inspect from "./inspect.js";
+import * as intake from "./intake.js";
 import * as live from "./live.js";
 import * as part from "./part.js";
+import * as region from "./region.js";
 import { lastSaid, look, server } from "./server.js";
 
-const TITLES = { inspect: "Inspect", part: "Part", categories: "Categories", live: "Live" };
+const TITLES = { inspect: "Inspect", part: "Part", categories: "Categories", region: "Region", live: "Live" };
 const LOOK_MS = 5000;
 
 let said = "";
@@ -53,6 +55,7 @@ function route() {
   if (shown === "live") live.show();
   if (shown === "part") part.show();
   if (shown === "categories") categories.show(decoded(name));
+  if (shown === "region") region.show(decoded(name));
   if (!first) {
     scrollTo(0, 0);
     $(`title-${shown}`).focus({ preventScroll: true });
@@ -86,6 +89,14 @@ $("key-button").addEventListener("click", async () => {
   route();
 });
 
+/** Pictures that come from anywhere belong to the page that is shown where it takes some, else they are to be inspected. */
+intake.start((files) => {
+  const taker = [part, region].find((page) => page.isOpen());
+  if (taker) return taker.take(files);
+  location.hash = "#/inspect";
+  inspect.take(files);
+});
+
 addEventListener("hashchange", route);
 addEventListener("offline", () => untilBack());
 
@@ -95,6 +106,7 @@ addEventListener("pageshow", ({ persisted }) => persisted && look());
 connection.dispatchEvent(new Event("key"));
 inspect.start();
 part.start();
+region.start();
 route();
 await look();
 for (;;) {

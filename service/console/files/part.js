@@ -6,6 +6,7 @@ import { sentences } from "./errors.js";
 import { forgetPictureIn, showPicture } from "./picture.js";
 import { heard, lastSaid, server } from "./server.js";
 import { doubtOf, isUseless, outdated, ratio } from "./standing.js";
+import { drawZones, rejectingZones } from "./zones.js";
 
 const TICK_MS = 1000;
 const TITLES = { normal: "Normal", anomalous: "Anomalous", incomplete: "Incomplete" };
@@ -177,7 +178,10 @@ function draw() {
 
 function drawView(view) {
   const stage = h("div", { className: "stage" });
-  if (view.file) showPicture(stage, view);
+  if (view.file) {
+    showPicture(stage, view);
+    drawZones(stage, view);
+  }
   const choice = h("select", { id: `view-${view.number}`, onchange: ({ target }) => ((view.category = target.value), changed()) },
     h("option", { value: "", disabled: true }, "choose"),
     [...new Set([...names(), ...(view.category ? [view.category] : [])])].map((name) => h("option", { value: name }, name)));
@@ -186,6 +190,7 @@ function drawView(view) {
     view.file ? stage : null,
     h("div", { className: "choice" }, h("label", { htmlFor: choice.id }, view.file ? view.name : "Missing"), view.file ? choice : view.category),
     view.answer || view.problem ? h("p", { className: "said" }, icon(isUseless(view) ? "failed" : view.state), wordsOf(view)) : null,
+    view.answer && rejectingZones(view.answer) ? h("p", {}, rejectingZones(view.answer)) : null,
     view.problem ? h("p", { className: "small muted" }, view.problem.detail) : null,
     view.answer && doubtOf(view.answer) ? h("p", { className: "small muted" }, doubtOf(view.answer).title) : null,
     view.file ? h("button", { type: "button", className: "quiet", "aria-label": `Remove ${view.name}`, onclick: () => remove(view) }, "Remove") : null);

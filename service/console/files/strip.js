@@ -1,6 +1,6 @@
 // The strip of the session's images: small pictures with their verdicts, filtered, ordered, and as a CSV file.
 
-import { $, count, h, icon } from "./dom.js";
+import { $, count, h, icon, save } from "./dom.js";
 import { thumbnail } from "./picture.js";
 import { KEPT, canBeSentAgain, csv, items, pending } from "./session.js";
 import { badgeOf, worstFirst } from "./standing.js";
@@ -122,11 +122,8 @@ export function showWorst() {
   $("tiles").querySelector("button")?.focus({ preventScroll: true });
 }
 
-function download() {
-  const url = URL.createObjectURL(new Blob(["\ufeff", csv(items)], { type: "text/csv" }));
-  h("a", { href: url, download: `inspection-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.csv` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
+const download = () =>
+  save(`inspection-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.csv`, ["\ufeff", csv(items)], "text/csv");
 
 export function start({ pick: picking }) {
   pick = picking;

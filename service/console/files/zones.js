@@ -50,25 +50,34 @@ function aboutTiles(tiles) {
   return rejected ? `${rejected} of ${count(tiles.length, "tile")} rejected: the dashed boxes in the picture.` : `None of ${count(tiles.length, "tile")} rejected.`;
 }
 
-/** Draws them over the picture that the stage shows, and offers to hide them. */
-export async function showZones(stage, { answer, file }) {
-  const parts = [answer?.zones && "zones", answer?.tiles && "tiles"].filter(Boolean);
-  const isThere = parts.length > 0 && Boolean(file);
-  $("zone-controls").hidden = !isThere;
-  if (!isThere) return;
-  const words = parts.join(" and ");
-  $("zones-words").textContent = `${words[0].toUpperCase()}${words.slice(1)}`;
+/** Draws them over the picture that a stage shows.
+ * @returns what there is to see: `region`, null where there is none or it is not known any more, and `tiles` */
+export async function drawZones(stage, { answer, file }) {
   const frame = stage.querySelector(".frame");
-  const region = answer.zones && (await cardOf(answer))?.preprocessing.region;
-  if (!frame.isConnected) return; // another image is shown by now
+  if (!file || !(answer?.zones || answer?.tiles)) return null;
+  const region = answer.zones ? ((await cardOf(answer))?.preprocessing.region ?? null) : null;
+  if (frame.parentNode !== stage) return null; // another image is shown by now
   frame.append(drawing(answer, region));
+  return { region, tiles: answer.tiles };
+}
+
+/** The same with a switch that hides them, and what they mean; for the page Inspect. */
+export async function showZones(stage, item) {
+  const { answer, file } = item;
+  const parts = [answer?.zones && "zones", answer?.tiles && "tiles"].filter(Boolean);
+  $("zone-controls").hidden = !(parts.length && file);
+  const words = parts.join(" and ");
+  $("zones-words").textContent = words && `${words[0].toUpperCase()}${words.slice(1)}`;
+  const seen = await drawZones(stage, item);
+  if (!seen) return;
+  const { region, tiles } = seen;
   $("zones-key").replaceChildren(
     key(
       ...[
         region && ["stroke zone", "zone"],
         region && answer.zones.some(isRejected) && ["stroke rejected", "zone that rejected"],
         region?.ignored.length && ["swatch ignored", "ignored"],
-        answer.tiles?.some(isRejected) && ["stroke tile", "tile that rejected"],
+        tiles?.some(isRejected) && ["stroke tile", "tile that rejected"],
       ].filter(Boolean),
     ),
   );

@@ -57,6 +57,17 @@ def test_a_list_of_polygons_is_one_zone(tmp_path: Path):
     assert (zone.name, len(zone.outlines), zone.frame) == ("part", 2, (0, 0, 76, 80))
 
 
+def test_a_zone_of_several_polygons(tmp_path: Path):
+    zones = [{"name": "pads", "polygons": [LEFT, STAMP]}, {"name": "right", "polygon": RIGHT}]
+    drawn = read_region(written(tmp_path / "region.json", {"zones": zones}))
+    assert [len(outlines) for outlines in drawn.outlines.values()] == [2, 1]
+    assert drawn.on(80, 80).zones[0].frame == (0, 0, 76, 80)
+    for outlines in ({"polygons": []}, {"polygon": LEFT, "polygons": [STAMP]}):
+        path = written(tmp_path / "wrong.json", {"zones": [{"name": "pads", **outlines}]})
+        with pytest.raises(RegionError, match="a zone has either a polygon or polygons"):
+            read_region(path)
+
+
 def test_only_places_to_ignore_leave_the_rest(tmp_path: Path):
     region = read_region(written(tmp_path / "region.json", {"ignored": [STAMP]})).on(80, 80)
     marked = region.marked(region.zones[0], 80, 80)
@@ -91,7 +102,7 @@ def test_whole_and_broken_numbers_make_the_same_region(tmp_path: Path):
         ([], "has no polygon"),
         ({"zones": [{"name": "a", "polygon": LEFT}] * 2}, "two zones of the name 'a'"),
         ({"zones": [{"name": "a", "polygon": LEFT}], "width": 80}, "both width and height"),
-        ({"zones": [{"name": "a"}]}, "zones.0.polygon: Field required"),
+        ({"zones": [{"name": "a"}]}, "zones.0: Value error, a zone has either a polygon"),
         ({"zones": [{"name": "a", "polygon": LEFT, "treshold": 1}]}, "zones.0.treshold: Extra inputs"),
         ({"zones": [{"name": "a", "polygon": LEFT, "threshold": 0}]}, "zones.0.threshold: Input should be greater"),
         ({"polygon": LEFT}, "polygon: Extra inputs"),
