@@ -42,7 +42,8 @@ TRAINING_COMMANDS = """\
 Each line is a look of
 `python -m benchmarks.accuracy.training --data FOLDER --cache FOLDER --sets SET --ways WAY --looks STEPS`, with
 `--teacher FILE` for VGG16; seeds are counted from 0. Batches of 16 pictures, bfloat16, Adam with 0.001. *Pictures* are
-those learned from. Image AUROC of the three scores; pixel measures of the product's maps."""
+those learned from. Image AUROC of the three scores; pixel measures of the product's maps. The commit above is that
+of the report; the students were trained with the same program a little before it was committed."""
 SHOWN_COUNTS = ("10", "25", "50", "100")
 
 
