@@ -2,11 +2,12 @@
 
     python -m benchmarks.light [--casting FOLDER] [--seeds 2] [--steps 500] [--threads 2]
 
-For each set two students of the built-in teacher learn the same good parts, with ``--normalise-light none`` and
-``gain``. Youden's threshold comes from one half of the test images in the light of training. The other half is judged
-in that light, with every value times one factor for all images, and times a factor of each image's own between 0.6 and
-1.4; values above 255 are clipped, as a camera does. There are ten divisions into halves. Plates are generated;
-``--casting`` is a folder in the MVTec AD layout. Results go to benchmarks/results/light.json.
+Two students of the built-in teacher learn the same good parts, with ``--normalise-light none`` and ``gain``. Youden's
+threshold comes from one half of the test images in the light of training. The other half is judged in that light, with
+every value times one factor for all images, and times a factor of each image between 0.6 and 1.4; values above 255
+are clipped, as a camera does. There are ten divisions into halves. The parts are generated plates, or with
+``--casting`` those of a folder in the MVTec AD layout. Results go to benchmarks/results/light_plates.json and
+light_casting.json.
 """
 
 import argparse
@@ -117,20 +118,20 @@ def main() -> None:
     teacher = read_teacher(ROOT / "weights" / "teachers" / "compact.safetensors")
     rows: dict[str, object] = {}
     with TemporaryDirectory() as folder:
-        write_dataset(Path(folder, "plates"), train=200, test_good=60, test_each=12, seed=301)
-        sets = {"plates": read(Path(folder, "plates"))}
-        if arguments.casting:
-            sets["casting"] = read(arguments.casting)
-        for name, images in sets.items():
-            for light in Light:
-                epochs = math.ceil(arguments.steps / math.ceil(len(images.training) / Recipe.batch_size))
-                recipes = [Recipe(epochs=epochs, seed=seed, light=light) for seed in range(arguments.seeds)]
-                found = [measure(images, teacher, recipe) for recipe in recipes]
-                rows[f"{name}, {light.value}"] = {which: mean([one[which] for one in found]) for which in found[0]}
-                print(name, light.value, json.dumps(rows[f"{name}, {light.value}"]), flush=True)
-    command = f"python -m benchmarks.light --casting FOLDER --seeds {arguments.seeds} --steps {arguments.steps}"
+        name = "casting" if arguments.casting else "plates"
+        if not arguments.casting:
+            write_dataset(Path(folder), train=200, test_good=60, test_each=12, seed=301)
+        images = read(arguments.casting or Path(folder))
+        for light in Light:
+            epochs = math.ceil(arguments.steps / math.ceil(len(images.training) / Recipe.batch_size))
+            recipes = [Recipe(epochs=epochs, seed=seed, light=light) for seed in range(arguments.seeds)]
+            found = [measure(images, teacher, recipe) for recipe in recipes]
+            rows[light.value] = {which: mean([one[which] for one in found]) for which in found[0]}
+            print(name, light.value, json.dumps(rows[light.value]), flush=True)
+    data = " --casting FOLDER" if arguments.casting else ""
+    command = f"python -m benchmarks.light{data} --seeds {arguments.seeds} --steps {arguments.steps}"
     results = {"command": command, **machine_and_commit(), "rows": rows}
-    (ROOT / "benchmarks" / "results" / "light.json").write_text(json.dumps(results, indent=1) + "\n")
+    (ROOT / "benchmarks" / "results" / f"light_{name}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
