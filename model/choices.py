@@ -43,6 +43,18 @@ DEFAULT_SCORE = Score.WEIGHTED
 """Of new categories."""
 
 
+class Align(StrEnum):
+    """How a picture is aligned with a reference picture; see `model.alignment`.
+
+    ``none``: it is taken as it is. ``template``: shift, and a turn of up to 20 degrees. ``features``: shift, and any
+    turn. Both allow a tenth more or less in size.
+    """
+
+    NONE = "none"
+    TEMPLATE = "template"
+    FEATURES = "features"
+
+
 class TermWeights(NamedTuple):
     """How much each term of equation 13 counts. The paper's lambda is ``direction``: 0.1 for MVTec AD, else 0.01."""
 

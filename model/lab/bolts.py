@@ -29,7 +29,7 @@ HEAD_RADIUS = 1.9  # in radii of the shank
 
 
 @dataclass(frozen=True)
-class _Pose:
+class Pose:
     """Where a bolt lies and how large it is, in pixels; the angle is of its axis, in radians."""
 
     x: float
@@ -56,8 +56,8 @@ class _Fault:
 
     stripped: Along | None = None
     bent: Along | None = None
-    hollow: Callable[[_Pose], np.ndarray] | None = None
-    colour: Callable[[_Pose], np.ndarray] | None = None
+    hollow: Callable[[Pose], np.ndarray] | None = None
+    colour: Callable[[Pose], np.ndarray] | None = None
 
 
 FAULTLESS = _Fault()
@@ -102,7 +102,7 @@ def defective_image(rng: np.random.Generator, defect: str) -> tuple[np.ndarray, 
 
 def _photograph(rng: np.random.Generator, fault: _Fault, day: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """What falls on the sensor, in grey levels, float64 ``[SIDE, SIDE, 3]``, and where the bolt is, bool."""
-    pose = _pose(rng)
+    pose = draw_pose(rng)
     height, inside = _relief(rng, pose, fault)
     slope_y, slope_x = np.gradient(cv2.GaussianBlur(height, (0, 0), 0.6))
     normal = np.stack((-slope_x, -slope_y, np.ones_like(height)), axis=2)
@@ -126,15 +126,15 @@ def _photograph(rng: np.random.Generator, fault: _Fault, day: float = 0.0) -> tu
     return cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.6, 0.8)), inside > 0.5
 
 
-def _pose(rng: np.random.Generator) -> _Pose:
-    """Any angle, wholly in the picture."""
+def draw_pose(rng: np.random.Generator) -> Pose:
+    """Any angle, wholly in the picture: the first that `normal_image` draws of its chance."""
     length, radius = SIDE * rng.uniform(0.70, 0.76), SIDE * rng.uniform(0.060, 0.064)
     angle = rng.uniform(0, 2 * np.pi)
     x, y = SIDE / 2 + rng.uniform(-1, 1, 2) * 0.07 * SIDE
-    return _Pose(float(x), float(y), angle, length, radius)
+    return Pose(float(x), float(y), angle, length, radius)
 
 
-def _relief(rng: np.random.Generator, pose: _Pose, fault: _Fault) -> tuple[np.ndarray, np.ndarray]:
+def _relief(rng: np.random.Generator, pose: Pose, fault: _Fault) -> tuple[np.ndarray, np.ndarray]:
     """The bolt's height in pixels, and how much of each pixel it covers, both ``[SIDE, SIDE]``."""
     u, v = axes(pose.x, pose.y, pose.angle)
     along, radius = u / pose.length + 0.5, pose.radius
@@ -191,7 +191,7 @@ def _colour(rng: np.random.Generator) -> _Fault:
     absorbs = np.array([0.2, 0.45, 0.7]) if rng.random() < 0.6 else np.array([0.5, 0.5, 0.5])
     outline = int(rng.integers(2**63))
 
-    def colour(pose: _Pose) -> np.ndarray:
+    def colour(pose: Pose) -> np.ndarray:
         u, v = (place - 0.5) * pose.length, side * pose.radius
         x = pose.x + u * np.cos(pose.angle) - v * np.sin(pose.angle)
         y = pose.y + u * np.sin(pose.angle) + v * np.cos(pose.angle)
@@ -207,7 +207,7 @@ def _dent(rng: np.random.Generator) -> _Fault:
     place, side = rng.uniform(0.03, 0.95), rng.uniform(-0.6, 0.6)
     size, depth = _log_uniform(rng, 0.25, 1.1), rng.uniform(0.3, 0.7)
 
-    def hollow(pose: _Pose) -> np.ndarray:
+    def hollow(pose: Pose) -> np.ndarray:
         u, v = axes(pose.x, pose.y, pose.angle)
         r = np.hypot(u - (place - 0.5) * pose.length, v - side * pose.radius) / (size * pose.radius)
         deep: np.ndarray = 1.6 * depth * size * pose.radius * np.exp(-(r**3))
