@@ -20,6 +20,7 @@ from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher
 from model.preprocessing import brightness
 from model.reading import Levels
+from model.region import RegionError
 from model.store.card import Card, PreprocessingRecord
 from model.store.store import Store
 from tests.conftest import Factory, surface
@@ -196,3 +197,9 @@ def test_a_training_that_an_older_version_stopped_goes_on(tmp_path: Path, teache
         train_category("part", samples, tmp_path, "narrow", teacher, replace(recipe, colour=Colour.GRAY), resume=True)
     _, losses = train_category("part", samples, tmp_path, "narrow", teacher, recipe, resume=True)
     assert len(losses) == 2
+
+
+def test_the_region_of_a_category_with_normalised_light_stays(weights: Path, factory: Factory, tmp_path: Path):
+    samples = written(tmp_path / "good", [surface(seed) for seed in range(480, 484)])
+    with pytest.raises(RegionError, match=r"light of this category is normalised .*; train it again with the region"):
+        calibrate_category(weights, factory.teachers, "lit", samples, [], region="all")
