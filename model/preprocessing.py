@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
 import cv2
 import numpy as np
 
+from model.alignment import Alignment, Found
 from model.choices import OVERLAP, Bayer, Colour, Fit
 from model.formats.common import ImageError
 from model.reading import Levels, Reading
@@ -180,11 +181,24 @@ class Place:
         return square[top:bottom, left:right]
 
 
+class Prepared(NamedTuple):
+    """What a picture has become.
+
+    Attributes:
+        pixels: uint8 RGB ``[V, size, size, 3]``.
+        pose: of its part; None where pictures are not aligned.
+    """
+
+    pixels: np.ndarray
+    pose: Found | None
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How a picture becomes the pixels that the networks see. A card holds one.
 
-    A picture is one view, or one for each zone of a region and tile of a grid. Each is an image for the networks.
+    A picture is one view, or one for each zone of a region and tile of a grid. Each is an image for the networks. Where
+    pictures are aligned, region and tiles lie on the aligned picture, which has the size of the reference.
 
     Attributes:
         size: side in pixels of the square.
@@ -196,6 +210,7 @@ class Preprocessing:
         levels: which values of a camera of more than 8 bits are black and white.
         bayer: where the colours are in raw sensor data.
         reference_brightness: what the `brightness` of each picture is brought to; None leaves it as it is.
+        alignment: with what each picture is aligned first; None takes it as it is.
     """
 
     size: int
@@ -207,6 +222,7 @@ class Preprocessing:
     levels: Levels | None = None
     bayer: Bayer | None = None
     reference_brightness: float | None = None
+    alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
         if self.region is not None or self.tiles is not None:
@@ -223,15 +239,21 @@ class Preprocessing:
         return tuple(zone.name if zone else None for zone, _ in _places(self))
 
     def layout(self, width: int, height: int) -> Layout:
-        """The views of a picture of this size.
+        """The views of a picture of this size, or of the aligned picture.
 
         Raises:
             ImageError: if its shape is not that of the picture on which the region was drawn.
         """
+        if self.alignment is not None:
+            width, height = self.alignment.width, self.alignment.height
         return _layout(self, width, height)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Normalises the light of a picture, cuts it into views and fits each to the square.
+        """The pixels of `prepare`."""
+        return self.prepare(image).pixels
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """Aligns a picture, normalises its light, cuts it into views and fits each to the square.
 
         What does not count becomes `FILL`. A picture is as bright as the pixels are that count.
 
@@ -241,18 +263,22 @@ class Preprocessing:
             image: uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``; see `model.images.decode_image`.
 
         Returns:
-            uint8 RGB ``[V, size, size, 3]``; of grey, three times the same.
+            Of grey, three times the same; of a picture that is not aligned, the pixels as they are.
 
         Raises:
             ImageError: see `layout`.
         """
+        pose = None
+        if self.alignment is not None:
+            pose = self.alignment.find(image)
+            image = self.alignment.apply(image, pose)
         height, width = image.shape[:2]
         found = self._views(image)
         if self.reference_brightness is None:
-            return found
+            return Prepared(found, pose)
         wanted = self.reference_brightness / max(brightness(found, self.layout(width, height).masks), 1e-9)
         gain = min(max(wanted, 1 / MAX_GAIN), MAX_GAIN)
-        return found if gain == 1 else self._views(image, gain)
+        return Prepared(found if gain == 1 else self._views(image, gain), pose)
 
     def _views(self, image: np.ndarray, gain: float = 1.0) -> np.ndarray:
         height, width = image.shape[:2]

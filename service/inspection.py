@@ -11,10 +11,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from model.alignment import Found as Pose
 from model.choices import MapForm
 from model.detector import batches_of
 from model.preprocessing import Layout
 from model.quality import Look, look_of
+from model.region import Rectangle
 from model.store.card import Card
 from service.catalogue import Ready
 from service.choices import Localize
@@ -27,8 +29,9 @@ from service.observe.logs import RECORD
 from service.observe.telemetry import Telemetry
 from service.part_info import PartInfo
 from service.problems import Problem, problem_of
-from service.rendering import Heat, drawn_size, heat_of, localization_of, overlay_of, png
+from service.rendering import Heat, back, drawn_size, heat_of, localization_of, overlay_of, png
 from service.schemas import (
+    AlignmentInfo,
     Box,
     Decision,
     ImageInfo,
@@ -49,15 +52,22 @@ class Decoded:
 
     Attributes:
         pixels: of its views, uint8 RGB ``[V, size, size, 3]``.
-        layout: of its views.
+        layout: of its views, on the aligned picture.
         info: for the answer.
         look: its plain measures; None where the category has no check of pictures.
+        pose: of its part; None where pictures are not aligned.
     """
 
     pixels: np.ndarray
     layout: Layout
     info: ImageInfo
     look: Look | None
+    pose: Pose | None
+
+    @property
+    def not_aligned(self) -> bool:
+        """Whether its part was looked for and not found."""
+        return self.pose is not None and not self.pose.aligned
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ def decode(data: bytes, ready: Ready, limits: Limits, read: Reader) -> Decoded:
     info = ImageInfo(width=picture.width, height=picture.height, sha256=picture.sha256)
     layout = ready.preprocessing.layout(picture.width, picture.height)
     look = look_of(picture.pixels, layout.masks) if ready.card.picture_check is not None else None
-    return Decoded(picture.pixels, layout, info, look)
+    return Decoded(picture.pixels, layout, info, look, picture.pose)
 
 
 @dataclass(frozen=True)
@@ -159,7 +169,8 @@ def _heat(card: Card, decoded: Decoded, found: Found) -> Heat | None:
     scale = card.scale_of(next(one.form for one in evidence if one is not None))
     assert scale is not None
     maps = [None if one is None else one.anomaly_map() for one in evidence]
-    return heat_of(decoded.layout, maps, decoded.pixels, scale)
+    heat = heat_of(decoded.layout, maps, decoded.pixels, scale)
+    return heat if decoded.pose is None else back(heat, decoded.pose, decoded.info.width, decoded.info.height)
 
 
 def answer(
@@ -176,7 +187,7 @@ def answer(
     """Builds the answer for one image."""
     scores = np.array([outcome.score for outcome in found.outcomes])
     score = float(card.part_scores(scores)[0])
-    reasons = card.reasons(score, decoded.look)
+    reasons = card.reasons(score, decoded.look, decoded.pose)
     queue, inference, localizing = found.seconds_of_stages
     return Inspection(
         **dict(part_info),
@@ -188,8 +199,9 @@ def answer(
         separates=card.calibration.separates,
         decision=_word(bool(reasons)),
         reasons=reasons,
+        alignment=_alignment(decoded),
         zones=_zones(card, decoded.layout, scores),
-        tiles=_tiles(card, decoded.layout, scores),
+        tiles=_tiles(card, decoded, scores),
         localization=localization,
         image=decoded.info,
         timing_ms=TimingMs(
@@ -225,20 +237,34 @@ def _zones(card: Card, layout: Layout, scores: np.ndarray) -> list[ZoneVerdict] 
     return found
 
 
-def _tiles(card: Card, layout: Layout, scores: np.ndarray) -> list[TileVerdict] | None:
+def _alignment(decoded: Decoded) -> AlignmentInfo | None:
+    if decoded.pose is None:
+        return None
+    first, second = map(tuple, decoded.pose.matrix.tolist())
+    return AlignmentInfo(matrix=(first, second), quality=decoded.pose.quality)
+
+
+def _tiles(card: Card, decoded: Decoded, scores: np.ndarray) -> list[TileVerdict] | None:
     if card.preprocessing.tiles is None:
         return None
     of_views = (scores * card.sensitivities).tolist()
     return [
         TileVerdict(
             zone=view.zone,
-            box=Box(x=left, y=top, width=right - left, height=bottom - top),
+            box=_box(view.box, decoded),
             score=score,
             decision=_word(card.calibration.rejects(weighed)),
         )
-        for view, score, weighed in zip(layout.views, scores.tolist(), of_views, strict=True)
-        for left, top, right, bottom in (view.box,)
+        for view, score, weighed in zip(decoded.layout.views, scores.tolist(), of_views, strict=True)
     ]
+
+
+def _box(rectangle: Rectangle, decoded: Decoded) -> Box:
+    """The smallest box of the photograph that holds a rectangle of the aligned picture."""
+    if decoded.pose is not None:
+        rectangle = decoded.pose.around(rectangle, decoded.info.width, decoded.info.height)
+    left, top, right, bottom = rectangle
+    return Box(x=left, y=top, width=right - left, height=bottom - top)
 
 
 def inspect_offline(
@@ -281,7 +307,7 @@ def _jobs(ready: Ready, decoded: Decoded, wanted: Wanted) -> list[Job]:
     form = wanted.form or card.map_form
 
     def rejects(sensitivity: float, score: float) -> bool:
-        return card.calibration.rejects(score * sensitivity)
+        return decoded.not_aligned or card.calibration.rejects(score * sensitivity)
 
     return [
         Job(

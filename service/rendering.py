@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from model.alignment import Found, between
 from model.choices import MapForm
 from model.localization import enlarged, faults_of
 from model.preprocessing import Layout
@@ -77,6 +78,18 @@ def heat_of(layout: Layout, maps: Sequence[np.ndarray | None], pixels: np.ndarra
     relative = layout.stitched(small, width, height)
     mask &= relative > 1
     return Heat(relative, mask, layout.width, layout.height)
+
+
+def back(heat: Heat, pose: Found, width: int, height: int) -> Heat:
+    """The heat of an aligned picture on the photograph that it was taken from, of this width and height in pixels."""
+    size = drawn_size(width, height)
+    drawn_height, drawn_width = heat.relative.shape
+    matrix = between(
+        pose.matrix, (heat.width / drawn_width, heat.height / drawn_height), (width / size[0], height / size[1])
+    )
+    relative = cv2.warpAffine(heat.relative, matrix, size, flags=cv2.INTER_LINEAR)
+    mask = cv2.warpAffine(heat.mask.view(np.uint8), matrix, size, flags=cv2.INTER_NEAREST).astype(bool)
+    return Heat(relative, mask & (relative > 1), width, height)
 
 
 def localization_of(heat: Heat, form: MapForm) -> Localization:

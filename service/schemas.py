@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from uuid_utils.compat import uuid7
 
+from model.alignment import LEAST_QUALITY
 from model.choices import MapForm, Reason
 from model.store.card import CalibrationMethod, Card, ErrorRate
 from model.store.parts import PartView
@@ -86,6 +87,24 @@ class ZoneVerdict(BaseModel):
     decision: Decision
 
 
+Row = tuple[float, float, float]
+
+
+class AlignmentInfo(BaseModel):
+    """The pose of the part, found before anything else."""
+
+    matrix: tuple[Row, Row] = Field(
+        description="Two rows of three: (x, y, 1) of the reference picture becomes (x, y) of this image, in pixels "
+        "with their middles at whole numbers. All places in this answer are in pixels of this image"
+    )
+    quality: float = Field(
+        ge=0,
+        le=1,
+        description=f"How well the aligned image fits the reference; below {LEAST_QUALITY} it is not aligned, and "
+        "rejected for that reason",
+    )
+
+
 class TileVerdict(BaseModel):
     """One tile of the picture."""
 
@@ -144,6 +163,9 @@ class Inspection(PartInfo, Identified):
     reasons: list[Reason] = Field(
         description="Why the decision is anomalous; empty when it is normal. score: it is at or above the threshold; "
         "the others: the picture is not as those of good parts are"
+    )
+    alignment: AlignmentInfo | None = Field(
+        description="Where the part lies; null for a category whose pictures are not aligned"
     )
     zones: list[ZoneVerdict] | None = Field(
         description="The zones of the category's region, in its order; null for a category without one"

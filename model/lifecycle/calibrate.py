@@ -56,6 +56,8 @@ def calibrate_category(
     Where it comes from is the rule's to say. Images held out of training may serve again. A threshold set by hand needs
     no images; with none, the record of the images of the last calibration stays, without error rates.
 
+    Images that cannot be aligned are left out, for no threshold changes what becomes of them.
+
     Anomalous images that do not choose the threshold give AUROC, ROC and the miss rate.
 
     Returns:
@@ -94,11 +96,11 @@ def calibrate_category(
             raise CalibrationError("with another score the threshold needs images of normal parts, to see their scores")
         calibration = moved_by_hand(card.calibration, rule.threshold)
     else:
-        good = datasets.unique(load_images(normal, card.preprocessor, skip_unreadable=skip_unreadable))
+        good = _loaded(normal, card, skip_unreadable)
         _refuse_trained(good, seen)
         remarks, bad = good.remarks, None
         if anomalous:
-            bad = datasets.unique(load_images(anomalous, card.preprocessor, skip_unreadable=skip_unreadable))
+            bad = _loaded(anomalous, card, skip_unreadable)
             _refuse_trained(bad, seen)
             datasets.refuse_two_labels(good, bad)
             remarks += bad.remarks
@@ -133,6 +135,11 @@ def _picture_check(card: Card, good: LoadedImages, *, is_new: bool) -> PictureCh
     if card.picture_check is None:
         return None
     return PictureCheck.of(good.looks()) if is_new else card.picture_check.widened(good.looks())
+
+
+def _loaded(samples: Sequence[Sample], card: Card, skip_unreadable: bool) -> LoadedImages:
+    images = load_images(samples, card.preprocessor, skip_unreadable=skip_unreadable)
+    return datasets.unique(datasets.aligned(images))
 
 
 def with_map_scales(card: Card, detector: Detector, normal: LoadedImages) -> Card:

@@ -10,6 +10,7 @@ from typing import overload
 
 import numpy as np
 
+from model.alignment import Found
 from model.choices import ANY_NAME
 from model.images import SUFFIXES, ImageError, decode_image
 from model.lifecycle.copies import near_copies, pixel_hash
@@ -72,6 +73,7 @@ class LoadedImages:
         shapes: height and width of each image before it was prepared, upright.
         remarks: what was left out.
         copies: digests of other files that have the pixels of each, where `unique` dropped them.
+        poses: of their parts; None where pictures are not aligned.
     """
 
     samples: list[Sample]
@@ -81,6 +83,7 @@ class LoadedImages:
     shapes: list[tuple[int, int]]
     remarks: Remarks
     copies: list[tuple[str, ...]]
+    poses: list[Found | None]
 
     def seen_as(self, index: int) -> tuple[str, ...]:
         """The digests of all files that show the image at this position."""
@@ -264,6 +267,7 @@ def load_images(
     """
     kept: list[Sample] = []
     pixels: list[np.ndarray] = []
+    poses: list[Found | None] = []
     masks: list[np.ndarray | None] = []
     digests: list[str] = []
     shapes: list[tuple[int, int]] = []
@@ -274,12 +278,13 @@ def load_images(
             if not data:
                 raise ImageError("the file is empty")
             image = decode_image(data, reading=preprocessing.reading)
-            prepared = preprocessing.apply(image)
+            prepared, pose = preprocessing.prepare(image)
         except (ImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             unreadable.append(f"{readable(sample.path)}: {reason}")
             continue
         pixels.append(prepared)
+        poses.append(pose)
         masks.append(preprocessing.layout(image.shape[1], image.shape[0]).masks)
         shapes.append((image.shape[0], image.shape[1]))
         digests.append(hashlib.sha256(data).hexdigest())
@@ -293,7 +298,7 @@ def load_images(
     if any(mask is not None for mask in masks):
         everywhere = np.ones(pixels[0].shape[:3], bool)
         of_views = np.concatenate([everywhere if mask is None else mask for mask in masks])
-    return LoadedImages(kept, np.concatenate(pixels), of_views, digests, shapes, remarks, [()] * len(kept))
+    return LoadedImages(kept, np.concatenate(pixels), of_views, digests, shapes, remarks, [()] * len(kept), poses)
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -360,7 +365,25 @@ def pick(images: LoadedImages, indices: Iterable[int]) -> LoadedImages:
         [images.shapes[index] for index in chosen],
         images.remarks,
         [images.copies[index] for index in chosen],
+        [images.poses[index] for index in chosen],
     )
+
+
+def aligned(images: LoadedImages) -> LoadedImages:
+    """Drops images whose part was looked for and not found, and remarks on them.
+
+    Raises:
+        DatasetError: if these are more than half.
+    """
+    kept = [index for index, pose in enumerate(images.poses) if pose is None or pose.aligned]
+    lost = [sample.path for index, sample in enumerate(images.samples) if index not in set(kept)]
+    if 2 * len(lost) > len(images.samples):
+        raise DatasetError(
+            f"{len(lost)} of {len(images.samples)} images cannot be aligned with the reference picture (first: "
+            f"{readable(lost[0])}); take another reference, another way to align, or none"
+        )
+    remarks = images.remarks + remark(Kind.NOT_ALIGNED, *lost)
+    return replace(pick(images, kept), remarks=remarks)
 
 
 def refuse_two_labels(good: LoadedImages, bad: LoadedImages) -> None:

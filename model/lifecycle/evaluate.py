@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from model import error_rates, measures
+from model.alignment import between
 from model.choices import Reason, SeenPolicy
 from model.detector import BEST_BATCH, Detector, maps_of, scores_of
 from model.lifecycle import datasets, masks
@@ -206,6 +208,8 @@ def judge_category(
 ) -> Judged:
     """Scores images that a category has not seen.
 
+    One that cannot be aligned counts as rejected: its score is the threshold at least.
+
     Args:
         weights: the folder of categories.
         teachers: the folder of teachers.
@@ -249,11 +253,12 @@ def judge_category(
             f"{len(bad.digests)}" + (f" besides the {without} that were seen" if without else "")
         )
     masks, about_masks = read_masks(bad, partial(grid_of, card))
-    normal_scores, anomalous_scores = (
-        card.part_scores(scores_of(detector, images.pixels, images.masks)) for images in (good, bad)
-    )
+    normal_scores, anomalous_scores = (_scores(card, detector, images) for images in (good, bad))
     normal_reasons, anomalous_reasons = (
-        [card.reasons(float(score), look) for score, look in zip(scores, images.looks(), strict=True)]
+        [
+            card.reasons(float(score), look, pose)
+            for score, look, pose in zip(scores, images.looks(), images.poses, strict=True)
+        ]
         for scores, images in ((normal_scores, good), (anomalous_scores, bad))
     )
     unseen = seen_policy is not SeenPolicy.INCLUDE or not left_out
@@ -270,6 +275,13 @@ def judge_category(
         remarks + about_masks,
         unseen,
     )
+
+
+def _scores(card: Card, detector: Detector, images: LoadedImages) -> np.ndarray:
+    scores = card.part_scores(scores_of(detector, images.pixels, images.masks))
+    lost = [pose is not None and not pose.aligned for pose in images.poses]
+    found: np.ndarray = np.where(lost, np.maximum(scores, card.calibration.threshold), scores)
+    return found
 
 
 def _apart(images: LoadedImages, known: set[str]) -> tuple[LoadedImages, list[Path]]:
@@ -406,6 +418,11 @@ def maps_of_pictures(
         some = datasets.pick(images, range(start, min(start + at_once, len(images.samples))))
         maps = maps_of(detector, some.pixels, card.map_form, some.masks)
         of_pictures = maps.reshape(len(some.samples), images.views, *maps.shape[1:])
-        for shape, of_views in zip(some.shapes, of_pictures, strict=True):
+        for shape, pose, of_views in zip(some.shapes, some.poses, of_pictures, strict=True):
             layout = card.preprocessor.layout(shape[1], shape[0])
-            yield layout.stitched(list(of_views), *grid(shape))
+            size = grid(shape)
+            found = layout.stitched(list(of_views), *size)
+            if pose is not None:
+                steps = ((layout.width / size[0], layout.height / size[1]), (shape[1] / size[0], shape[0] / size[1]))
+                found = cv2.warpAffine(found, between(pose.matrix, *steps), size, flags=cv2.INTER_LINEAR)
+            yield found

@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from model.choices import AUTO, Light
-from model.images import ImageError, decode_image, extremes
+from model.alignment import Alignment, choose_reference
+from model.choices import AUTO, Align, Light
+from model.images import ImageError, decode_image, extremes, read_image
 from model.lifecycle.datasets import Sample
 from model.lifecycle.folders import read_file
 from model.lifecycle.recipe import Recipe, TrainingError
 from model.preprocessing import Preprocessing, brightness
-from model.reading import MAX_LEVEL, Levels, LevelsError
+from model.reading import MAX_LEVEL, Levels, LevelsError, Reading
+from model.text import readable
 
 T = TypeVar("T")
 
 FULL_SCALES = tuple((1 << bits) - 1 for bits in (8, 10, 12, 14, 16))
 """The largest values of cameras."""
+REFERENCES = 16
+"""Images of which one becomes the reference, about."""
 LARGEST_BLACK = 1 / 16
 """Of the white level: what a camera gives without light is below it; a smallest value above it is that of a part."""
 
@@ -29,6 +35,9 @@ def settled(preprocessing: Preprocessing, recipe: Recipe, samples: Sequence[Samp
     level, and else 0: then it is not the camera that keeps dark values away, but the parts. The reference of the light
     is the median of the images' brightness, where they count.
 
+    Without an alignment that is given, pictures are aligned, where they are to be, with the one of some of them that
+    others align with best; see `model.alignment.choose_reference`.
+
     Files that cannot be read are passed over here; `model.lifecycle.datasets.load_images` reports them.
 
     Raises:
@@ -36,6 +45,8 @@ def settled(preprocessing: Preprocessing, recipe: Recipe, samples: Sequence[Samp
             and their light is to be normalised.
     """
     found = replace(preprocessing, colour=recipe.colour, bayer=recipe.bayer, levels=_levels(recipe, samples))
+    if recipe.align is not Align.NONE and found.alignment is None:
+        found = replace(found, alignment=_alignment(recipe.align, found.reading, samples))
     if recipe.light is Light.NONE:
         return found
 
@@ -48,6 +59,26 @@ def settled(preprocessing: Preprocessing, recipe: Recipe, samples: Sequence[Samp
     if reference == 0:
         raise TrainingError("the images are black, so there is no brightness that others can be brought to")
     return replace(found, reference_brightness=reference)
+
+
+def reference_alignment(path: Path, recipe: Recipe, samples: Sequence[Sample]) -> Alignment:
+    """Aligns with the picture in a file, read as those of the category are.
+
+    Raises:
+        ImageError: if it cannot be read.
+        TrainingError: if nothing aligns with it, not even the picture itself; or see `settled`.
+    """
+    image = read_image(path, Reading(recipe.colour, _levels(recipe, samples), recipe.bayer))
+    alignment = Alignment.to(image, recipe.align)
+    if not alignment.find(image).aligned:
+        raise TrainingError(f"{readable(path)} shows too little to align other pictures with")
+    return alignment
+
+
+def _alignment(method: Align, reading: Reading, samples: Sequence[Sample]) -> Alignment | None:
+    step = max(1, len(samples) // REFERENCES)
+    images = [*_of_readable(samples[::step], partial(decode_image, reading=reading))]
+    return Alignment.to(images[choose_reference(images, method)], method) if images else None
 
 
 def _levels(recipe: Recipe, samples: Sequence[Sample]) -> Levels | None:

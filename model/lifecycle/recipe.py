@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from model.choices import Bayer, Colour, Level, Light, TermWeights
+from model.choices import Align, Bayer, Colour, Level, Light, TermWeights
 from model.errors import ExpectedError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Recipe:
         black_level: its value without light, or ``auto``; None is 0. Only with a white level.
         bayer: where the colours are in raw sensor data.
         light: what is done about light that changes.
+        align: how pictures are aligned with one of them.
 
     Raises:
         TrainingError: if a value is out of range.
@@ -56,6 +57,7 @@ class Recipe:
     black_level: Level | None = None
     bayer: Bayer | None = None
     light: Light = Light.NONE
+    align: Align = Align.NONE
 
     def __post_init__(self) -> None:
         if not (self.epochs >= 1 and self.batch_size >= 1 and 0 < self.learning_rate < math.inf):

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from model import images
+from model.alignment import Alignment
 from model.choices import OVERLAP, Fit
 from model.images import ImageError
 from model.lifecycle.datasets import Sample
@@ -212,6 +213,7 @@ def prepared(
     grid: tuple[int, int] | None = None,
     smallest_fault: float | None = None,
     overlap: float = OVERLAP,
+    alignment: Alignment | None = None,
 ) -> Preprocessing:
     """The preprocessing of a category that is yet to be trained.
 
@@ -223,21 +225,23 @@ def prepared(
         grid: columns and rows of tiles of the picture, or of each zone's frame.
         smallest_fault: in place of a grid: side of the smallest fault to be found, pixels of the picture.
         overlap: of neighbouring tiles, as a share of a tile's side.
+        alignment: with a reference that is given; region and tiles are for pictures of its size then.
 
     Raises:
         RegionError: if the region or the grid cannot be.
         DatasetError: if none of the images can be read.
     """
     if region is None and smallest_fault is None:
-        return Preprocessing(size, resize=fit, tiles=None if grid is None else Tiles(*grid, overlap))
-    width, height = size_of(samples)
+        tiles = None if grid is None else Tiles(*grid, overlap)
+        return Preprocessing(size, resize=fit, tiles=tiles, alignment=alignment)
+    width, height = size_of(samples) if alignment is None else (alignment.width, alignment.height)
     drawn = None if region is None else region.on(width, height)
     frames = [(0, 0, width, height)] if drawn is None else [zone.frame for zone in drawn.zones]
     tiles = None if grid is None else Tiles(*grid, overlap)
     if smallest_fault is not None:
         largest = max(right - left for left, _, right, _ in frames), max(bottom - top for _, top, _, bottom in frames)
         tiles = Tiles.for_fault(*largest, smallest_fault, size, overlap)
-    return Preprocessing(size, resize=fit, region=drawn, tiles=tiles)
+    return Preprocessing(size, resize=fit, region=drawn, tiles=tiles, alignment=alignment)
 
 
 def with_region(card: Card, region: DrawnRegion | None, samples: Sequence[Sample]) -> Card:
@@ -260,7 +264,10 @@ def with_region(card: Card, region: DrawnRegion | None, samples: Sequence[Sample
     before = card.preprocessing.region
     new: Region | None
     if region is not None:
-        size = size_of(samples) if before is None else (before.width, before.height)
+        aligned = card.preprocessing.alignment
+        size = size_of(samples) if aligned is None else (aligned.width, aligned.height)
+        if before is not None:
+            size = before.width, before.height
         new = region.on(*size, before or (0, 0, *size))
     elif before is None or all(zone.frame == (0, 0, before.width, before.height) for zone in before.zones):
         new = None

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     TURNED = "turned"
     UNUSED_MASK = "unused-mask"
     SHADED_MASK = "shaded-mask"
+    NOT_ALIGNED = "not-aligned"
 
 
 _IN_WORDS = {
@@ -86,6 +87,11 @@ _IN_WORDS = {
         "mask is shaded, so it was resized or compressed once; it marks what is above half of its largest value",
         "masks are shaded, so they were resized or compressed once; they mark what is above half of their largest "
         "value",
+    ),
+    Kind.NOT_ALIGNED: (
+        "left out",
+        "image that cannot be aligned with the reference, so it is rejected whatever its score",
+        "images that cannot be aligned with the reference, so they are rejected whatever their scores",
     ),
 }
 

@@ -156,7 +156,7 @@ def train_category(
     store = Store(weights)
     checkpoint = store.checkpoint(category)
     prepared = settled(recipe.preprocessing if preprocessing is None else preprocessing, recipe, samples)
-    images = datasets.unique(load_images(samples, prepared, skip_unreadable=skip_unreadable))
+    images = datasets.unique(datasets.aligned(load_images(samples, prepared, skip_unreadable=skip_unreadable)))
     if len(images.samples) < MINIMUM_IMAGES:
         raise TrainingError(
             "; ".join(

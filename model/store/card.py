@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model.alignment import Alignment, Found
 from model.calibration import rejects
 from model.choices import Basis, Bayer, Colour, Fit, MapForm, Reason, Score
 from model.preprocessing import Normalization, Preprocessing, Tiles
@@ -62,6 +63,9 @@ class PreprocessingRecord(_Record):
         gt=0,
         le=255,
         description="Mean brightness that each image is brought to, by a factor of 1/2 to 2; null: left as it is",
+    )
+    alignment: Alignment | None = Field(
+        default=None, description="How each image is aligned, and the reference picture; null: taken as it is"
     )
 
     @classmethod
@@ -314,7 +318,7 @@ class Card(_Record):
 
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
     ``auroc_interval`` and the weighted score, version 4 error rates and thresholds that a person asks for, version 5
-    regions, zones, tiles, how a picture is fitted, what its values mean, and the check of the picture.
+    regions, zones, tiles, how a picture is fitted and aligned, what its values mean, and the check of the picture.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -411,15 +415,17 @@ class Card(_Record):
         found: np.ndarray = (of_views * self.sensitivities).max(axis=1)
         return found
 
-    def reasons(self, score: float, look: Look | None) -> list[Reason]:
+    def reasons(self, score: float, look: Look | None, pose: Found | None) -> list[Reason]:
         """Why a picture is anomalous; empty if it is normal. Nothing else decides about a whole picture.
 
         Args:
             score: of the picture, see `part_scores`.
             look: of the picture; None where the category has no check of pictures.
+            pose: of its part; None where pictures are not aligned.
         """
+        lost = [Reason.NOT_ALIGNED] if pose is not None and not pose.aligned else []
         of_score = [Reason.SCORE] if self.calibration.rejects(score) else []
-        return of_score + (self.picture_check.reasons(look) if self.picture_check and look else [])
+        return lost + of_score + (self.picture_check.reasons(look) if self.picture_check and look else [])
 
     @property
     def map_form(self) -> MapForm:

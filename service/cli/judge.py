@@ -222,10 +222,10 @@ def features(
     card, detector = Store(settings.weights, settings.teachers_folder).load(category, used_device, settings.dtype)
     photograph = read_image(image, card.preprocessor.reading)
     height, width = photograph.shape[:2]
-    views, layout = card.preprocessor.apply(photograph), card.preprocessor.layout(width, height)
+    (views, pose), layout = card.preprocessor.prepare(photograph), card.preprocessor.layout(width, height)
     scores = scores_of(detector, views, layout.masks)
     score, threshold = float(card.part_scores(scores)[0]), card.calibration.threshold
-    reasons = card.reasons(score, look_of(views, layout.masks))
+    reasons = card.reasons(score, look_of(views, layout.masks), pose)
     view = int((scores * card.sensitivities).argmax())
     pixels, mask = views[view], None if layout.masks is None else layout.masks[view]
     which = "" if len(views) == 1 else f" (view {view + 1} of {len(views)}, where the score is largest)"

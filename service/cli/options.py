@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.choices import AUTO, NORMAL_QUANTILE, Bayer, Colour, FalseAlarmTarget, Level, Light
+from model.choices import AUTO, NORMAL_QUANTILE, Align, Bayer, Colour, FalseAlarmTarget, Level, Light
 from service.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -159,6 +159,19 @@ BayerOrder = Annotated[
 ]
 NormaliseLight = Annotated[
     Light, typer.Option(help="gain: make each image as bright as the training images were, by a factor of 1/2 to 2.")
+]
+
+
+Alignment = Annotated[
+    Align,
+    typer.Option(
+        help="Bring the part to where it is in a reference picture. template: shifts, turns of up to 20 degrees; "
+        "features: shifts, and any turn."
+    ),
+]
+ReferenceFile = Annotated[
+    Path | None,
+    typer.Option(help="With --align: the reference picture. Default: a training picture that others fit well."),
 ]
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.choices import ANY_NAME, COMPACT, DEFAULT_SCORE, IMAGENET, OVERLAP, Fit, Score
+from model.choices import ANY_NAME, COMPACT, DEFAULT_SCORE, IMAGENET, OVERLAP, Align, Fit, Score
 from model.lifecycle.recipe import ENOUGH_STEPS, FEATURE_MEMORY_BYTES, Recipe
-from service.cli.errors import EXIT_INTERRUPTED, ray_or_the_extra
+from service.cli.errors import EXIT_INTERRUPTED, UsageError, ray_or_the_extra
 from service.cli.options import (
     GIB,
+    Alignment,
     BayerOrder,
     BlackLevel,
     Category,
@@ -25,6 +26,7 @@ from service.cli.options import (
     Overlap,
     Pattern,
     Quantile,
+    ReferenceFile,
     RegionFile,
     SkipUnreadable,
     SmallestFault,
@@ -99,6 +101,8 @@ def train(
             help="How a picture, or each tile, becomes a square: stretched, with a border, or cropped to the middle."
         ),
     ] = Fit.STRETCH,
+    align: Alignment = Align.NONE,
+    reference: ReferenceFile = None,
     skip_unreadable: SkipUnreadable = False,
     feature_memory: FeatureMemory = FEATURE_MEMORY_BYTES / GIB,
     spill_folder: SpillFolder = None,
@@ -108,6 +112,7 @@ def train(
 ) -> None:
     """Train a pair on at least 8 images of normal parts; a fifth of them is held out to set the first threshold."""
     from model.lifecycle.distillation import TrainingInterrupted
+    from model.lifecycle.preparation import reference_alignment
     from model.lifecycle.regions import prepared, read_region
     from model.lifecycle.train import check_trainable, train_category
     from model.store.teachers import resolve_teacher
@@ -127,11 +132,16 @@ def train(
         black_level=level_of("--black-level", black_level),
         bayer=bayer,
         light=normalise_light,
+        align=align,
     )
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     rule = rule_of(quantile, max_false_alarms, with_confidence)
     grid = grid_of(tiles, smallest_fault)
     drawn = None if region is None else read_region(region)
+    if reference is not None and align is Align.NONE:
+        raise UsageError("--reference goes with --align")
+    if region is not None and align is not Align.NONE and reference is None:
+        raise UsageError("with --align, a --region is drawn on the reference picture: name that with --reference")
     used_device = torch_device(settings.device)
     samples = training_samples(data, normal, pattern)
     report(samples.remarks)
@@ -144,6 +154,7 @@ def train(
         without_anomalous=without_anomalous,
         rule=rule,
     )
+    alignment = None if reference is None else reference_alignment(reference, recipe, samples)
     preprocessing = prepared(
         samples,
         image_size,
@@ -152,6 +163,7 @@ def train(
         grid=grid,
         smallest_fault=smallest_fault,
         overlap=overlap,
+        alignment=alignment,
     )
     views = len(preprocessing.zones)
     if views > 1:
@@ -226,6 +238,7 @@ def train_many(
     channels: Channels = Recipe.colour,
     bayer: BayerOrder = None,
     normalise_light: NormaliseLight = Recipe.light,
+    align: Alignment = Align.NONE,
     max_false_alarms: MaxFalseAlarms = None,
     with_confidence: WithConfidence = False,
     retries: Annotated[int, typer.Option(min=0, help="Retries per category after a temporary failure.")] = 1,
@@ -260,6 +273,7 @@ def train_many(
         black_level=level_of("--black-level", black_level),
         bayer=bayer,
         light=normalise_light,
+        align=align,
     )
     rule = rule_of(None, max_false_alarms, with_confidence)
     trainings = [

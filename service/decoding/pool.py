@@ -27,6 +27,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from model.alignment import Found
 from model.images import ImageError, ImageTooLargeError
 from service.decoding.work import Picture, Step
 
@@ -237,9 +238,11 @@ class _Worker:
             case None:
                 shape = tuple(map(int, answer["shape"]))
                 pixels = np.frombuffer(self._memory, np.uint8, math.prod(shape))
+                pose = answer["pose"]
                 return Picture(
                     pixels.reshape(shape).copy(),
                     int(answer["width"]), int(answer["height"]), str(answer["sha256"]),
+                    pose and Found(np.array(pose["matrix"], np.float64), float(pose["quality"])),
                 )  # fmt: skip
             case "too-large":
                 raise ImageTooLargeError(str(answer["reason"]))

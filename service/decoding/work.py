@@ -7,7 +7,9 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from model.alignment import Found
 from model.images import decode_image
+from model.preprocessing import Prepared
 from model.reading import Reading
 
 
@@ -18,7 +20,7 @@ class Step(Protocol):
     def reading(self) -> Reading:
         """What the values of the file mean."""
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
+    def prepare(self, image: np.ndarray) -> Prepared:
         """From uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``, to RGB of another size, or several, ``[V, h, w, 3]``."""
 
 
@@ -30,10 +32,10 @@ class Shrink:
     height: int
     reading: Reading
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
+    def prepare(self, image: np.ndarray) -> Prepared:
         """From uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``, to RGB ``[height, width, 3]``, averaged."""
         image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
-        return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        return Prepared(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None)
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class Picture:
         width: of the image itself, upright, pixels.
         height: the same.
         sha256: of the file, hexadecimal.
+        pose: of its part; None where pictures are not aligned.
     """
 
     pixels: np.ndarray
     width: int
     height: int
     sha256: str
+    pose: Found | None = None
 
 
 def read_picture(data: bytes, step: Step, max_pixels: int) -> Picture:
@@ -61,4 +65,5 @@ def read_picture(data: bytes, step: Step, max_pixels: int) -> Picture:
     """
     image = decode_image(data, max_pixels, step.reading)
     height, width = image.shape[:2]
-    return Picture(step.apply(image), width, height, sha256(data).hexdigest())
+    pixels, pose = step.prepare(image)
+    return Picture(pixels, width, height, sha256(data).hexdigest(), pose)

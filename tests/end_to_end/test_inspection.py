@@ -94,6 +94,7 @@ def test_the_answer_has_everything_the_contract_names(client: httpx.Client, file
         "separates",
         "decision",
         "reasons",
+        "alignment",
         "zones",
         "tiles",
         "localization",
@@ -108,7 +109,7 @@ def test_the_answer_has_everything_the_contract_names(client: httpx.Client, file
     assert 0 < parts <= timing["total"] + 0.01
     assert (answer["decision"] == "anomalous") == (answer["score"] >= answer["threshold"])
     assert answer["reasons"] == (["score"] if answer["decision"] == "anomalous" else [])
-    assert answer["zones"] is answer["tiles"] is None
+    assert answer["alignment"] is answer["zones"] is answer["tiles"] is None
 
 
 @pytest.mark.parametrize("size", [(120, 90), (37, 301), (1, 64), (700, 40)])

@@ -53,6 +53,7 @@ def test_a_card_says_how_its_images_are_prepared(factory: Factory):
         "levels": None,
         "bayer": None,
         "reference_brightness": None,
+        "alignment": None,
     }
     assert PreprocessingRecord.model_validate({}) == card.preprocessing  # as old cards may have it
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from model.alignment import Found
 from model.choices import MapForm
 from model.preprocessing import Preprocessing
 from service.rendering import (
@@ -13,6 +14,7 @@ from service.rendering import (
     MAX_DRAWN_PIXELS,
     MAX_DRAWN_SIDE,
     Heat,
+    back,
     drawn_size,
     heat_of,
     localization_of,
@@ -162,3 +164,25 @@ def test_one_fault_of_uneven_strength_is_one_region():
     y, x = np.mgrid[:128, :128]
     ridge = np.exp(-((y - 64) ** 2) / 50) * (10 + 2 * np.sin(x / 4)) * ((x > 20) & (x < 110))
     assert len(regions_of(heat(ridge.astype(np.float32), FLAT, 1.0, 128, 128))) == 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 160), (6000, 4000)])
+def test_the_heat_of_an_aligned_picture_goes_back_to_where_the_part_lies(width: int, height: int):
+    # The reference has 400 x 400 pixels; in the photograph the part is turned by a right angle, and smaller.
+    matrix = np.array([[0, -0.3, 150.0], [0.3, 0, 20.0]]) * (width / 200)
+    aligned = heat(spot_map(), np.full((64, 64, 3), 120, np.uint8), 1.0, 400, 400)
+    found = back(aligned, Found(matrix, 0.9), width, height)
+    assert (found.width, found.height) == (width, height)
+    assert found.relative.shape == found.mask.shape == drawn_size(width, height)[::-1]
+    strong, weak = regions_of(found)
+    for region, (x, y) in ((strong, (8, 12)), (weak, (48, 50))):
+        there = matrix[:, :2] @ (np.array([x, y]) * 400 / 64) + matrix[:, 2]
+        middle = (region.box.x + region.box.width / 2, region.box.y + region.box.height / 2)
+        assert middle == pytest.approx(there, abs=3 * width / 200)
+    assert strong.box.width == pytest.approx(strong.box.height, abs=4 * width / 200)
+    assert weak.box.height > 2 * weak.box.width  # it was wide
+    outside = np.ones(found.relative.shape, bool)
+    scale = found.relative.shape[1] / width
+    y0, y1, x0, x1 = (int(v * scale * width / 200) for v in (18, 142, 28, 152))
+    outside[y0:y1, x0:x1] = False
+    assert not found.relative[outside].any()

@@ -96,7 +96,8 @@ function adviceOf(answer) {
   if (answer.decision === "normal") return "This part looks like the good ones.";
   const wrong = (answer.reasons ?? []).map((reason) => PICTURES[reason]).filter(Boolean);
   if (wrong.length) return `The picture is ${wrong.join(" and ")}. Check light, focus and position, and take it again.`;
-  return ["Reject this part, or look at it.", zones.rejectingZones(answer)].filter(Boolean).join(" ");
+  const lost = answer.reasons?.includes("not-aligned") && "It was not found in the picture as the reference shows it (not aligned).";
+  return ["Reject this part, or look at it.", lost, zones.rejectingZones(answer)].filter(Boolean).join(" ");
 }
 
 function sayingOfMany(items) {

@@ -55,9 +55,10 @@ function aboutTiles(tiles) {
 export async function drawZones(stage, { answer, file }) {
   const frame = stage.querySelector(".frame");
   if (!file || !(answer?.zones || answer?.tiles)) return null;
-  const region = answer.zones ? ((await cardOf(answer))?.preprocessing.region ?? null) : null;
+  const preparation = answer.zones ? (await cardOf(answer))?.preprocessing : null;
+  const region = preparation?.region ?? null;
   if (frame.parentNode !== stage) return null; // another image is shown by now
-  frame.append(drawing(answer, region));
+  frame.append(drawing(answer, region, preparation?.alignment));
   return { region, tiles: answer.tiles };
 }
 
@@ -83,19 +84,21 @@ export async function showZones(stage, item) {
   );
 }
 
-function drawing(answer, region) {
+function drawing(answer, region, reference) {
   const { image: { width, height }, zones, tiles } = answer;
   const rejected = (tiles ?? []).filter(isRejected);
   const found = svg("svg", { class: "zones", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": described(zones, region, tiles) });
-  if (region) found.append(...outlines(zones, region, width, height));
+  if (region) found.append(...outlines(answer, region, reference));
   found.append(...rejected.map(({ box: { x, y, width: w, height: t } }) => svg("g", { class: "tile" }, ...["halo", "line"].map((name) => svg("rect", { class: name, x, y, width: w, height: t })))));
   return found;
 }
 
-function outlines(zones, region, width, height) {
+function outlines({ zones, image, alignment }, region, reference) {
+  const { width, height } = image;
   const { pattern, fill } = hatching(width, height);
   const named = naming(width, height);
-  const onPicture = (polygon) => polygon.map(([x, y]) => [((x + 0.5) * width) / region.width - 0.5, ((y + 0.5) * height) / region.height - 0.5]);
+  const place = placing(region, alignment ? reference : image, alignment?.matrix);
+  const onPicture = (polygon) => polygon.map(place);
   const ignored = region.ignored.map(onPicture).map((polygon) => svg("g", { class: "ignored" }, fill(polygon), ...outline(polygon)));
   const verdicts = new Map(zones.map((zone, index) => [zone.name, { ...zone, index }]));
   const drawn = region.zones.filter(({ name }) => verdicts.has(name)).map(({ name, outlines: polygons }) => {
@@ -105,6 +108,12 @@ function outlines(zones, region, width, height) {
     return svg("g", { class: "zone", "data-zone": index, "data-decision": decision }, ...placed.flatMap(outline), named(words, placed));
   });
   return [pattern, ...ignored, ...drawn];
+}
+
+/** From pixels of the picture on which a region was drawn to those of this one, where the part lies in the pose of the matrix. */
+function placing(region, { width, height }, matrix = [[1, 0, 0], [0, 1, 0]]) {
+  const moved = (x, y) => matrix.map(([a, b, c]) => a * x + b * y + c);
+  return ([x, y]) => moved(((x + 0.5) * width) / region.width - 0.5, ((y + 0.5) * height) / region.height - 0.5);
 }
 
 function described(zones, region, tiles) {

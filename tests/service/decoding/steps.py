@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.preprocessing import Prepared
 from model.reading import Reading
 
 
@@ -13,6 +14,14 @@ class Step:
     """Of images as most are."""
 
     reading = Reading()
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """What the step does."""
+        raise NotImplementedError
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """The same, of no pose."""
+        return Prepared(self.apply(image), None)
 
 
 class Hang(Step):
