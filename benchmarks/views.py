@@ -137,8 +137,8 @@ def trained(
         "auroc": round(area.value, 4),
         "interval": [round(area.low, 4), round(area.high, 4)],
         "by_defect": {
-            name: round(auroc_estimate(judged.normal_scores, scores).value, 4)
-            for name, scores in judged.of_defect().items()
+            name: round(auroc_estimate(judged.normal_scores, judged.anomalous_scores[places]).value, 4)
+            for name, places in judged.of_defect().items()
         },
         "false_alarms_at_first_threshold": round(false_alarm_rate(judged.normal_scores, threshold), 4),
         "misses_at_first_threshold": round(miss_rate(judged.anomalous_scores, threshold), 4),
