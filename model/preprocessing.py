@@ -86,7 +86,7 @@ class Tiles:
         if columns * rows > MAX_VIEWS:
             raise RegionError(
                 f"{columns}x{rows} tiles would be needed for a fault of {fault:g} pixels on {width} x {height}, more "
-                f"than {MAX_VIEWS}; take a larger --image-size or --smallest-fault, or a region"
+                f"than {MAX_VIEWS}; take larger images for the networks, a larger fault, or a region"
             )
         return cls(columns, rows, overlap)
 

@@ -52,7 +52,7 @@ class PartCard(BaseModel):
     def _each_category_once(cls, views: tuple[PartView, ...]) -> tuple[PartView, ...]:
         category, times = Counter(view.category for view in views).most_common(1)[0]
         if times > 1:
-            raise ValueError(f"{category!r} stands there {times} times; say with `images` how many images it needs")
+            raise ValueError(f"{category!r} stands there {times} times; say in 'images' how many it needs")
         return views
 
     @property

@@ -167,7 +167,9 @@ class _FormParser(MultiPartParser):
 
     def on_part_end(self) -> None:
         """Called by the parser after each part."""
-        if self._current_part.file is None:
+        if (
+            self._current_part.file is None and self._current_part.field_name in PART_FIELDS
+        ):  # others are refused anyway
             try:
                 self._current_part.data.decode(self._charset)
             except (UnicodeDecodeError, LookupError):

@@ -152,7 +152,7 @@ def test_405_head_of_what_is_sent_to_only(client: httpx.Client):
         ("localise=always", "did you mean 'localize'?"),
         ("Localize=always", "did you mean 'localize'?"),
         ("localize=always&mpa=distance", "did you mean 'map'?"),
-        ("threshold=1", "there is 'localize', 'map'"),
+        ("threshold=1", "there is 'localize', 'lot', 'map', 'metadata', 'part_id', 'station'"),
         ("localize=always&localize=never", "more than once"),
         ("=1", "there is no query parameter ''"),
     ],

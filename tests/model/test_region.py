@@ -130,7 +130,7 @@ def test_a_picture_of_another_shape_is_refused():
         (lambda: Tiles(64, 64), "1 to 1024 tiles, not 64x64"),
         (lambda: Tiles(2, 2, 0.6), "a share of 0 to 0.5"),
         (lambda: Preprocessing(2048, tiles=Tiles(3, 3)), "make 9 images of each picture; .* there can be 4"),
-        (lambda: Tiles.for_fault(8000, 2000, 1, 32), "more than 1024; take a larger"),
+        (lambda: Tiles.for_fault(8000, 2000, 1, 32), "more than 1024; take larger images"),
         (lambda: Tiles.for_fault(8000, 2000, 0, 32), "a size above 0"),
     ],
 )

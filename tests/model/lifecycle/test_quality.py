@@ -43,13 +43,13 @@ def test_the_verdict_is_of_the_score_and_of_the_picture(factory: Factory):
     samples = normal_samples(factory.data / "good")
     (good,) = load_images(samples[:1], card.preprocessor).looks()
     threshold = card.calibration.threshold
-    assert card.reasons(threshold / 2, good) == []
-    assert card.reasons(threshold, good) == [Reason.SCORE]
+    assert card.reasons(threshold / 2, good, None) == []
+    assert card.reasons(threshold, good, None) == [Reason.SCORE]
     bad = good._replace(brightness=1)
-    assert card.reasons(threshold / 2, bad) == [Reason.TOO_DARK]
-    assert card.reasons(threshold * 2, bad) == [Reason.SCORE, Reason.TOO_DARK]
+    assert card.reasons(threshold / 2, bad, None) == [Reason.TOO_DARK]
+    assert card.reasons(threshold * 2, bad, None) == [Reason.SCORE, Reason.TOO_DARK]
     without = card.model_copy(update={"picture_check": None})
-    assert without.reasons(threshold / 2, bad) == []
+    assert without.reasons(threshold / 2, bad, None) == []
 
 
 def test_evaluation_counts_what_the_check_rejects(copy: Path, factory: Factory, tmp_path: Path):

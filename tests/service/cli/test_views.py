@@ -63,7 +63,7 @@ def test_a_region_tiles_and_a_fit_stand_in_the_card_and_a_region_is_changed_late
         (("--tiles", "0x4"), "a grid has 1 to 1024 tiles, not 0x4"),
         (("--tiles", "auto"), "--tiles auto and --smallest-fault go together"),
         (("--smallest-fault", "5"), "--tiles auto and --smallest-fault go together"),
-        (("--tiles", "auto", "--smallest-fault", "0.05"), "more than 1024; take a larger --image-size"),
+        (("--tiles", "auto", "--smallest-fault", "0.05"), "more than 1024; take larger images for the networks"),
         (("--tiles", "auto", "--smallest-fault", "0"), "a size above 0 pixels, got 0"),
         (("--region", "nowhere.json"), "cannot read nowhere.json: No such file"),
     ],
