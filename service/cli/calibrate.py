@@ -29,17 +29,22 @@ if TYPE_CHECKING:
     from model.lifecycle.regions import DrawnRegion
     from model.lifecycle.thresholds import Rule
 
+NewNormal = Annotated[
+    Path | None, typer.Option(help="Folder of images of normal parts that were not used for training.")
+]
+Anomalous = Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")]
+Share = Annotated[float, typer.Option(min=0, max=1, help="With --data: share of the test images to use.")]
+ShareSeed = Annotated[int, typer.Option(min=0, help="Seed for the choice of that share.")]
+
 
 def calibrate(
     category: Category,
-    normal: Annotated[
-        Path | None, typer.Option(help="Folder of images of normal parts that were not used for training.")
-    ] = None,
-    anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
+    normal: NewNormal = None,
+    anomalous: Anomalous = None,
     pattern: Pattern = ANY_NAME,
     data: Data = None,
-    share: Annotated[float, typer.Option(min=0, max=1, help="With --data: share of the test images to use.")] = 0.5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of that share.")] = 0,
+    share: Share = 0.5,
+    seed: ShareSeed = 0,
     score: Annotated[
         Score | None, typer.Option(help="Change to this score, without training again. Default: the card's score.")
     ] = None,
@@ -80,14 +85,12 @@ def region(
             show_default=False,
         ),
     ] = None,
-    normal: Annotated[
-        Path | None, typer.Option(help="Folder of images of normal parts that were not used for training.")
-    ] = None,
-    anomalous: Annotated[Path | None, typer.Option(help="Folder of images of defective parts.")] = None,
+    normal: NewNormal = None,
+    anomalous: Anomalous = None,
     pattern: Pattern = ANY_NAME,
     data: Data = None,
-    share: Annotated[float, typer.Option(min=0, max=1, help="With --data: share of the test images to use.")] = 0.5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed for the choice of that share.")] = 0,
+    share: Share = 0.5,
+    seed: ShareSeed = 0,
     quantile: Quantile = None,
     max_false_alarms: MaxFalseAlarms = None,
     with_confidence: WithConfidence = False,

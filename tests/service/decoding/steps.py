@@ -2,6 +2,7 @@
 
 import os
 import signal
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +11,14 @@ from model.preprocessing import Prepared
 from model.reading import Reading
 
 
-class Step:
+class Step(ABC):
     """Of images as most are."""
 
     reading = Reading()
 
+    @abstractmethod
     def apply(self, image: np.ndarray) -> np.ndarray:
         """What the step does."""
-        raise NotImplementedError
 
     def prepare(self, image: np.ndarray) -> Prepared:
         """The same, of no pose."""
