@@ -90,12 +90,13 @@ def costs(detector: Detector, preprocessing: Preprocessing, samples: Sequence[Sa
     rows = []
     for sample in samples[:5]:
         data = sample.path.read_bytes()
-        image = decode_image(data, reading=preprocessing.reading)
-        pixels, masks = preprocessing.apply(image), preprocessing.layout(image.shape[1], image.shape[0]).masks
+        photograph = preprocessing.read(data)
+        pixels = preprocessing.prepare(photograph).pixels
+        masks = preprocessing.layout(photograph.width, photograph.height).masks
         rows.append(
             (
-                seconds_of(lambda: decode_image(data, reading=preprocessing.reading)),  # noqa: B023
-                seconds_of(lambda: preprocessing.apply(image)),  # noqa: B023
+                seconds_of(lambda: preprocessing.read(data)),  # noqa: B023
+                seconds_of(lambda: preprocessing.prepare(photograph)),  # noqa: B023
                 seconds_of(lambda: scores_of(detector, pixels, masks)),  # noqa: B023
             )
         )
@@ -294,7 +295,7 @@ def make_pairs(weights: Path, networks: str) -> dict[str, str]:
     names = {"single": CATEGORY}
     for what, tiles in GRIDS.items():
         names[what] = what.replace(" ", "-")
-        record = PreprocessingRecord.of(Preprocessing(card.image_size, tiles=tiles))
+        record = PreprocessingRecord.of(Preprocessing(card.image_size, tiles=tiles, scaled_decoding=True))
         changed = {"category": names[what], "schema_version": SCHEMA_VERSION, "preprocessing": record}
         store.write(card.model_copy(update=changed).named(), encoded, seen, store.traces(CATEGORY), replace=None)
     return names

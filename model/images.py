@@ -1,15 +1,27 @@
 """Reading images: the one way that training, calibration, evaluation and serving share."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from model.choices import MAX_PIXELS
 from model.formats import bmp, jpeg, png, tiff, webp
-from model.formats.common import ImageError, ImageTooLargeError, Samples
-from model.reading import TRANSPOSED, Reading, extremes_of, pixels_of
+from model.formats.common import TRANSPOSED, ImageError, ImageTooLargeError, Reduction, Samples
+from model.reading import Reading, extremes_of, pixels_of
 
-__all__ = ["SUFFIXES", "ImageError", "ImageTooLargeError", "decode_image", "extremes", "read_image", "size_of"]
+__all__ = [
+    "SUFFIXES",
+    "ImageError",
+    "ImageTooLargeError",
+    "Photograph",
+    "decode_image",
+    "decode_photograph",
+    "extremes",
+    "read_image",
+    "read_photograph",
+    "size_of",
+]
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp")
@@ -17,6 +29,45 @@ SUFFIXES = frozenset(
 """In lower case, as Pillow has them for these formats, and as other programs call them."""
 _BASE64 = (b"/9j/", b"iVBORw0KGgo", b"Qk", b"SUkq", b"TU0A", b"UklGR")
 """How JPEG, PNG, BMP, TIFF and WebP begin as base64."""
+
+
+class Photograph(NamedTuple):
+    """A decoded picture, upright.
+
+    Attributes:
+        pixels: uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``.
+        scale: each of them is the mean of so many pixels of the file, squared.
+    """
+
+    pixels: np.ndarray
+    scale: int = 1
+
+    @property
+    def width(self) -> int:
+        """Of the picture in the file, pixels."""
+        return int(self.pixels.shape[1]) * self.scale
+
+    @property
+    def height(self) -> int:
+        """Of the picture in the file, pixels."""
+        return int(self.pixels.shape[0]) * self.scale
+
+
+def decode_photograph(
+    data: bytes, max_pixels: int = MAX_PIXELS, reading: Reading = Reading(), reduction: Reduction | None = None
+) -> Photograph:
+    """The same as `decode_image`, but a JPEG may be decoded at a fraction of its size.
+
+    Raises:
+        ImageError, ImageTooLargeError: see `decode_image`.
+    """
+    if reading.bayer is not None and not data.startswith((png.SIGNATURE, *tiff.SIGNATURES)):
+        raise ImageError(
+            f"this category is inspected on raw sensor data ({reading.bayer.value}), which only PNG and TIFF keep; "
+            "send the raw image in one of these formats"
+        )
+    samples = _read(data, max_pixels, reduction)
+    return Photograph(pixels_of(samples, reading), samples.scale)
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, reading: Reading = Reading()) -> np.ndarray:
@@ -37,12 +88,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, reading: Reading = R
             before decoding.
         ImageError: not one whole image of these formats, or one of which it is not known what its values mean.
     """
-    if reading.bayer is not None and not data.startswith((png.SIGNATURE, *tiff.SIGNATURES)):
-        raise ImageError(
-            f"this category is inspected on raw sensor data ({reading.bayer.value}), which only PNG and TIFF keep; "
-            "send the raw image in one of these formats"
-        )
-    return pixels_of(_read(data, max_pixels), reading)
+    return decode_photograph(data, max_pixels, reading).pixels
 
 
 def extremes(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
@@ -65,9 +111,9 @@ def size_of(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     return (height, width) if samples.orientation in TRANSPOSED else (width, height)
 
 
-def _read(data: bytes, max_pixels: int) -> Samples:
+def _read(data: bytes, max_pixels: int, reduction: Reduction | None = None) -> Samples:
     if data.startswith(jpeg.SIGNATURE):
-        return jpeg.read(data, max_pixels)
+        return jpeg.read(data, max_pixels, reduction)
     if data.startswith(png.SIGNATURE):
         return png.read(data, max_pixels)
     if data.startswith(tiff.SIGNATURES):
@@ -95,8 +141,17 @@ def read_image(path: Path, reading: Reading = Reading()) -> np.ndarray:
     Raises:
         ImageError: as `decode_image`, or the file cannot be opened; the message names the file.
     """
+    return read_photograph(path, reading).pixels
+
+
+def read_photograph(path: Path, reading: Reading, reduction: Reduction | None = None) -> Photograph:
+    """Reads an image file of any size; see `decode_photograph`.
+
+    Raises:
+        ImageError: see `read_image`.
+    """
     try:
-        return decode_image(path.read_bytes(), reading=reading)
+        return decode_photograph(path.read_bytes(), reading=reading, reduction=reduction)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from None
     except ImageError as error:

@@ -13,8 +13,10 @@ import cv2
 import numpy as np
 
 from model.alignment import Alignment, Found
-from model.choices import OVERLAP, Bayer, Colour, Fit
+from model.choices import MAX_PIXELS, OVERLAP, Bayer, Colour, Fit
 from model.formats.common import ImageError
+from model.formats.jpeg import scale_for
+from model.images import Photograph, decode_photograph
 from model.reading import Levels, Reading
 from model.region import Rectangle, Region, RegionError, Zone
 
@@ -211,6 +213,7 @@ class Preprocessing:
         bayer: where the colours are in raw sensor data.
         reference_brightness: what the `brightness` of each picture is brought to; None leaves it as it is.
         alignment: with what each picture is aligned first; None takes it as it is.
+        scaled_decoding: whether large JPEGs are decoded at a fraction of their size, see `scale`.
     """
 
     size: int
@@ -223,6 +226,7 @@ class Preprocessing:
     bayer: Bayer | None = None
     reference_brightness: float | None = None
     alignment: Alignment | None = None
+    scaled_decoding: bool = False
 
     def __post_init__(self) -> None:
         if self.region is not None or self.tiles is not None:
@@ -238,6 +242,22 @@ class Preprocessing:
         """The zone of each view; None without a region."""
         return tuple(zone.name if zone else None for zone, _ in _places(self))
 
+    def scale(self, width: int, height: int) -> int:
+        """A JPEG of this size is decoded at 1 / so much of its width and height: 1, 2, 4 or 8.
+
+        Each view keeps two decoded pixels, a side, for each that the networks see, so these are means of as many pixels
+        as otherwise. Aligned pictures are decoded whole.
+        """
+        return _scale(self, width, height) if self.scaled_decoding and self.alignment is None else 1
+
+    def read(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Photograph:
+        """Decodes a file for `prepare`.
+
+        Raises:
+            ImageError, ImageTooLargeError: see `model.images.decode_image`.
+        """
+        return decode_photograph(data, max_pixels, self.reading, self.scale)
+
     def layout(self, width: int, height: int) -> Layout:
         """The views of a picture of this size, or of the aligned picture.
 
@@ -249,10 +269,10 @@ class Preprocessing:
         return _layout(self, width, height)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """The pixels of `prepare`."""
-        return self.prepare(image).pixels
+        """The pixels of `prepare`, of a picture that was decoded whole."""
+        return self.prepare(Photograph(image)).pixels
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def prepare(self, photograph: Photograph) -> Prepared:
         """Aligns a picture, normalises its light, cuts it into views and fits each to the square.
 
         What does not count becomes `FILL`. A picture is as bright as the pixels are that count.
@@ -260,7 +280,7 @@ class Preprocessing:
         A side that is too long is averaged down (area), one that is too short is interpolated (bilinear).
 
         Args:
-            image: uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``; see `model.images.decode_image`.
+            photograph: whole, or as `read` gives it.
 
         Returns:
             Of grey, three times the same; of a picture that is not aligned, the pixels as they are.
@@ -268,24 +288,24 @@ class Preprocessing:
         Raises:
             ImageError: see `layout`.
         """
-        pose = None
+        image, pose = photograph.pixels, None
         if self.alignment is not None:
             pose = self.alignment.find(image)
             image = self.alignment.apply(image, pose)
-        height, width = image.shape[:2]
-        found = self._views(image)
+        layout = self.layout(photograph.width, photograph.height)
+        scale = photograph.scale
+        found = self._views(image, layout, scale)
         if self.reference_brightness is None:
             return Prepared(found, pose)
-        wanted = self.reference_brightness / max(brightness(found, self.layout(width, height).masks), 1e-9)
+        wanted = self.reference_brightness / max(brightness(found, layout.masks), 1e-9)
         gain = min(max(wanted, 1 / MAX_GAIN), MAX_GAIN)
-        return Prepared(found if gain == 1 else self._views(image, gain), pose)
+        return Prepared(found if gain == 1 else self._views(image, layout, scale, gain), pose)
 
-    def _views(self, image: np.ndarray, gain: float = 1.0) -> np.ndarray:
+    def _views(self, image: np.ndarray, layout: Layout, scale: int, gain: float = 1.0) -> np.ndarray:
         height, width = image.shape[:2]
-        views = self.layout(width, height).views
-        found = np.empty((len(views), self.size, self.size, 3), np.uint8)
-        for place, view, marked in zip(found, views, self._marked(width, height), strict=True):
-            left, top, right, bottom = view.box
+        found = np.empty((len(layout.views), self.size, self.size, 3), np.uint8)
+        for place, view, marked in zip(found, layout.views, self._marked(width, height), strict=True):
+            left, top, right, bottom = (edge // scale for edge in view.box)
             part = image[top:bottom, left:right]
             if gain != 1:
                 part = cv2.convertScaleAbs(part, alpha=gain)
@@ -324,14 +344,17 @@ class Preprocessing:
             mask[top:bottom, left:right] = _resized(levels, right - left, bottom - top) > 127
         return mask
 
-    def _view(self, zone: Zone | None, place: "_Share", width: int, height: int) -> View:
-        left, right = _whole(place[0] * width, place[2] * width, width)
-        top, bottom = _whole(place[1] * height, place[3] * height, height)
+    def _view(self, zone: Zone | None, place: "_Share", width: int, height: int, scale: int = 1) -> View:
+        """Its box lies on pixels of a picture that is decoded at this scale."""
+        left, right = _around(*_whole(place[0] * width, place[2] * width, width), scale)
+        top, bottom = _around(*_whole(place[1] * height, place[3] * height, height), scale)
         across, down = right - left, bottom - top
         inside = (0, 0, self.size, self.size)
         if self.resize is Fit.CROP:
             side = min(across, down)
-            left, top = left + (across - side) // 2, top + (down - side) // 2
+            left, top = (
+                start + (length - side) // 2 // scale * scale for start, length in ((left, across), (top, down))
+            )
             right, bottom = left + side, top + side
         elif self.resize is Fit.LETTERBOX:
             w, h = (max(1, round(self.size * length / max(across, down))) for length in (across, down))
@@ -344,6 +367,11 @@ def _whole(start: float, end: float, limit: int) -> tuple[int, int]:
     """The whole pixels from start to end, at least one."""
     first = min(limit - 1, max(0, round(start)))
     return first, min(limit, max(first + 1, round(end)))
+
+
+def _around(start: int, end: int, scale: int) -> tuple[int, int]:
+    """The smallest range of whole blocks of so many pixels that holds another."""
+    return start // scale * scale, -(-end // scale) * scale
 
 
 def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -403,6 +431,16 @@ def _counts(preprocessing: Preprocessing, zone: Zone, place: _Share, marked: np.
 
 
 @lru_cache(maxsize=64)
+def _scale(preprocessing: Preprocessing, width: int, height: int) -> int:
+    spare = math.inf
+    for zone, place in _places(preprocessing):
+        view = preprocessing._view(zone, place, width, height)
+        (left, top, right, bottom), (x0, y0, x1, y1) = view.box, view.inside
+        spare = min(spare, (right - left) / (x1 - x0), (bottom - top) / (y1 - y0))
+    return scale_for(width, height, spare)
+
+
+@lru_cache(maxsize=64)
 def _layout(preprocessing: Preprocessing, width: int, height: int) -> Layout:
     region = preprocessing.region
     if region is not None and abs(width * region.height / (height * region.width) - 1) > SHAPE_TOLERANCE:
@@ -410,7 +448,8 @@ def _layout(preprocessing: Preprocessing, width: int, height: int) -> Layout:
             f"the picture has {width} x {height} pixels, and the region of its category was drawn on one of "
             f"{region.width} x {region.height}; it must have the same shape"
         )
-    views = tuple(preprocessing._view(zone, place, width, height) for zone, place in _places(preprocessing))
+    scale = preprocessing.scale(width, height)
+    views = tuple(preprocessing._view(zone, place, width, height, scale) for zone, place in _places(preprocessing))
     if region is None and preprocessing.resize is not Fit.LETTERBOX:
         return Layout(width, height, views, None)
     marks = preprocessing._marked(width, height)

@@ -8,7 +8,7 @@ import numpy as np
 
 from model.choices import Bayer, Colour
 from model.errors import ExpectedError
-from model.formats.common import ImageError, Samples
+from model.formats.common import TRANSPOSED, ImageError, Samples
 
 LEAST_WHITE = 4096
 """A 16-bit image whose largest value is below this has 12 bits or fewer, and does not say so."""
@@ -16,8 +16,6 @@ DARKEST = 16
 """Where the levels are known, an image is refused if all of it is darker than this part of the range."""
 MAX_LEVEL = 65535
 """Of 16-bit values."""
-TRANSPOSED = frozenset((5, 6, 7, 8))
-"""Orientations of EXIF whose rows are the columns of the upright picture."""
 _ROWS = 256
 """Laid on white at a time, so that it takes little memory."""
 _MOSAICS = {

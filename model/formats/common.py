@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +16,8 @@ MAX_SIDE = 1_000_000
 """Pixels; OpenCV and libpng know no longer side."""
 MAX_PARTS = 50_000
 """Segments, chunks, strips or tiles of a file. Each costs time, and may be a few bytes."""
+TRANSPOSED = frozenset((5, 6, 7, 8))
+"""Orientations of EXIF whose rows are the columns of the upright picture."""
 FREE_PIXELS = 4_194_304
 PIXELS_PER_BYTE = 2_000
 """An image may have ``FREE_PIXELS``, and more if its file is as long as a picture of something real: not even one grey
@@ -31,6 +34,11 @@ class ImageTooLargeError(ImageError):
     """The image declares more than is allowed; nothing was decoded."""
 
 
+Reduction = Callable[[int, int], int]
+"""From width and height of an upright picture, pixels, to the fraction of them at which it may be decoded: 1, or one of
+`model.formats.jpeg.SCALES` for 1/2, 1/4 or 1/8."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """What a file holds.
@@ -40,12 +48,14 @@ class Samples:
         alpha: of the same type, 0 is clear, or bool, False is clear; ``[H, W]``. None if all is opaque.
         orientation: as EXIF numbers it, 1 to 8.
         bits: of each uint16 value of ``colour``; 16, unless the file says that there are fewer.
+        scale: the picture in the file has so many times this width and height, see `model.formats.jpeg.read`.
     """
 
     colour: np.ndarray
     alpha: np.ndarray | None = None
     orientation: int = 1
     bits: int = 16
+    scale: int = 1
 
 
 def damaged(name: str) -> ImageError:
@@ -82,12 +92,14 @@ def check_size(width: int, height: int, length: int, max_pixels: int) -> None:
         raise ImageTooLargeError(f"{size} are too many for a file of {length} bytes")
 
 
-def open_with_pillow(data: bytes, name: str) -> Image.Image:
+def open_with_pillow(data: bytes, name: str, scale: int = 1) -> Image.Image:
     """A decoded image.
 
     Args:
         data: the file.
         name: of its format, as Pillow has it.
+        scale: of a JPEG: 2, 4 or 8 decode a half, a quarter or an eighth of its width and height. Each side must be
+            a multiple of it.
 
     Raises:
         ImageError: if the file is damaged.
@@ -96,6 +108,8 @@ def open_with_pillow(data: bytes, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images; `check_size` knows the limit
             image = Image.open(io.BytesIO(data), formats=(name,))
+            if scale > 1:
+                image.draft(None, (image.width // scale, image.height // scale))
             image.load()
             return image
     except MemoryError:

@@ -10,8 +10,10 @@ from PIL import Image
 
 from model.formats.common import (
     MAX_PARTS,
+    TRANSPOSED,
     ImageError,
     ImageTooLargeError,
+    Reduction,
     Samples,
     check_size,
     damaged,
@@ -22,6 +24,8 @@ from model.formats.common import (
 )
 
 SIGNATURE = b"\xff\xd8"
+SCALES = (8, 4, 2)
+"""At 1/2, 1/4 and 1/8 libjpeg decodes the mean of 2x2, 4x4 or 8x8 pixels, in a fraction of the time."""
 MAX_SCANS = 100
 MAX_SCANNED_PIXELS = 1_500_000_000
 """Of a progressive JPEG: scans, and scans times pixels. Each scan costs time for every pixel and may be a few bytes;
@@ -55,8 +59,24 @@ class _Structure:
     scans: int = 0
 
 
-def read(data: bytes, max_pixels: int) -> Samples:
+def scale_for(width: int, height: int, spare: float) -> int:
+    """The largest scale at which there are still two decoded pixels for each pixel that is wanted, a side; or 1.
+
+    Args:
+        width: of the picture, pixels.
+        height: the same.
+        spare: pixels of the picture for each pixel that is wanted, a side.
+    """
+    return next((one for one in SCALES if spare >= 2 * one and width % one == height % one == 0), 1)
+
+
+def read(data: bytes, max_pixels: int, reduction: Reduction | None = None) -> Samples:
     """Reads a JPEG: greyscale, YCbCr, RGB, or CMYK as Adobe writes it. Of several pictures the first counts.
+
+    Args:
+        data: the file.
+        max_pixels: most pixels that it may declare.
+        reduction: at which fraction of its size it may be decoded; None for all of it.
 
     Raises:
         ImageError: see `model.images.decode_image`.
@@ -84,10 +104,13 @@ def read(data: bytes, max_pixels: int) -> Samples:
         raise damaged("JPEG")
     if found.components == 4 and not found.has_adobe:
         raise ImageError("the JPEG has four colours and does not say which; save it as RGB")
-    image = open_with_pillow(b"".join([*found.kept, b"\xff\xd9"]), "JPEG")
-    if _is_cut_off(image, found.kept):
+    orientation = exif_orientation(found.exif)
+    size = found.width, found.height
+    scale = 1 if reduction is None else reduction(*(size[::-1] if orientation in TRANSPOSED else size))
+    image = open_with_pillow(b"".join([*found.kept, b"\xff\xd9"]), "JPEG", scale)
+    if _is_cut_off(image, found.kept, scale):
         raise ImageError("the JPEG ends before its picture is whole")
-    return replace(split(image), orientation=exif_orientation(found.exif))
+    return replace(split(image), orientation=orientation, scale=scale)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -128,7 +151,7 @@ def _read_frame(found: _Structure, kind: int, segment: bytes, length: int, max_p
         raise ImageError(f"the JPEG has {found.components} components; save it as greyscale or colour")
 
 
-def _is_cut_off(image: Image.Image, kept: list[bytes]) -> bool:
+def _is_cut_off(image: Image.Image, kept: list[bytes], scale: int) -> bool:
     """Whether a JPEG ends in order, but before its picture is whole.
 
     libjpeg says nothing and leaves the rest grey. Where the last corner is of that very grey, the file is read once
@@ -138,8 +161,9 @@ def _is_cut_off(image: Image.Image, kept: list[bytes]) -> bool:
         ImageError: if the file is damaged so that it cannot be read once more.
     """
     width, height = image.size
-    corner = np.asarray(image.crop(((width - 1) // 8 * 8, (height - 1) // 8 * 8, width, height)))
+    block = 8 // scale
+    corner = np.asarray(image.crop(((width - 1) // block * block, (height - 1) // block * block, width, height)))
     if not np.isin(corner, _FILL).all():
         return False
-    other = open_with_pillow(b"".join([*kept, _MORE, b"\xff\xd9"]), "JPEG")
+    other = open_with_pillow(b"".join([*kept, _MORE, b"\xff\xd9"]), "JPEG", scale)
     return not np.array_equal(np.asarray(other), np.asarray(image))

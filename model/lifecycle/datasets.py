@@ -12,7 +12,7 @@ import numpy as np
 
 from model.alignment import Found
 from model.choices import ANY_NAME
-from model.images import SUFFIXES, ImageError, decode_image
+from model.images import SUFFIXES, ImageError
 from model.lifecycle.copies import near_copies, pixel_hash
 from model.lifecycle.folders import DatasetError as DatasetError
 from model.lifecycle.folders import files_below, read_file, sub_folders
@@ -277,16 +277,16 @@ def load_images(
             data = read_file(sample.path)
             if not data:
                 raise ImageError("the file is empty")
-            image = decode_image(data, reading=preprocessing.reading)
-            prepared, pose = preprocessing.prepare(image)
+            photograph = preprocessing.read(data)
+            prepared, pose = preprocessing.prepare(photograph)
         except (ImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             unreadable.append(f"{readable(sample.path)}: {reason}")
             continue
         pixels.append(prepared)
         poses.append(pose)
-        masks.append(preprocessing.layout(image.shape[1], image.shape[0]).masks)
-        shapes.append((image.shape[0], image.shape[1]))
+        masks.append(preprocessing.layout(photograph.width, photograph.height).masks)
+        shapes.append((photograph.height, photograph.width))
         digests.append(hashlib.sha256(data).hexdigest())
         kept.append(sample)
     if unreadable and not skip_unreadable:

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from model.alignment import Alignment, choose_reference
 from model.choices import AUTO, Align, Light
-from model.images import ImageError, decode_image, extremes, read_image
+from model.formats import jpeg
+from model.images import ImageError, decode_image, extremes, read_image, size_of
 from model.lifecycle.datasets import Sample
 from model.lifecycle.folders import read_file
 from model.lifecycle.recipe import Recipe, TrainingError
@@ -38,6 +39,8 @@ def settled(preprocessing: Preprocessing, recipe: Recipe, samples: Sequence[Samp
     Without an alignment that is given, pictures are aligned, where they are to be, with the one of some of them that
     others align with best; see `model.alignment.choose_reference`.
 
+    JPEGs are decoded at a fraction of their size if the first image is a JPEG that this makes smaller.
+
     Files that cannot be read are passed over here; `model.lifecycle.datasets.load_images` reports them.
 
     Raises:
@@ -47,12 +50,13 @@ def settled(preprocessing: Preprocessing, recipe: Recipe, samples: Sequence[Samp
     found = replace(preprocessing, colour=recipe.colour, bayer=recipe.bayer, levels=_levels(recipe, samples))
     if recipe.align is not Align.NONE and found.alignment is None:
         found = replace(found, alignment=_alignment(recipe.align, found.reading, samples))
+    found = replace(found, scaled_decoding=_gains_by_scaling(found, samples))
     if recipe.light is Light.NONE:
         return found
 
     def look(data: bytes) -> float:
-        image = decode_image(data, reading=found.reading)
-        return brightness(found.apply(image), found.layout(image.shape[1], image.shape[0]).masks)
+        photograph = found.read(data)
+        return brightness(found.prepare(photograph).pixels, found.layout(photograph.width, photograph.height).masks)
 
     of_images = [*_of_readable(samples, look)]
     reference = round(median(of_images), 3) if of_images else None
@@ -79,6 +83,15 @@ def _alignment(method: Align, reading: Reading, samples: Sequence[Sample]) -> Al
     step = max(1, len(samples) // REFERENCES)
     images = [*_of_readable(samples[::step], partial(decode_image, reading=reading))]
     return Alignment.to(images[choose_reference(images, method)], method) if images else None
+
+
+def _gains_by_scaling(preprocessing: Preprocessing, samples: Sequence[Sample]) -> bool:
+    scaled = replace(preprocessing, scaled_decoding=True)
+
+    def is_scaled(data: bytes) -> bool:
+        return data.startswith(jpeg.SIGNATURE) and scaled.scale(*size_of(data)) > 1
+
+    return next(_of_readable(samples, is_scaled), False)
 
 
 def _levels(recipe: Recipe, samples: Sequence[Sample]) -> Levels | None:

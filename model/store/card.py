@@ -67,6 +67,11 @@ class PreprocessingRecord(_Record):
     alignment: Alignment | None = Field(
         default=None, description="How each image is aligned, and the reference picture; null: taken as it is"
     )
+    scaled_decoding: bool = Field(
+        default=False,
+        description="Whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where each image for the networks "
+        "still has twice its own width and height of them",
+    )
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> Self:

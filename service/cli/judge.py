@@ -206,7 +206,7 @@ def features(
 ) -> None:
     """Draw the features of student and teacher for one image at each distillation layer, and where they differ."""
     from model.detector import scores_of
-    from model.images import read_image
+    from model.images import read_photograph
     from model.lab import features
     from model.lifecycle import figures
     from model.quality import look_of
@@ -220,9 +220,9 @@ def features(
         raise UsageError(f"{place} exists; choose another file with --output")
     used_device = torch_device(settings.device)
     card, detector = Store(settings.weights, settings.teachers_folder).load(category, used_device, settings.dtype)
-    photograph = read_image(image, card.preprocessor.reading)
-    height, width = photograph.shape[:2]
-    (views, pose), layout = card.preprocessor.prepare(photograph), card.preprocessor.layout(width, height)
+    preprocessor = card.preprocessor
+    photograph = read_photograph(image, preprocessor.reading, preprocessor.scale)
+    (views, pose), layout = preprocessor.prepare(photograph), preprocessor.layout(photograph.width, photograph.height)
     scores = scores_of(detector, views, layout.masks)
     score, threshold = float(card.part_scores(scores)[0]), card.calibration.threshold
     reasons = card.reasons(score, look_of(views, layout.masks), pose)

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from model.alignment import Found
-from model.images import decode_image
+from model.formats.jpeg import scale_for
+from model.images import Photograph, decode_photograph
 from model.preprocessing import Prepared
 from model.reading import Reading
 
@@ -20,7 +21,10 @@ class Step(Protocol):
     def reading(self) -> Reading:
         """What the values of the file mean."""
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def scale(self, width: int, height: int) -> int:
+        """At which fraction of its width and height a JPEG is decoded, see `Preprocessing.scale`."""
+
+    def prepare(self, photograph: Photograph) -> Prepared:
         """From uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``, to RGB of another size, or several, ``[V, h, w, 3]``."""
 
 
@@ -32,9 +36,13 @@ class Shrink:
     height: int
     reading: Reading
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def scale(self, width: int, height: int) -> int:
+        """At which fraction of its width and height a JPEG is decoded."""
+        return scale_for(width, height, min(width / self.width, height / self.height))
+
+    def prepare(self, photograph: Photograph) -> Prepared:
         """From uint8 RGB ``[H, W, 3]``, or grey ``[H, W]``, to RGB ``[height, width, 3]``, averaged."""
-        image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(photograph.pixels, (self.width, self.height), interpolation=cv2.INTER_AREA)
         return Prepared(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None)
 
 
@@ -63,7 +71,6 @@ def read_picture(data: bytes, step: Step, max_pixels: int) -> Picture:
     Raises:
         ImageError: see `model.images.decode_image`.
     """
-    image = decode_image(data, max_pixels, step.reading)
-    height, width = image.shape[:2]
-    pixels, pose = step.prepare(image)
-    return Picture(pixels, width, height, sha256(data).hexdigest(), pose)
+    photograph = decode_photograph(data, max_pixels, step.reading, step.scale)
+    pixels, pose = step.prepare(photograph)
+    return Picture(pixels, photograph.width, photograph.height, sha256(data).hexdigest(), pose)

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from model.images import read_image
 from tests.conftest import Factory, surface
 from tests.end_to_end.conftest import COMMAND, running_server
 from tests.model.test_reading import deep, encoded, mosaic
@@ -20,6 +21,7 @@ OPTIONS = {
     "gray": ("--channels", "gray"),
     "raw": ("--white-level", "4095", "--bayer", "GBRG"),
     "lit": ("--normalise-light", "gain", "--fit", "letterbox", "--tiles", "2x1"),
+    "large": ("--tiles", "2x1", "--overlap", "0.07"),
 }
 
 
@@ -34,6 +36,8 @@ def pictures(category: str, seeds: range, *, fault: bool = False) -> list[np.nda
         return [mosaic(deep(image), Bayer.GBRG) for image in found]
     if category == "lit":
         return [cv2.convertScaleAbs(image, alpha=1 - index / 20) for index, image in enumerate(found)]
+    if category == "large":
+        return [cv2.resize(image, (640, 320), interpolation=cv2.INTER_CUBIC) for image in found]
     return found
 
 
@@ -49,7 +53,8 @@ def weights(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Weigh
         ):
             (root / category / name).mkdir(parents=True)
             for index, image in enumerate(images):
-                (root / category / name / f"{index}.png").write_bytes(encoded(image))
+                suffix = ".jpg" if category == "large" else ".png"
+                (root / category / name / f"{index}{suffix}").write_bytes(encoded(image, suffix))
         command = [
             *(str(COMMAND), "train", category, "--normal", str(root / category / "good"), "--teacher", "narrow"),
             *("--epochs", "4", "--image-size", "64", "--weights", str(root / "weights")),
@@ -92,7 +97,7 @@ def test_the_server_answers_as_the_command_line(
         drawn = client.post(address, content=path.read_bytes(), headers={"Accept": "image/png"})
         ours = cv2.imread(str(tmp_path / f"{path.name}.overlay.png"))
         theirs = cv2.imdecode(np.frombuffer(drawn.content, np.uint8), cv2.IMREAD_COLOR)
-        assert ours.shape == theirs.shape == (80, 80, 3)
+        assert ours.shape == theirs.shape == (*((320, 640) if category == "large" else (80, 80)), 3)
         assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
@@ -152,6 +157,22 @@ def test_the_category_says_how_it_reads_images(client: httpx.Client):
     assert found["gray"]["colour"] == "gray"
     assert found["raw"]["bayer"] == "GBRG"
     assert 50 < found["lit"]["reference_brightness"] < 150
+    assert [name for name, one in found.items() if one["scaled_decoding"]] == ["large"]
+
+
+def test_a_large_jpeg_scores_as_the_same_picture_in_another_format(client: httpx.Client, weights: Weights):
+    for path in weights[1]["large"]:
+        address = "/v1/categories/large/inspect?localize=always"
+        files = path.read_bytes(), encoded(read_image(path))
+        jpeg, png = answers = [client.post(address, content=data).json() for data in files]
+        assert jpeg["image"]["width"] == png["image"]["width"] == 640
+        assert jpeg["score"] == pytest.approx(png["score"], rel=0.02)
+        assert jpeg["decision"] == png["decision"]
+        boxes = [tile["box"] for tile in jpeg["tiles"]]
+        assert boxes == [tile["box"] for tile in png["tiles"]]
+        assert all(edge % 2 == 0 for box in boxes for edge in box.values())
+        peaks = [(one["localization"]["peak"]["x"], one["localization"]["peak"]["y"]) for one in answers]
+        assert np.abs(np.subtract(*peaks)).max() <= 10
 
 
 @pytest.mark.parametrize(

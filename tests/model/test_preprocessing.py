@@ -54,6 +54,7 @@ def test_a_card_says_how_its_images_are_prepared(factory: Factory):
         "bayer": None,
         "reference_brightness": None,
         "alignment": None,
+        "scaled_decoding": False,
     }
     assert PreprocessingRecord.model_validate({}) == card.preprocessing  # as old cards may have it
 

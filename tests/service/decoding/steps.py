@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.images import Photograph
 from model.preprocessing import Prepared
 from model.reading import Reading
 
@@ -20,9 +21,13 @@ class Step(ABC):
     def apply(self, image: np.ndarray) -> np.ndarray:
         """What the step does."""
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def scale(self, width: int, height: int) -> int:
+        """Images are decoded whole."""
+        return 1
+
+    def prepare(self, photograph: Photograph) -> Prepared:
         """The same, of no pose."""
-        return Prepared(self.apply(image), None)
+        return Prepared(self.apply(photograph.pixels), None)
 
 
 class Hang(Step):
