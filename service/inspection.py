@@ -89,13 +89,18 @@ class Found:
 
     @property
     def seconds_of_stages(self) -> tuple[float, float, float]:
-        """Waiting for the device, the scores, and the gradients. Of several views the first wait and the longest
-        computation of gradients; the scores have the rest of the time."""
-        queue = min(outcome.queue_seconds for outcome in self.outcomes)
-        localization = max(outcome.localization_seconds for outcome in self.outcomes)
+        """Waiting for the device, the scores, and the gradients. Several views have the scores and gradients of all
+        batches that they were in; the rest of the time they waited, also while batches of others were computed."""
         if len(self.outcomes) == 1:
-            return queue, self.outcomes[0].inference_seconds, localization
-        return queue, max(0.0, self.seconds - queue - localization), localization
+            (one,) = self.outcomes
+            return one.queue_seconds, one.inference_seconds, one.localization_seconds
+        inference: dict[float, float] = {}
+        localization: dict[float, float] = {}
+        for one in self.outcomes:
+            inference[one.started] = max(inference.get(one.started, 0.0), one.inference_seconds)
+            localization[one.started] = max(localization.get(one.started, 0.0), one.localization_seconds)
+        scoring, locating = sum(inference.values()), sum(localization.values())
+        return max(0.0, self.seconds - scoring - locating), scoring, locating
 
 
 @dataclass(frozen=True)

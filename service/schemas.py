@@ -126,13 +126,15 @@ class TimingMs(BaseModel):
     """Duration of each stage, milliseconds."""
 
     decode: Milliseconds = Field(description="Reading the pixels, including the wait for a free thread")
-    queue: Milliseconds = Field(description="Waiting for the device; with zones or tiles, that of the first of them")
+    queue: Milliseconds = Field(
+        description="Waiting for the device; with zones or tiles also between their batches, while it computes others"
+    )
     inference: Milliseconds = Field(
-        description="Computing the scores of the whole batch with this image; 0 if the score was computed together "
-        "with a gradient (localize=always), which counts as localization"
+        description="Computing the scores of the whole batch with this image, or of all batches with its zones or "
+        "tiles; 0 if the score was computed together with a gradient (localize=always), which counts as localization"
     )
     localization: Milliseconds = Field(
-        description="Computing the gradients of the whole batch, if the map needs them, and drawing"
+        description="Computing the gradients of the same batches, if the map needs them, and drawing"
     )
     total: Milliseconds = Field(description="From the arrival of the whole body to the answer")
 

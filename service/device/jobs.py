@@ -48,6 +48,7 @@ class Outcome:
         queue_seconds: wait for the device.
         inference_seconds: the score, of the whole batch the image was in; 0 where one pass gave score and gradient.
         localization_seconds: that pass, of the whole batch; 0 without a gradient.
+        started: when the batch began, ``perf_counter`` seconds; the images of one batch have it in common.
     """
 
     score: float
@@ -55,3 +56,4 @@ class Outcome:
     queue_seconds: float
     inference_seconds: float
     localization_seconds: float
+    started: float

@@ -124,6 +124,7 @@ def inspect_jobs(jobs: Sequence[Job]) -> list[Outcome]:
             queue_seconds=started - job.created,
             inference_seconds=0.0 if job in at_once else scored_at - started,
             localization_seconds=ended - scored_at if job in mapped else 0.0,
+            started=started,
         )
         for job in jobs
     ]

@@ -135,7 +135,9 @@ def test_maps_are_made_only_where_wanted(
 
 def test_forms_of_maps_mix_in_one_batch(striped: Detector):
     jobs = [job(striped, seed, localize=Localize.ALWAYS, form=form) for seed, form in enumerate((*MapForm, *MapForm))]
-    for seed, (one, outcome) in enumerate(zip(jobs, TorchBackend(CPU, at_once(8)).run(jobs), strict=True)):
+    outcomes = TorchBackend(CPU, at_once(8)).run(jobs)
+    assert len({outcome.started for outcome in outcomes}) == 1
+    for seed, (one, outcome) in enumerate(zip(jobs, outcomes, strict=True)):
         alone = striped(image(seed)[None], maps=one.form)
         assert outcome.score == pytest.approx(float(alone.scores[0]), rel=1e-5)
         np.testing.assert_allclose(
