@@ -16,10 +16,15 @@ from service.cli.options import (
     Data,
     Device,
     JsonOutput,
+    Lot,
+    Metadata,
+    PartId,
     Pattern,
     SkipUnreadable,
+    Station,
     Teachers,
     Weights,
+    part_info_of,
     torch_device,
 )
 from service.settings import read_settings
@@ -127,6 +132,10 @@ def inspect(
         MapForm | None, typer.Option("--map", help="Form of the anomaly map. Default: the category's own form.")
     ] = None,
     overlay: Annotated[Path | None, typer.Option(help="Folder to write NAME.overlay.png to.")] = None,
+    part_id: PartId = None,
+    lot: Lot = None,
+    station: Station = None,
+    metadata: Metadata = None,
     json_output: JsonOutput = False,
     weights: Weights = None,
     teachers: Teachers = None,
@@ -141,6 +150,7 @@ def inspect(
     from service.problems import Problem
 
     failed = False
+    wanted = Wanted(localize, map_form, part_info_of(part_id, lot, station, metadata))
     images = all_images(images)
     answers: list[dict[str, object]] = []
     settings = read_settings(weights=weights, teachers=teachers, device=device)
@@ -152,7 +162,7 @@ def inspect(
     for path in images:
         try:
             inspection, picture = inspect_offline(
-                ready, path.read_bytes(), Wanted(localize, map_form), limits, with_overlay=overlay is not None
+                ready, path.read_bytes(), wanted, limits, with_overlay=overlay is not None
             )
         except (ImageError, OSError, Problem) as error:
             failed = True

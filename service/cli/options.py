@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from model.lifecycle.thresholds import Rule
+    from service.part_info import PartInfo
 
 
 GIB = 1 << 30
@@ -200,6 +201,26 @@ SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave o
 WithoutAnomalous = Annotated[
     bool, typer.Option("--without-anomalous", help="Allow replacing a threshold that was set with anomalous images.")
 ]
+PartId = Annotated[str | None, typer.Option(help="Serial number or other name of the part, for the answer.")]
+Lot = Annotated[str | None, typer.Option(help="Its lot, for the answer.")]
+Station = Annotated[str | None, typer.Option(help="Where it is inspected, for the answer.")]
+Metadata = Annotated[
+    str | None, typer.Option(help='Anything else for the answer, as a JSON object: \'{"shift": "b"}\'.', metavar="JSON")
+]
+
+
+def part_info_of(part_id: str | None, lot: str | None, station: str | None, metadata: str | None) -> "PartInfo":
+    """What is said of the part, with the checks of the server.
+
+    Raises:
+        PartInfoError: if it is not allowed.
+    """
+    from service.part_info import PartInfo
+
+    given = {"part_id": part_id, "lot": lot, "station": station, "metadata": metadata}
+    return PartInfo().joined({name: text for name, text in given.items() if text is not None})
+
+
 KeyFile = Annotated[Path | None, typer.Option("--file", help="File of keys. Default: INSPECT_KEYS_FILE.")]
 KeyName = Annotated[str, typer.Argument(help="Name of the key, for people.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON.")]

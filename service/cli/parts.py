@@ -11,7 +11,19 @@ import typer
 from model.choices import MapForm
 from model.text import json_text, readable
 from service.choices import Localize
-from service.cli.options import Device, JsonOutput, Parts, Teachers, Weights, torch_device
+from service.cli.options import (
+    Device,
+    JsonOutput,
+    Lot,
+    Metadata,
+    PartId,
+    Parts,
+    Station,
+    Teachers,
+    Weights,
+    part_info_of,
+    torch_device,
+)
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -32,6 +44,10 @@ def inspect_part(
     map_form: Annotated[
         MapForm | None, typer.Option("--map", help="Form of the anomaly map. Default: the category's own form.")
     ] = None,
+    part_id: PartId = None,
+    lot: Lot = None,
+    station: Station = None,
+    metadata: Metadata = None,
     json_output: JsonOutput = False,
     weights: Weights = None,
     teachers: Teachers = None,
@@ -48,6 +64,7 @@ def inspect_part(
     from service.part_inspection import inspect_part_offline
     from service.parts import arrange, read_part_card
 
+    wanted = Wanted(localize, map_form, part_info_of(part_id, lot, station, metadata))
     settings = read_settings(weights=weights, teachers=teachers, parts=parts, device=device)
     cards = PartCards(settings.parts_folder)
     card = None if part is None else read_part_card(cards, part, settings.max_batch_images)
@@ -61,7 +78,7 @@ def inspect_part(
                 require(category)
     places = [(category, read_file(found) if isinstance(found, Path) else found) for category, found in files]
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-    answer = inspect_part_offline(require, places, Wanted(localize, map_form), limits, part, card)
+    answer = inspect_part_offline(require, places, wanted, limits, part, card)
     found = [path if isinstance(path, Path) else None for _, path in files]
     if json_output:
         told = answer.model_dump(mode="json")

@@ -3,16 +3,19 @@
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
 import httpx
 import pytest
+from typer.testing import Result
 
 from tests.conftest import Factory
 from tests.end_to_end.conftest import Server, running_server
 from tests.end_to_end.test_inspection import form_of
 from tests.end_to_end.test_observation import lines_of
 from tests.end_to_end.test_refusals import problem
+from tests.service.cli.test_cli import run
 
 URL = "/v1/categories/striped/inspect"
 BATCH = URL + "-batch"
@@ -22,6 +25,9 @@ METADATA = {"shift": "b", "belt": 3, "speed": 0.25, "rework": False, "größe": 
 GIVEN = {"part_id": "SN 0815/a", "lot": "Los-7", "station": "Prüfplatz 3", "metadata": json.dumps(METADATA)}
 ECHOED = GIVEN | {"metadata": METADATA}
 NOTHING = dict.fromkeys(GIVEN)
+
+
+OPTIONS = [text for name, value in GIVEN.items() for text in (f"--{name.replace('_', '-')}", value)]
 
 
 @pytest.fixture
@@ -158,3 +164,39 @@ def test_a_query_of_other_bytes_is_refused_or_closed(server: Server, png: bytes,
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith((b"HTTP/1.1 422", b"HTTP/1.1 400")), answer[:200]
     assert b"Set-Cookie" not in answer
+
+
+def command(factory: Factory, *arguments: object, status: int = 0) -> Result:
+    return run(*arguments, "--weights", factory.weights, "--device", "cpu", status=status)
+
+
+def test_the_command_line_repeats_it_as_the_server_does(factory: Factory, png: bytes, tmp_path: Path):
+    (tmp_path / "striped.png").write_bytes(png)
+    (tmp_path / "other.png").write_bytes(png)
+    images = sorted(tmp_path.iterdir())
+    answers = json.loads(command(factory, "inspect", "striped", *images, *OPTIONS, "--json").stdout)
+    assert [about(one) for one in answers] == [ECHOED] * 2
+    assert about(json.loads(command(factory, "inspect", "striped", images[0], "--json").stdout)[0]) == NOTHING
+    images[0].unlink()
+    whole = json.loads(command(factory, "inspect-part", tmp_path, *OPTIONS, "--json").stdout)
+    assert about(whole) == about(whole["views"][0]["inspection"]) == ECHOED
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--part-id", ""), "'part_id' is empty"),
+        (("--lot", "x" * 129), "'lot' has 129 characters; at most 128 are allowed"),
+        (("--station", "a\nb"), "'station' has the character U+000A"),
+        (("--metadata", "shift=b"), "'metadata' is not JSON"),
+        (("--metadata", '{"a": [1]}'), "must be a text, a number, true or false"),
+    ],
+)
+def test_the_command_line_refuses_what_the_server_refuses(
+    factory: Factory, png: bytes, tmp_path: Path, options: tuple[str, str], reason: str
+):
+    (tmp_path / "striped.png").write_bytes(png)
+    for arguments in (("inspect", "striped", tmp_path), ("inspect-part", tmp_path)):
+        done = command(factory, *arguments, *options, status=1)
+        assert reason in done.stderr
+        assert done.stdout == ""
