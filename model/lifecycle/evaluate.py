@@ -117,7 +117,7 @@ class Judged:
         anomalous_scores: float32 ``[M]``, in the order of ``bad``.
         normal_reasons: why each of ``good`` is anomalous, see `model.store.card.Card.reasons`.
         anomalous_reasons: the same of ``bad``.
-        masks: of the anomalous images that have one, by their position in ``bad``: bool, on the grid of `grid_of`.
+        masks: of the anomalous images that have one, by their position in ``bad``, on the grid of `grid_of`.
         remarks: what was left out.
         unseen: whether training and calibration have seen none of the images.
     """
@@ -130,7 +130,7 @@ class Judged:
     anomalous_scores: np.ndarray
     normal_reasons: list[list[Reason]]
     anomalous_reasons: list[list[Reason]]
-    masks: dict[int, np.ndarray]
+    masks: masks.GridMasks
     remarks: Remarks
     unseen: bool
 
@@ -252,7 +252,7 @@ def judge_category(
             f"evaluation needs two different normal and two anomalous images at least, got {len(good.digests)} and "
             f"{len(bad.digests)}" + (f" besides the {without} that were seen" if without else "")
         )
-    masks, about_masks = read_masks(bad, partial(grid_of, card))
+    of_bad, about_masks = read_masks(bad, partial(grid_of, card))
     normal_scores, anomalous_scores = (_scores(card, detector, images) for images in (good, bad))
     normal_reasons, anomalous_reasons = (
         [
@@ -271,7 +271,7 @@ def judge_category(
         anomalous_scores,
         normal_reasons,
         anomalous_reasons,
-        masks,
+        of_bad,
         remarks + about_masks,
         unseen,
     )
@@ -318,8 +318,8 @@ def counted(card: Card, shape: tuple[int, ...]) -> np.ndarray | None:
 
 def read_masks(
     bad: LoadedImages, grid: Callable[[tuple[int, int]], tuple[int, int]]
-) -> tuple[dict[int, np.ndarray], Remarks]:
-    """The masks of anomalous images that have one, by position, and why others have none.
+) -> tuple[masks.GridMasks, Remarks]:
+    """The masks of anomalous images that have one, all of them checked, and why others have none.
 
     Args:
         bad: the anomalous images.
@@ -330,7 +330,7 @@ def read_masks(
             and the number of others; or if none of the masks marks a pixel.
     """
     refused: list[str] = []
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, tuple[Path, tuple[int, int]]] = {}
     files: dict[Kind, list[Path]] = {kind: [] for kind in (Kind.EMPTY_MASK, Kind.TURNED, Kind.SHADED_MASK)}
     for index, (sample, shape) in enumerate(zip(bad.samples, bad.shapes, strict=True)):
         if sample.mask is None:
@@ -346,7 +346,7 @@ def read_masks(
         elif masks.is_ambiguous(mask, sample.path, shape):
             files[Kind.TURNED].append(sample.path)
         else:
-            found[index] = masks.on_grid(mask.marked, *grid(shape))
+            found[index] = sample.mask, grid(shape)
             if mask.shaded:
                 files[Kind.SHADED_MASK].append(sample.mask)
     if refused:
@@ -357,7 +357,7 @@ def read_masks(
         raise DatasetError("none of the masks marks a pixel")
     missing = [sample.path for sample in bad.samples if sample.mask is None] if given else []
     remarks = remark(Kind.NO_MASK, *missing)
-    return found, sum((remark(kind, *paths) for kind, paths in files.items()), remarks)
+    return masks.GridMasks(found), sum((remark(kind, *paths) for kind, paths in files.items()), remarks)
 
 
 def measure_judged(judged: Judged) -> Evaluation:

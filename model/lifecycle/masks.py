@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -306,6 +306,30 @@ def is_ambiguous(mask: Mask, image: Path, shape: tuple[int, int]) -> bool:
     way = orientation(image)
     stored = shape if way < 5 else shape[::-1]
     return way != _UPRIGHT and _same_aspect(mask.marked.shape, stored)
+
+
+class GridMasks(Mapping[int, np.ndarray]):
+    """Masks by the positions of their images, bool ``[H, W]``. Each is read when it is asked for, and not kept.
+
+    Args:
+        files: the file of each, and the width and height on which it is wanted, see `on_grid`.
+    """
+
+    def __init__(self, files: Mapping[int, tuple[Path, tuple[int, int]]]) -> None:
+        self._files = files
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The mask of an image. Raises `DatasetError` if its file cannot be read any more."""
+        path, size = self._files[index]
+        return on_grid(decode_mask(path).marked, *size)
+
+    def __iter__(self) -> Iterator[int]:
+        """The positions, in order."""
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        """How many images have a mask."""
+        return len(self._files)
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Masks are found by stated names, read exactly or refused, and fit their images."""
 
 import io
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -330,7 +332,7 @@ def test_a_mask_that_fits_with_and_without_the_turn_is_not_used_and_that_is_said
 ):
     images = loaded(tmp_path, photograph(*size), drawn(*size), exif=orientation_tag(orientation))
     found, remarks = read_masks(images, square(32))
-    assert found == {}
+    assert dict(found) == {}
     assert remarks.of(Kind.TURNED) == (str(tmp_path / "a.jpg"),)
     upright = loaded(tmp_path, photograph(*size), drawn(*size), exif=orientation_tag(1))
     assert list(read_masks(upright, square(32))[0]) == [0]
@@ -390,3 +392,28 @@ def test_masks_that_are_refused_are_counted(tmp_path: Path):
     images.samples[1] = Sample(images.samples[1].path, "spot", tmp_path / "b_mask.png")
     with pytest.raises(DatasetError, match=r"a_mask\.png has 80x100 pixels.* \(1 more of the masks cannot be used\)"):
         read_masks(images, square(32))
+
+
+def test_masks_of_many_pictures_take_the_memory_of_one(tmp_path: Path):
+    width, height = 1600, 1200
+    photograph(width, height).save(tmp_path / "a.jpg")
+    drawn(width, height).save(tmp_path / "a_mask.png")
+    one = load_images([Sample(tmp_path / "a.jpg", "spot", tmp_path / "a_mask.png")], Preprocessing(32))
+
+    def peak(count: int) -> int:
+        images = replace(one, samples=list(one.samples) * count, shapes=one.shapes * count)
+        tracemalloc.start()
+        found, _ = read_masks(images, lambda shape: shape[::-1])
+        assert [found[index].shape for index in found] == [(height, width)] * count
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(12) < peak(2) + 2 * width * height
+
+
+def test_a_mask_that_is_gone_when_it_is_needed_is_an_error(tmp_path: Path):
+    found, _ = read_masks(loaded(tmp_path, photograph(100, 80), drawn(100, 80)), square(32))
+    (tmp_path / "a_mask.png").unlink()
+    with pytest.raises(DatasetError, match=r"a_mask\.png"):
+        found[0]
