@@ -162,17 +162,15 @@ def test_the_category_says_how_it_reads_images(client: httpx.Client):
 
 def test_a_large_jpeg_scores_as_the_same_picture_in_another_format(client: httpx.Client, weights: Weights):
     for path in weights[1]["large"]:
-        address = "/v1/categories/large/inspect?localize=always"
+        address = "/v1/categories/large/inspect"
         files = path.read_bytes(), encoded(read_image(path))
-        jpeg, png = answers = [client.post(address, content=data).json() for data in files]
+        jpeg, png = [client.post(address, content=data).json() for data in files]
         assert jpeg["image"]["width"] == png["image"]["width"] == 640
         assert jpeg["score"] == pytest.approx(png["score"], rel=0.02)
         assert jpeg["decision"] == png["decision"]
         boxes = [tile["box"] for tile in jpeg["tiles"]]
         assert boxes == [tile["box"] for tile in png["tiles"]]
         assert all(edge % 2 == 0 for box in boxes for edge in box.values())
-        peaks = [(one["localization"]["peak"]["x"], one["localization"]["peak"]["y"]) for one in answers]
-        assert np.abs(np.subtract(*peaks)).max() <= 10
 
 
 @pytest.mark.parametrize(
