@@ -28,10 +28,15 @@ COPY pyproject.toml README.md LICENSE ./
 COPY service service
 RUN pip install --no-deps --no-index --no-build-isolation --editable .
 
+# What the server writes; mount a volume here, or the history ends with the container.
+RUN install -d -o 10001 -g 10001 /state
+VOLUME /state
+
 ENV INSPECT_HOST=0.0.0.0 \
     INSPECT_PORT=8000 \
     INSPECT_WEIGHTS=/weights \
     INSPECT_TEACHERS=/opt/eca-inspect/teachers \
+    INSPECT_STATE=/state \
     MALLOC_ARENA_MAX=2 \
     MPLCONFIGDIR=/tmp/matplotlib
 USER 10001:10001

@@ -137,9 +137,13 @@ async def open_loop(
 
 @contextmanager
 def serving(command: list[str], **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Runs a server until it has said its address; yields host:port and the process."""
+    """Runs a server until it has said its address; yields host:port and the process.
+
+    It keeps no history, unless the environment that is given names a database.
+    """
+    environment = os.environ | {"INSPECT_DATABASE": "none"} | environment
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         log: list[str] = []

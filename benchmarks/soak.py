@@ -606,7 +606,8 @@ def server(folder: Path) -> Iterator[Site]:
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INSPECT_")}
     environment |= {f"INSPECT_{name.upper()}": value for name, value in SETTINGS.items()}
-    environment |= {"INSPECT_KEYS_FILE": str(folder / "keys"), "MALLOC_ARENA_MAX": "2"}  # the latter as in the image
+    environment |= {"INSPECT_KEYS_FILE": str(folder / "keys"), "INSPECT_STATE": str(folder / "state")}
+    environment["MALLOC_ARENA_MAX"] = "2"  # as in the image
     command = [sys.executable, str(FAULTY), str(orders), "serve", "--port", "0", "--weights", str(weights)]
     log = folder / "log"
     with log.open("wb") as file, subprocess.Popen(command, env=environment, stderr=file) as process:

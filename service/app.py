@@ -33,12 +33,15 @@ from service.device.jobs import Job, Outcome
 from service.device.memory import available_bytes
 from service.device.students import Students
 from service.device.torch_backend import TorchBackend
+from service.history.database import Database
+from service.history.history import History
 from service.http.access import RequireKey, document_keys, endpoint_behind, open_to_all, role_of
 from service.http.connections import OpenConnections, most_connections
 from service.http.errors import AnswerErrors, answer_errors, drop_foreign_errors
 from service.http.examples import add_examples
 from service.http.head import HeadAsGet
 from service.http.headers import SecurityHeaders
+from service.http.history import router as history_router
 from service.http.keys import KeyRing
 from service.http.origin import AllowOrigins, RefuseForeignRequests
 from service.http.prefix import UnderPrefix
@@ -113,6 +116,20 @@ def _tracing(endpoint: str) -> "Tracing":
     return Tracing(endpoint)
 
 
+def _history(settings: Settings, database: Database, telemetry: Telemetry) -> History:
+    history = History(
+        database,
+        settings.state_folder,
+        settings.spool_bytes,
+        on_lose=lambda reason, count: telemetry.history_lost.labels(reason).inc(count),
+        on_late=telemetry.history_late.inc,
+        on_write=telemetry.history_written.inc,
+        on_refuse=telemetry.history_refused.inc,
+    )
+    telemetry.watch_history(lambda: history.database_up, lambda: history.waiting, lambda: history.spool_bytes)
+    return history
+
+
 async def _reload_what_changes(versions: Versions, engine: Engine[Job, Outcome], seconds: float) -> None:
     """Looks for new versions in the weights folder until it is cancelled."""
     while True:
@@ -136,8 +153,11 @@ def create_app(
 
     Raises:
         KeyFileError: if the key file is damaged or missing.
-        MissingExtraError: if traces are requested and the extra `otel` is not installed.
+        MissingExtraError: if traces are requested and the extra `otel` is not installed, or the driver of the database
+            is not.
+        DatabaseURLError: if the address of the database cannot be used.
     """
+    database = None if settings.database_url is None else Database(settings.database_url)
     upload_memory = UploadMemory(settings.upload_memory_bytes)
     ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
     most = most_connections(settings.max_connections)
@@ -180,17 +200,24 @@ def create_app(
         pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="pictures")
         with decoders, pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-            inspector = Inspector(engine, pool, decoders, limits, settings.deadline_seconds, telemetry)
+            history = None if database is None else _history(settings, database, telemetry)
+            inspector = Inspector(engine, pool, decoders, limits, settings.deadline_seconds, telemetry, history)
             cards = PartCards(settings.parts_folder)
             if settings.parts is not None and not settings.parts.is_dir():
                 log.error("there is no folder of cards of parts %s", settings.parts)
-            app.state.parts = State(settings, catalogue, cards, versions, engine, inspector, telemetry, tracing)
+            app.state.parts = State(
+                settings, catalogue, cards, versions, engine, inspector, history, telemetry, tracing
+            )
             reloading = None
             if settings.reload_seconds > 0:
                 reloading = asyncio.create_task(_reload_what_changes(versions, engine, settings.reload_seconds))
+            if history is not None:
+                history.start()
             try:
                 yield
             finally:
+                if history is not None:
+                    await asyncio.to_thread(history.close)
                 if reloading is not None:
                     reloading.cancel()
                 engine.close(timeout_seconds=CLOSE_SECONDS)
@@ -207,7 +234,12 @@ def create_app(
     )
     for route in app.routes:  # at this point only the routes of the documentation
         open_to_all(endpoint_behind(route))
-    for one in (router, console.router, metrics_router if settings.metrics_port is None else no_metrics_router):
+    for one in (
+        router,
+        history_router,
+        console.router,
+        metrics_router if settings.metrics_port is None else no_metrics_router,
+    ):
         app.router.routes.extend(one.routes)
     for route in app.routes:
         role_of(route)  # raises if a route does not declare who may call it

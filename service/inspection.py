@@ -1,15 +1,17 @@
 """The steps for one image: decode, queue, score, draw, answer. With the engine in the server, without it offline."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, perf_counter
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
 
 import numpy as np
+from uuid_utils.compat import uuid7
 
 from model.alignment import Found as Pose
 from model.choices import MapForm
@@ -25,6 +27,7 @@ from service.decoding.work import Picture, Shrink, Step, read_picture
 from service.device.engine import Engine
 from service.device.jobs import Job, Outcome
 from service.device.torch_backend import inspect_jobs
+from service.history.records import Record
 from service.observe.logs import RECORD
 from service.observe.telemetry import Telemetry
 from service.part_info import PartInfo
@@ -42,6 +45,9 @@ from service.schemas import (
     TimingMs,
     ZoneVerdict,
 )
+
+if TYPE_CHECKING:  # the command line needs no database
+    from service.history.history import History
 
 T = TypeVar("T")
 
@@ -141,11 +147,15 @@ class Wanted:
         localize: whether to locate the fault.
         form: form of the map; None for the category's default.
         part_info: what the answer repeats.
+        part: name of the card of the part whose view the image is.
+        part_inspection: id of the answer for that part.
     """
 
     localize: Localize = Localize.AUTO
     form: MapForm | None = None
     part_info: PartInfo = field(default_factory=PartInfo)
+    part: str | None = None
+    part_inspection: UUID | None = None
 
     def check(self, card: Card) -> None:
         """Raises `Problem` 422 if the category has no such map."""
@@ -338,6 +348,7 @@ class Inspector:
         limits: largest allowed image.
         deadline_seconds: longest time from the arrival of the whole body to the answer.
         telemetry: counts every image.
+        history: remembers every image; None if it is off.
     """
 
     def __init__(
@@ -348,6 +359,7 @@ class Inspector:
         limits: Limits,
         deadline_seconds: float,
         telemetry: Telemetry,
+        history: "History | None" = None,
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -355,13 +367,14 @@ class Inspector:
         self._limits = limits
         self._deadline_seconds = deadline_seconds
         self._telemetry = telemetry
+        self._history = history
 
     async def inspect(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
         """The JSON answer for one image.
 
         Raises:
-            Problem, ImageError, DecoderLostError, QueueFullError, EngineClosedError, TimeoutError: see
-                `service.problems.problem_of`.
+            Problem: if the image cannot be judged.
+            QueueFullError, EngineClosedError: if it is not accepted.
         """
         with self._engine.admit(ready.views):
             return await self._inspect_admitted(ready, data, wanted)
@@ -379,8 +392,8 @@ class Inspector:
         async def one(ready: Ready, data: bytes) -> Inspection | ProblemBody:
             try:
                 return await self._inspect_admitted(ready, data, wanted)
-            except Exception as error:
-                return self.refuse(ready.category, problem_of(error))
+            except Problem as problem:
+                return self.refuse(ready.category, problem)
 
         views = sum(ready.views for ready, _ in images)
         if views > self._engine.most:
@@ -406,24 +419,65 @@ class Inspector:
         Raises:
             As `inspect`.
         """
-        started, read = perf_counter(), self._reader()
         with self._engine.admit(ready.views):
+
+            async def draw(decoded: Decoded, found: Found, read: Reader) -> bytes:
+                return await self._in_pool(partial(draw_overlay, data, ready.card, decoded, found, read))
+
+            return await self._judge(ready, data, wanted, draw)
+
+    async def _inspect_admitted(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
+        async def draw(decoded: Decoded, found: Found, _: Reader) -> Localization | None:
+            return await self._in_pool(partial(localize, ready.card, decoded, found)) if found.has_maps else None
+
+        inspection, _ = await self._judge(ready, data, wanted, draw)
+        return inspection
+
+    async def _judge(
+        self, ready: Ready, data: bytes, wanted: Wanted, draw: Callable[[Decoded, Found, Reader], Awaitable[T]]
+    ) -> tuple[Inspection, T]:
+        """The answer for one image, and what was drawn for it. Either it, or the problem, is remembered.
+
+        Raises:
+            Problem: if there is no answer.
+        """
+        started, read = perf_counter(), self._reader()
+        try:
             async with asyncio.timeout(self._deadline_seconds):
                 decoded, found, decode_seconds = await self._examine(ready, data, wanted, read)
                 drawing = perf_counter()
-                picture = await self._in_pool(partial(draw_overlay, data, ready.card, decoded, found, read))
-        inspection = self._finish(ready, decoded, found, None, wanted.part_info, started, decode_seconds, drawing)
-        return inspection, picture
+                drawn = await draw(decoded, found, read)
+            localization = drawn if isinstance(drawn, Localization) else None
+            inspection = self._finish(
+                ready, decoded, found, localization, wanted.part_info, started, decode_seconds, drawing
+            )
+        except Exception as error:
+            problem = problem_of(error)
+            await self._remember(ready, data, wanted, problem.body(), uuid7(), problem.kind)
+            raise problem from error
+        await self._remember(ready, data, wanted, inspection, inspection.id, inspection.decision)
+        return inspection, drawn
 
-    async def _inspect_admitted(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
-        started, read = perf_counter(), self._reader()
-        async with asyncio.timeout(self._deadline_seconds):
-            decoded, found, decode_seconds = await self._examine(ready, data, wanted, read)
-            drawing = perf_counter()
-            localization = None
-            if found.has_maps:
-                localization = await self._in_pool(partial(localize, ready.card, decoded, found))
-        return self._finish(ready, decoded, found, localization, wanted.part_info, started, decode_seconds, drawing)
+    async def _remember(
+        self, ready: Ready, data: bytes, wanted: Wanted, result: Inspection | ProblemBody, identity: UUID, outcome: str
+    ) -> None:
+        if self._history is None:
+            return
+        request = RECORD.get()
+        await self._history.remember(
+            Record(
+                id=identity,
+                category=ready.category,
+                model_version=ready.card.model_version,
+                result=result,
+                outcome=outcome,
+                data=data,
+                part_info=wanted.part_info,
+                part=wanted.part,
+                part_inspection=wanted.part_inspection,
+                request_id=None if request is None else request.request_id,
+            )
+        )
 
     def _reader(self) -> Reader:
         """Reads one image, and raises `TimeoutError` when its deadline has passed."""

@@ -1,6 +1,9 @@
 """A part of several views, from the images that were sent to the one answer; see `service.parts`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from uuid_utils.compat import uuid7
 
 from model.images import ImageError
 from model.store.parts import PartCard
@@ -8,7 +11,6 @@ from service.catalogue import Catalogue, CategoryRefusedError, Ready, UnknownCat
 from service.inspection import Inspector, Limits, Wanted, inspect_offline
 from service.observe.logs import RECORD
 from service.observe.telemetry import UNKNOWN_CATEGORY, Telemetry
-from service.part_info import PartInfo
 from service.parts import Missing, decide
 from service.problems import Problem, problem_of
 from service.schemas import Inspection, PartAnswer, ProblemBody, View
@@ -41,6 +43,7 @@ async def inspect_part(
         Problem: 422 if a category has no map of the form that is wanted.
         QueueFullError, EngineClosedError: if none of the images is accepted.
     """
+    wanted = replace(wanted, part=part, part_inspection=uuid7())
     images = _images_of(places, catalogue.require, wanted, part)
     good = [image for image in images if not isinstance(image, Problem)]
     answers = iter(await inspector.inspect_many(good, wanted))
@@ -51,7 +54,7 @@ async def inspect_part(
             views.append(view_of(category, inspector.refuse(known, image)))
         else:
             views.append(view_of(category, next(answers)))
-    answer = part_answer(views, wanted.part_info, part, card)
+    answer = part_answer(views, wanted, part, card)
     telemetry.count_part(answer)
     if (record := RECORD.get()) is not None:
         record.part = answer
@@ -88,7 +91,7 @@ def inspect_part_offline(
             views.append(view_of(category, inspection))
         except (Problem, ImageError) as error:
             views.append(view_of(category, problem_of(error).body()))
-    return part_answer(views, wanted.part_info, part, card)
+    return part_answer(views, wanted, part, card)
 
 
 def _images_of(
@@ -123,10 +126,11 @@ def view_of(category: str, result: Inspection | ProblemBody) -> View:
     return View(category=category, problem=result)
 
 
-def part_answer(views: list[View], part_info: PartInfo, part: str | None, card: PartCard | None) -> PartAnswer:
+def part_answer(views: list[View], wanted: Wanted, part: str | None, card: PartCard | None) -> PartAnswer:
     """The answer with the one verdict on all views."""
     return PartAnswer(
-        **dict(part_info),
+        **dict(wanted.part_info),
+        id=wanted.part_inspection or uuid7(),
         part=part,
         part_version=None if card is None else card.version,
         decision=decide(None if view.inspection is None else view.inspection.decision for view in views),

@@ -18,6 +18,7 @@ from service.catalogue import CategoryRefusedError, NoSuchVersionError, UnknownC
 from service.decoding.pool import DecoderLostError
 from service.device.backend import DeviceMemoryError
 from service.device.engine import DeviceLostError, EngineClosedError, QueueFullError
+from service.history.errors import HistoryUnavailableError
 from service.parts import PartRefusedError, WrongViewsError
 from service.schemas import ProblemBody
 
@@ -85,6 +86,12 @@ KINDS: Mapping[str, Kind] = {
         "there is no card of a part {part!r}; known: {known}",
         members=("parts",),
     ),
+    "unknown-inspection": Kind(
+        404,
+        "the history has no such inspection",
+        "the history has no inspection {id}; it may have been removed, or be on its way for another second",
+    ),
+    "history-off": Kind(404, "this server keeps no history (INSPECT_DATABASE=none)"),
     "method-not-allowed": Kind(
         405, "the path does not take this method", "this path does not take {method}; it takes {allowed}"
     ),
@@ -139,6 +146,11 @@ KINDS: Mapping[str, Kind] = {
     "not-alive": Kind(503, "the device is lost; restart the process"),
     "device-busy": Kind(503, "the device does not respond", "the device did not respond within {seconds:g} s"),
     "no-category": Kind(503, "no category is ready; see /v1/categories"),
+    "history-unavailable": Kind(
+        503,
+        "the database of the history does not answer; inspection goes on",
+        "the database of the history does not answer; inspection goes on: {reason}",
+    ),
     "too-many-connections": Kind(503, "the server has too many open connections; try again shortly"),
     "no-replica": Kind(
         503, "the replica that handled this request has ended, or there is none; try again shortly"
@@ -221,6 +233,9 @@ def problem_of(error: Exception) -> Problem:
             return Problem("reload-refused", reason=error)
         case NoSuchVersionError():
             return Problem("no-previous-version", reason=error)
+        case HistoryUnavailableError():
+            log.error("the database of the history does not answer: %s", error)
+            return Problem("history-unavailable", reason=error)
         case TimeoutError():
             return Problem("deadline-passed")
     log.error("unexpected error", exc_info=error)

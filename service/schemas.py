@@ -11,7 +11,7 @@ from model.alignment import LEAST_QUALITY
 from model.choices import MapForm, Reason
 from model.store.card import CalibrationMethod, Card, ErrorRate
 from model.store.parts import PartView
-from service.part_info import PartInfo
+from service.part_info import PartInfo, Value
 
 Decision = Literal["normal", "anomalous"]
 PartDecision = Literal["normal", "anomalous", "incomplete"]
@@ -180,6 +180,52 @@ class Inspection(PartInfo, Identified):
     timing_ms: TimingMs
 
 
+class PastImage(BaseModel):
+    """The image of a past inspection."""
+
+    width: int | None = Field(description="Pixels; null if it could not be decoded")
+    height: int | None = Field(description="Pixels; null if it could not be decoded")
+    bytes: int = Field(description="Size of the file that was sent")
+    sha256: str = Field(description="SHA-256 of the bytes that were sent, hexadecimal")
+
+
+class PastInspection(BaseModel):
+    """An inspection of the history, as lists show it."""
+
+    id: UUID = Field(description="As the answer had it; of a failure, a new one")
+    time: datetime = Field(description="When the answer was ready, as the id has it; UTC")
+    category: str
+    model_version: str
+    outcome: str = Field(description="The decision, or the kind of problem that stood in its place")
+    decision: Decision | None = Field(description="Null if the image could not be judged")
+    score: float | None
+    threshold: float | None
+    part_id: str | None
+    lot: str | None
+    station: str | None
+    part: str | None = Field(description="Name of the card, if the image was a view of a part")
+    part_inspection: UUID | None = Field(description="Id of the answer for that part")
+    request_id: str | None = Field(description="As in the header `X-Request-ID` and in the log")
+    image: PastImage
+    label: str | None = Field(description="What a person said; null while nobody has")
+
+
+class PastInspections(BaseModel):
+    """A page of the history, newest first."""
+
+    inspections: list[PastInspection]
+    next: str | None = Field(description="Send it as `cursor` for the next page; null if this is the last one")
+
+
+class PastLocalization(BaseModel):
+    """Where the fault was; as `Localization`, without the pictures."""
+
+    map: MapForm
+    scale: float
+    regions: list[Region]
+    peak: Peak
+
+
 class ProblemBody(BaseModel):
     """An error, RFC 9457."""
 
@@ -189,6 +235,21 @@ class ProblemBody(BaseModel):
     title: str
     status: int
     detail: str = Field(description="What is wrong with this request, for the person who reads it")
+
+
+class PastInspectionDetail(PastInspection):
+    """An inspection of the history with everything that is kept of it. What a failure does not have is null."""
+
+    metadata: dict[str, Value] | None
+    calibration: CalibrationMethod | None = None
+    separates: Separates = None
+    reasons: list[Reason] | None = None
+    alignment: AlignmentInfo | None = None
+    zones: list[ZoneVerdict] | None = None
+    tiles: list[TileVerdict] | None = None
+    localization: PastLocalization | None = None
+    timing_ms: TimingMs | None = None
+    problem: ProblemBody | None = Field(default=None, description="Why there is no decision")
 
 
 class BatchAnswer(BaseModel):

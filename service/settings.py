@@ -54,6 +54,16 @@ class Settings(BaseSettings):
     parts: Path | None = None
     """Folder of the cards of parts; if not given, the folder ``parts`` beside the weights folder."""
 
+    state: Path | None = None
+    """Folder that the server writes to; if not given, the folder ``state`` beside the weights folder."""
+
+    database: str | None = None
+    """Database of the history, as a URL of SQLAlchemy; ``none`` turns the history off. If not given, the SQLite file
+    ``history.sqlite`` in the state folder."""
+
+    spool_bytes: int = Field(default=256 << 20, ge=1 << 20)
+    """Most bytes of records that wait on the disk while the database is away; above it records are lost."""
+
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1`` ...; ``auto`` takes the first GPU if there is one."""
 
@@ -185,6 +195,18 @@ class Settings(BaseSettings):
     def parts_folder(self) -> Path:
         """The folder of the cards of parts."""
         return self.parts or self.weights.absolute().parent / "parts"
+
+    @property
+    def state_folder(self) -> Path:
+        """The folder that the server writes to."""
+        return (self.state or self.weights.absolute().parent / "state").absolute()
+
+    @property
+    def database_url(self) -> str | None:
+        """The database of the history; None if it is off."""
+        if (self.database or "").strip().lower() == "none":
+            return None
+        return self.database or f"sqlite:///{self.state_folder / 'history.sqlite'}"
 
     @property
     def dtype(self) -> "torch.dtype":

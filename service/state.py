@@ -9,6 +9,7 @@ from model.store.parts import PartCards
 from service.catalogue import Catalogue
 from service.device.engine import Engine
 from service.device.jobs import Job, Outcome
+from service.history.history import History
 from service.inspection import Inspector
 from service.observe.telemetry import Telemetry
 from service.settings import Settings
@@ -20,7 +21,8 @@ if TYPE_CHECKING:  # needs the extra `otel`
 
 @dataclass(frozen=True)
 class State:
-    """The parts of one application, created when it starts; `tracing` is None if no endpoint is set."""
+    """The parts of one application, created when it starts; `tracing` is None if no endpoint is set, `history` if it is
+    off."""
 
     settings: Settings
     catalogue: Catalogue
@@ -28,6 +30,7 @@ class State:
     versions: Versions
     engine: Engine[Job, Outcome]
     inspector: Inspector
+    history: History | None
     telemetry: Telemetry
     tracing: "Tracing | None"
 

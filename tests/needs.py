@@ -48,5 +48,6 @@ IMAGES = Need(
 )
 JAVA = Need("java", "Java and its compiler", "apt-get install default-jdk-headless; make test")
 NGINX = Need("nginx", "nginx", "apt-get install nginx-light; make test")
+POSTGRES = Need("postgres", "PostgreSQL", "apt-get install postgresql; make test")
 PROMETHEUS = Need("prometheus", "Prometheus and promtool", "apt-get install prometheus; make test")
 RAY = Need("ray", "Ray", ".venv/bin/pip install 'eca-inspect[ray]' on a Python that Ray has a package for; make test")

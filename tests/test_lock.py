@@ -13,7 +13,7 @@ from service.settings import Settings
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = {"image": ("otel",), "image-ray": ("otel", "ray")}
+LOCKS = {"image": ("otel", "postgres"), "image-ray": ("otel", "postgres", "ray")}
 """The extras that each lock has."""
 
 

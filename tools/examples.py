@@ -54,7 +54,7 @@ def record_parts(images: dict[str, bytes]) -> dict[str, httpx.Response]:
     with TemporaryDirectory() as folder:
         card = {"views": [{"category": CATEGORY, "images": 2}]}
         (Path(folder) / "plate-both-sides.json").write_text(json.dumps(card))
-        settings = Settings(weights=WEIGHTS, parts=Path(folder), device="cpu")
+        settings = Settings(weights=WEIGHTS, parts=Path(folder), database="none", device="cpu")
         with TestClient(create_app(settings)) as client:
             query = "part=plate-both-sides&part_id=SN-0815&lot=L7&localize=never"
             files = [(CATEGORY, ("front.png", images["good"]))]
@@ -77,7 +77,7 @@ def record_problems(sample: Path, folder: Path) -> None:
     inspect = f"/v1/categories/{CATEGORY}/inspect"
     png = {"Content-Type": "image/png"}
     image = sample.read_bytes()
-    app = create_app(Settings(weights=WEIGHTS, device="cpu"))
+    app = create_app(Settings(weights=WEIGHTS, database="none", device="cpu"))
     with TestClient(app) as client:
         answers = [
             client.post(inspect, content=b"", headers=png),
@@ -93,7 +93,7 @@ def record_problems(sample: Path, folder: Path) -> None:
             answers.append(client.post(inspect, content=image, headers=png))
         engine.close()
         answers.append(client.post(inspect, content=image, headers=png))
-    with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
+    with TestClient(create_app(Settings(weights=WEIGHTS, database="none", device="cpu"))) as client:
         with patch.object(TorchBackend, "run", side_effect=SystemExit):
             for _ in range(MAX_RESTARTS + 1):
                 client.post(inspect, content=image, headers=png)
@@ -101,21 +101,25 @@ def record_problems(sample: Path, folder: Path) -> None:
     with TemporaryDirectory() as folder_of_versions:
         weights = Path(folder_of_versions)
         shutil.copytree(WEIGHTS / CATEGORY, weights / CATEGORY)
-        settings = Settings(weights=weights, teachers=WEIGHTS / "teachers", device="cpu", reload_seconds=0)
+        settings = Settings(
+            weights=weights, teachers=WEIGHTS / "teachers", database="none", device="cpu", reload_seconds=0
+        )
         with TestClient(create_app(settings)) as client:
             first = client.post(f"/v1/categories/{CATEGORY}/rollback").json()
             (weights / CATEGORY / "student.safetensors").unlink()
             refused = client.post(f"/v1/categories/{CATEGORY}/reload").json()
             refused["detail"] = refused["detail"].replace(folder_of_versions, "/weights")
-    with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", deadline_seconds=1e-6))) as client:
+    with TestClient(
+        create_app(Settings(weights=WEIGHTS, database="none", device="cpu", deadline_seconds=1e-6))
+    ) as client:
         answers.append(client.post(inspect, content=image, headers=png))
-    app = create_app(Settings(weights=WEIGHTS, device="cpu", upload_seconds=1))
+    app = create_app(Settings(weights=WEIGHTS, database="none", device="cpu", upload_seconds=1))
     with TestClient(app):
         answers.append(asyncio.run(upload_slowly(app, inspect)))
     with TemporaryDirectory() as folder_of_keys:
         keys = Path(folder_of_keys) / "keys"
         shown = {"X-API-Key": create_key(keys, "line-3", Role.INSPECT)}
-        with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu", keys_file=keys))) as client:
+        with TestClient(create_app(Settings(weights=WEIGHTS, database="none", device="cpu", keys_file=keys))) as client:
             answers.append(client.get("/v1/categories"))
             answers.append(client.post(f"/v1/categories/{CATEGORY}/reload", headers=shown))
     problems = {str(answer.status_code): answer.json() for answer in answers}
@@ -131,7 +135,7 @@ def make_examples(samples: list[Path]) -> None:
     Args:
         samples: one plate of each kind, the good one first.
     """
-    with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
+    with TestClient(create_app(Settings(weights=WEIGHTS, database="none", device="cpu"))) as client:
         record_examples(client, samples, EXAMPLES)
     record_problems(samples[0], EXAMPLES)
 

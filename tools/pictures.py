@@ -103,7 +103,10 @@ def make_console_pictures(samples: list[Path], found: Path, batch: Path, region:
             print("no Chromium: the pictures of the console stay as they are")
             return
         expect.set_options(timeout=120_000)
-        with running_server(WEIGHTS, device="cpu") as server, start_chromium(playwright, path) as browser:
+        with (
+            running_server(WEIGHTS, database="none", device="cpu") as server,
+            start_chromium(playwright, path) as browser,
+        ):
             page = browser.new_page(viewport=WINDOW, reduced_motion="reduce")
             page.goto(server.url)
             page.get_by_role("button", name="scratch", exact=True).click()
@@ -157,7 +160,7 @@ def make_pictures(data: Path, samples: list[Path]) -> None:
         samples: one plate of each kind.
     """
     IMAGES.mkdir(parents=True, exist_ok=True)
-    with TestClient(create_app(Settings(weights=WEIGHTS, device="cpu"))) as client:
+    with TestClient(create_app(Settings(weights=WEIGHTS, database="none", device="cpu"))) as client:
         make_picture(client, samples, IMAGES / "result.jpg")
     make_report_picture(data, ROOT / "build" / "report", IMAGES / "report.jpg")
     make_features_picture(next(path for path in samples if path.stem == "scratch"), IMAGES / "features.jpg")

@@ -17,6 +17,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from service.history.records import LOSSES
 from service.problems import FAILURES, KINDS
 from service.schemas import CategorySummary, Inspection, PartAnswer, PartDecision
 
@@ -43,6 +44,10 @@ class Telemetry:
         students_evicted: students dropped from memory to make room.
         reloads_refused: versions that were to be reloaded and are refused.
         batch_size: images the device took at once.
+        history_written: records that the database of the history has taken.
+        history_lost: records that are in no history, by reason.
+        history_late: answers that did not wait for their record any longer.
+        history_refused: records that the database refuses, which are set aside.
     """
 
     def __init__(self) -> None:
@@ -129,6 +134,25 @@ class Telemetry:
             "inspect_reloads_refused", "New versions of categories that were refused", registry=self.registry
         )
 
+        self.history_written = Counter(
+            "inspect_history_written", "Inspections written to the database of the history", registry=self.registry
+        )
+        self.history_lost = Counter(
+            "inspect_history_lost", "Inspections that are in no history, by reason", ("reason",), registry=self.registry
+        )
+        for reason in LOSSES:
+            self.history_lost.labels(reason)
+        self.history_late = Counter(
+            "inspect_history_late",
+            "Answers that went out before their record was on the disk, because that took too long",
+            registry=self.registry,
+        )
+        self.history_refused = Counter(
+            "inspect_history_refused",
+            "Inspections that the database of the history refuses, and that are set aside",
+            registry=self.registry,
+        )
+
     def announce_endpoint(self, endpoint: str, statuses: Iterable[int]) -> None:
         """Starts an endpoint's counters at 0, so that its first failure shows as an increase."""
         self._request_seconds.labels(endpoint)
@@ -197,6 +221,18 @@ class Telemetry:
         Gauge(
             "inspect_unread_answer_bytes", "Bytes of answers that clients have not read", registry=self.registry
         ).set_function(unread_bytes)
+
+    def watch_history(self, up: Callable[[], bool], waiting: Callable[[], int], spool_bytes: Callable[[], int]) -> None:
+        """Reads the history whenever metrics are scraped."""
+        Gauge(
+            "inspect_history_database_up", "1 while the database of the history answers, else 0", registry=self.registry
+        ).set_function(up)
+        Gauge(
+            "inspect_history_waiting_records", "Records that wait for the database, on the disk", registry=self.registry
+        ).set_function(waiting)
+        Gauge(
+            "inspect_history_spool_bytes", "Size of the file in which records wait", registry=self.registry
+        ).set_function(spool_bytes)
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -69,7 +69,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             "INSPECT_KEYS_FILE (eca-inspect key create makes one), or set INSPECT_ALLOW_ANONYMOUS=true"
         )
     given = settings.model_dump(exclude_unset=True)
-    for name in ("weights", "teachers", "parts", "keys_file"):
+    for name in ("weights", "teachers", "parts", "keys_file", "state"):
         if (path := getattr(settings, name)) is not None:
             given[name] = path.absolute()  # a replica runs in another folder
     deployment = serve.deployment(

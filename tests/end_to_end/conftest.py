@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import numpy as np
@@ -51,7 +52,17 @@ def running_server(
     port: int = 0,
     **settings: str,
 ) -> Iterator[Server]:
-    """Starts ``eca-inspect serve``, on a free port unless one is given, and stops it with SIGTERM."""
+    """Starts ``eca-inspect serve``, on a free port unless one is given, and stops it with SIGTERM.
+
+    Its history is in a folder of its own, unless the settings name one.
+    """
+    with TemporaryDirectory() as state:
+        yield from _running(weights, command, options, port, {"state": state} | settings)
+
+
+def _running(
+    weights: Path, command: Sequence[str], options: Sequence[str], port: int, settings: dict[str, str]
+) -> Iterator[Server]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INSPECT_")}
     environment |= {f"INSPECT_{name.upper()}": value for name, value in settings.items()}
     process = subprocess.Popen(
@@ -166,9 +177,9 @@ class GatedServer:
 
 
 @pytest.fixture
-def gated(factory: Factory, request: pytest.FixtureRequest) -> Iterator[GatedServer]:
+def gated(factory: Factory, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GatedServer]:
     """Parametrize indirectly with a dictionary of settings."""
-    settings = Settings(weights=factory.weights, port=0, **getattr(request, "param", {}))
+    settings = Settings(weights=factory.weights, state=tmp_path / "state", port=0, **getattr(request, "param", {}))
     gate = Gate()
     app = create_app(settings, lambda device, allowance: gate.before(TorchBackend(device, allowance)))
     server = HttpServer(app, settings)

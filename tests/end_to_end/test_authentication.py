@@ -179,7 +179,7 @@ def test_slow_clients_of_the_port_for_metrics_are_not_waited_for(factory: Factor
 def test_a_port_for_metrics_that_is_taken_is_said_and_ends_the_start(factory: Factory):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        environment = os.environ | {"INSPECT_METRICS_PORT": str(port), "INSPECT_PORT": "0"}
+        environment = os.environ | {"INSPECT_METRICS_PORT": str(port), "INSPECT_PORT": "0", "INSPECT_DATABASE": "none"}
         found = subprocess.run(
             [str(COMMAND), "serve", "--weights", str(factory.weights)],
             env=environment, capture_output=True, text=True, check=False, timeout=120,

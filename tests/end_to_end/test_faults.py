@@ -1,5 +1,6 @@
 """Faults of the device and the machine, each made in the real server: who is concerned is told at once."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -127,12 +128,14 @@ def test_a_large_form_needs_no_disk(faulty: FaultyServer):
     assert httpx.post(faulty.url + URL, files=files[:1], timeout=60).status_code == 200
 
 
-def test_a_log_that_cannot_be_written_fails_no_request(factory: Factory, png: bytes):
+def test_a_log_that_cannot_be_written_fails_no_request(factory: Factory, png: bytes, tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with Path("/dev/full").open("w") as full:
         process = subprocess.Popen(
-            [str(COMMAND), "serve", "--port", str(port), "--weights", str(factory.weights)], stderr=full
+            [str(COMMAND), "serve", "--port", str(port), "--weights", str(factory.weights)],
+            env=os.environ | {"INSPECT_STATE": str(tmp_path)},
+            stderr=full,
         )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -172,7 +175,7 @@ def test_where_the_process_goes_on_a_device_that_is_given_up_is_known_at_once(fa
         def run(self, jobs: Sequence[Job]) -> list[Outcome]:
             raise DeviceFailedError("gone")
 
-    with TestClient(create_app(Settings(weights=factory.weights, device="cpu"), Broken)) as client:
+    with TestClient(create_app(Settings(weights=factory.weights, database="none", device="cpu"), Broken)) as client:
         for _ in range(4):
             problem(client.post(URL, content=png, headers=PNG), 503, "device-lost")
         if path == URL:

@@ -223,7 +223,7 @@ def test_422_a_map_that_an_old_card_knows_nothing_of(factory: Factory, png: byte
     for field in ("auroc_interval", "false_alarms", "misses"):
         del card["calibration"][field]
     (weights / "striped" / "card.json").write_text(json.dumps(card | {"schema_version": 1}))
-    with TestClient(create_app(Settings(weights=weights, device="cpu"))) as old:
+    with TestClient(create_app(Settings(weights=weights, database="none", device="cpu"))) as old:
         sentence = problem(old.post(URL + "?map=distance", content=png, headers=PNG), 422, "unknown-map")
         assert "calibrate the category with --score" in sentence
         problem(old.post(BATCH + "?map=distance", files=[("image", png)]), 422, "unknown-map")

@@ -110,7 +110,7 @@ def test_a_missing_extra_is_said_in_plain_words(factory: Factory):
     program = "import sys; sys.modules['opentelemetry.exporter'] = None; from service.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "serve", "--weights", str(factory.weights)],
-        env={**os.environ, "INSPECT_OTLP_ENDPOINT": "http://127.0.0.1:9"},
+        env={**os.environ, "INSPECT_OTLP_ENDPOINT": "http://127.0.0.1:9", "INSPECT_DATABASE": "none"},
         capture_output=True,
         text=True,
         check=False,

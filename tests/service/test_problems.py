@@ -9,7 +9,9 @@ import pytest
 from service.problems import FAILURES, KINDS, Problem, problem_of
 from tests.conftest import ROOT
 
-OF_NO_IMAGE = {"no-category", "not-alive", "device-busy", "no-replica", "too-many-connections"}
+OF_NO_IMAGE = {
+    "no-category", "not-alive", "device-busy", "no-replica", "too-many-connections", "history-unavailable",
+}  # fmt: skip
 
 
 def made() -> Iterator[tuple[str, ast.Call]]:

@@ -396,6 +396,8 @@ def test_a_teacher_is_pretrained_with_its_provenance(factory: Factory, tmp_path:
         ("INSPECT_PORT", "many", "INSPECT_PORT is 'many'"),
         ("INSPECT_PORT", "tcp://10.0.0.1:80", "enableServiceLinks: false"),
         ("INSPECT_PROT", "8001", "INSPECT_PROT is not a setting; did you mean INSPECT_PORT?"),
+        ("INSPECT_DATABASE", "history.sqlite", "is not the URL of a database, such as sqlite:////state/history.sqlite"),
+        ("INSPECT_DATABASE", "mysql://a/b", "a database of the kind 'mysql' cannot keep the history"),
         ("INSPECT_DEVICE", "abacus", "'abacus' cannot be used"),
         ("INSPECT_DEVICE", "meta", "'meta' cannot be used: it is not one of cpu, cuda"),
     ],

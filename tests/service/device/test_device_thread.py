@@ -40,7 +40,7 @@ def test_nothing_but_the_device_thread_runs_the_networks(factory: Factory, monke
         return forward(self, x)
 
     monkeypatch.setattr(Teacher, "forward", recorded)
-    app = create_app(Settings(weights=factory.weights, device="cpu"))
+    app = create_app(Settings(weights=factory.weights, database="none", device="cpu"))
     image = (factory.data / "bad" / "000.png").read_bytes()
 
     async def start_and_inspect() -> None:

@@ -1,0 +1,294 @@
+"""The database of the history: SQLite or PostgreSQL, brought to the newest form when it is first reached."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+
+from model.errors import MissingExtraError
+from model.store.files import locked
+from service.history.errors import DatabaseURLError, HistoryUnavailableError
+from service.history.records import Row, first_id_at
+from service.history.tables import INSPECTIONS
+
+CONNECT_SECONDS = 5
+"""Longest wait for the database to accept a connection, or for another process that writes to the SQLite file."""
+QUERY_SECONDS = 10
+"""Longest time for one question to the database."""
+FEW = 20_000
+"""Inspections that are sorted for one answer rather than searched for in the order of time."""
+_MIGRATION_LOCK = 0x45434131
+"""Number of PostgreSQL's advisory lock that one server at a time holds while it changes the tables."""
+_MIGRATING = Lock()
+"""Alembic migrates for one thread at a time."""
+MIGRATION_SECONDS = 3600
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which inspections to look for; what is None does not matter.
+
+    Attributes:
+        label: `none` for those without one.
+        since: not before this time.
+        until: before this time.
+        min_score: in the unit of the category.
+        max_score: as `min_score`.
+    """
+
+    category: str | None = None
+    outcome: str | None = None
+    label: str | None = None
+    part_id: str | None = None
+    lot: str | None = None
+    station: str | None = None
+    part_inspection: UUID | None = None
+    model_version: str | None = None
+    sha256: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+
+
+_EQUAL = ("category", "outcome", "part_id", "lot", "station", "part_inspection", "model_version", "sha256")
+
+
+class Database:
+    """The tables, for any number of threads.
+
+    Args:
+        address: SQLAlchemy's URL.
+
+    Raises:
+        DatabaseURLError: if it is not an address of a database that can be used.
+        MissingExtraError: if the driver is not installed.
+    """
+
+    def __init__(self, address: str) -> None:
+        url = _parse(address)
+        self._is_sqlite = url.get_backend_name() == "sqlite"
+        self._file = Path(url.database or "") if self._is_sqlite else None
+        self._engine = _engine(url)
+        self._prepared = False
+
+    def prepare(self) -> None:
+        """Makes the tables, or changes those of an older version of this software; only once.
+
+        Raises:
+            HistoryUnavailableError: if the database is away, or is of a newer version.
+        """
+        if self._prepared:
+            return
+        if self._file is not None:
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise HistoryUnavailableError(f"{self._file.parent}: {error.strerror}") from None
+        config = Config()
+        config.set_main_option("script_location", "service.history:migrations")
+        with (
+            _MIGRATING,
+            nullcontext() if self._file is None else locked(self._file.parent),
+            self._connected(write=True, seconds=MIGRATION_SECONDS) as connection,
+        ):
+            if not self._is_sqlite:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise HistoryUnavailableError(
+                    f"its tables are of a version that this software does not know; install the newer one ({error})"
+                ) from None
+        self._prepared = True
+
+    @contextmanager
+    def _connected(self, *, write: bool = False, seconds: float = QUERY_SECONDS) -> Iterator[Connection]:
+        """A transaction, in which no statement takes longer than this.
+
+        Raises:
+            HistoryUnavailableError: if the database is away, or does not answer in time.
+        """
+        try:
+            with self._engine.connect().execution_options(write=write) as connection, connection.begin():
+                if self._is_sqlite:
+                    end = monotonic() + seconds
+                    raw: Any = connection.connection.driver_connection
+                    raw.set_progress_handler(lambda: monotonic() > end, 10_000)
+                else:
+                    connection.execute(text(f"SET LOCAL statement_timeout = {int(1000 * seconds)}"))
+                yield connection
+        except (SQLAlchemyError, OSError) as error:
+            if _concerns_a_value(error):
+                raise
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise HistoryUnavailableError(reason) from None
+
+    def add(self, rows: Sequence[Row]) -> dict[int, str]:
+        """Adds inspections; one that is there already stays as it is.
+
+        Returns:
+            Why the database refuses a row for its own sake, by the row's index. All others are in the database.
+
+        Raises:
+            HistoryUnavailableError: if the database is away; none of the rows need be in it.
+        """
+        if not rows:
+            return {}
+        with suppress(StatementError):
+            self._insert(rows)
+            return {}
+        refused = {}
+        for index, row in enumerate(rows):
+            try:
+                self._insert([row])
+            except StatementError as error:
+                refused[index] = str(error.orig or error)
+        return refused
+
+    def _insert(self, rows: Sequence[Row]) -> None:
+        insert = sqlite.insert if self._is_sqlite else postgresql.insert
+        statement = insert(INSPECTIONS).on_conflict_do_nothing(index_elements=["id"])
+        with self._connected(write=True) as connection:
+            connection.execute(statement, list(rows))
+
+    def find(self, filters: Filters, most: int, before: UUID | None = None) -> list[Row]:
+        """Inspections, newest first, without their details.
+
+        Args:
+            filters: which ones.
+            most: of them.
+            before: only those before this one.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        conditions = [table[name] == value for name in _EQUAL if (value := getattr(filters, name)) is not None]
+        if filters.label is not None:
+            conditions.append(table.label.is_(None) if filters.label == "none" else table.label == filters.label)
+        if filters.since is not None:
+            conditions.append(table.id >= first_id_at(filters.since))
+        if filters.until is not None:
+            conditions.append(table.id < first_id_at(filters.until))
+        if before is not None:
+            conditions.append(table.id < before)
+        ranges = []
+        if filters.min_score is not None:
+            ranges.append(table.score >= filters.min_score)
+        if filters.max_score is not None:
+            ranges.append(table.score <= filters.max_score)
+        columns = [column for column in table if column.name != "details"]
+        statement = select(*columns).where(*conditions).order_by(table.id.desc()).limit(most)
+        with self._connected() as connection:
+            if ranges:
+                some = select(table.id).where(table.category == filters.category, *ranges).limit(FEW)
+                if connection.execute(select(func.count()).select_from(some.subquery())).scalar_one() < FEW:
+                    statement = statement.where(table.id.in_(some.limit(None)))
+                else:
+                    statement = statement.where(*ranges)
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def get(self, identity: UUID) -> Row | None:
+        """One inspection with its details; None if there is no such inspection.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        with self._connected() as connection:
+            found = connection.execute(select(INSPECTIONS).where(INSPECTIONS.c.id == identity)).mappings().first()
+            return None if found is None else dict(found)
+
+    def optimize(self) -> None:
+        """Has SQLite look at how selective each index is; PostgreSQL does so by itself.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        if self._is_sqlite:
+            with self._connected(write=True) as connection:
+                connection.execute(text("PRAGMA analysis_limit = 1000"))
+                connection.execute(text("ANALYZE"))
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+
+def _concerns_a_value(error: Exception) -> bool:
+    """Whether the database, or its driver, refuses what it is given; it would refuse it again."""
+    if isinstance(error, DBAPIError):
+        return isinstance(error, DataError | IntegrityError)
+    return isinstance(error, StatementError)
+
+
+def _parse(address: str) -> URL:
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        raise DatabaseURLError(f"{address!r} is not the URL of a database, such as {_EXAMPLES}") from None
+    name = url.get_backend_name()
+    if name not in ("sqlite", "postgresql"):
+        raise DatabaseURLError(
+            f"a database of the kind {name!r} cannot keep the history; give a URL such as {_EXAMPLES}"
+        )
+    if name == "sqlite" and url.database in (None, "", ":memory:"):
+        raise DatabaseURLError("the URL names no file; give one, such as sqlite:////state/history.sqlite")
+    return url
+
+
+_EXAMPLES = "sqlite:////state/history.sqlite or postgresql://user:password@host/name"
+
+
+def _engine(url: URL) -> Engine:
+    postgres = {"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": 1000 * QUERY_SECONDS}
+    sqlite_file = {"timeout": CONNECT_SECONDS, "isolation_level": None, "check_same_thread": False}
+    is_sqlite = url.get_backend_name() == "sqlite"
+    try:
+        engine = create_engine(
+            url,
+            pool_pre_ping=not is_sqlite,
+            pool_timeout=CONNECT_SECONDS,
+            connect_args=sqlite_file if is_sqlite else postgres,
+        )
+    except ModuleNotFoundError as error:
+        if error.name == "psycopg":
+            raise MissingExtraError(
+                "INSPECT_DATABASE names PostgreSQL, which needs an extra: pip install 'eca-inspect[postgres]'"
+            ) from None
+        raise DatabaseURLError(f"the driver {error.name!r} is not installed; leave it out of the URL") from None
+    except (ArgumentError, ImportError) as error:
+        raise DatabaseURLError(str(error)) from None
+    if engine.dialect.is_async:
+        raise DatabaseURLError(f"the driver of {url.drivername!r} cannot be used here; leave it out of the URL")
+    if is_sqlite:
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
+        connection.execute(statement)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Python's own way of beginning a transaction leaves changes of tables out of it."""
+    write = connection.get_execution_options().get("write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

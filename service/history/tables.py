@@ -1,0 +1,52 @@
+"""The tables of the history. `migrations/` brings the database of an older version to this form."""
+
+from sqlalchemy import JSON, Column, DateTime, Float, Index, Integer, MetaData, String, Table, Uuid, column
+
+METADATA = MetaData()
+
+INSPECTIONS = Table(
+    "inspections",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("category", String, nullable=False),
+    Column("model_version", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("score", Float),
+    Column("threshold", Float),
+    Column("part_id", String),
+    Column("lot", String),
+    Column("station", String),
+    Column("part", String),
+    Column("part_inspection", Uuid),
+    Column("request_id", String),
+    Column("sha256", String, nullable=False),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("bytes", Integer, nullable=False),
+    Column("label", String),
+    Column("details", JSON, nullable=False),
+)
+"""One row for each image that was received. Its id has the time in it, so that ids are in the order of time."""
+
+
+def index(*names: str, where_given: bool = False) -> Index:
+    """For a search by these columns, newest first.
+
+    Args:
+        names: of the columns before the id.
+        where_given: leaves out rows in which the first of them is null.
+    """
+    given = column(names[0]).is_not(None) if where_given else None
+    columns = [INSPECTIONS.c[name] for name in (*names, "id")]
+    return Index(f"inspections_by_{'_'.join(names)}", *columns, sqlite_where=given, postgresql_where=given)
+
+
+index("category")
+index("category", "outcome")
+index("category", "score")
+index("outcome")
+index("model_version")
+index("sha256")
+for _name in ("part_id", "lot", "station", "part_inspection", "label"):
+    index(_name, where_given=True)

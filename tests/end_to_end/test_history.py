@@ -1,0 +1,228 @@
+"""What the real server answers, it remembers: after `kill -9`, with the database away, and on a disk that is full."""
+
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from tests.conftest import Factory
+from tests.end_to_end.conftest import Server, running_server, wait_for_metric
+from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem
+from tests.postgres import Cluster
+
+HISTORY = "/v1/inspections"
+
+
+@pytest.fixture(scope="module")
+def server(factory: Factory) -> Iterator[Server]:
+    with running_server(factory.weights) as started:
+        yield started
+
+
+@pytest.fixture
+def good(factory: Factory) -> bytes:
+    return (factory.data / "good" / "000.png").read_bytes()
+
+
+@pytest.fixture
+def bad(factory: Factory) -> bytes:
+    return (factory.data / "bad" / "000.png").read_bytes()
+
+
+def in_history(url: str, identity: str) -> dict[str, Any]:
+    """The inspection, when it is there."""
+    deadline = time.monotonic() + 30
+    while (response := httpx.get(f"{url}{HISTORY}/{identity}")).status_code == 404:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def search(url: str, **query: object) -> list[dict[str, Any]]:
+    response = httpx.get(url + HISTORY, params=query)
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json()["inspections"]
+    return found
+
+
+def test_an_answer_is_remembered_as_it_was(server: Server, bad: bytes):
+    query = {"part_id": "SN 1", "lot": "L7", "station": "s3", "metadata": '{"shift": "b"}'}
+    response = httpx.post(server.url + URL, content=bad, params=query, headers=PNG | {"X-Request-ID": "mine"})
+    answer = response.json()
+    found = in_history(server.url, answer["id"])
+    for picture in ("heatmap_png", "mask_png"):
+        del answer["localization"][picture]
+    assert found == answer | {
+        "time": found["time"],
+        "outcome": "anomalous",
+        "part": None,
+        "part_inspection": None,
+        "request_id": "mine",
+        "image": answer["image"] | {"bytes": len(bad)},
+        "label": None,
+        "problem": None,
+    }
+    assert abs(datetime.fromisoformat(found["time"]) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_failures_and_every_image_of_a_call_are_remembered(server: Server, good: bytes):
+    lot = {"lot": "failures"}
+    problem(httpx.post(server.url + URL, content=b"no image", params=lot, headers=PNG), 422, "not-decodable")
+    files = [("image", ("a.png", good)), ("image", ("b.png", b"broken"))]
+    answer = httpx.post(server.url + BATCH, files=files, params=lot).json()["results"]
+    part = httpx.post(server.url + "/v1/parts/inspect", files=[("striped", ("a.png", good))], params=lot).json()
+    picture = httpx.post(server.url + URL, content=good, params=lot, headers=PNG | {"Accept": "image/png"})
+    in_history(server.url, picture.headers["X-Inspection-ID"])
+    found = search(server.url, lot="failures")
+    assert sorted(one["outcome"] for one in found) == [*(3 * ["normal"]), *(2 * ["not-decodable"])]
+    by_id = {one["id"]: one for one in found}
+    assert by_id[answer[0]["id"]]["score"] == answer[0]["score"]
+    (view,) = search(server.url, part_inspection=part["id"])
+    assert view["id"] == part["views"][0]["inspection"]["id"]
+    (failed, _) = search(server.url, lot="failures", outcome="not-decodable")
+    assert (failed["decision"], failed["score"], failed["image"]["width"]) == (None, None, None)
+    assert failed["image"]["bytes"] in (6, 8)
+    detail = in_history(server.url, failed["id"])
+    assert detail["problem"]["type"].endswith(":not-decodable")
+    assert detail["category"] == "striped"
+
+
+def test_the_search_narrows_down_and_goes_on(server: Server, good: bytes, bad: bytes):
+    start = datetime.now(UTC)
+    for number in range(5):
+        answer = httpx.post(
+            server.url + URL, content=bad if number == 2 else good, headers=PNG, params={"lot": "search"}
+        ).json()
+    last = in_history(server.url, answer["id"])
+    everything = search(server.url, lot="search")
+    assert len(everything) == 5
+    assert [one["id"] for one in everything] == sorted((one["id"] for one in everything), reverse=True)
+    (anomalous,) = search(server.url, lot="search", decision="anomalous")
+    above = search(server.url, lot="search", category="striped", min_score=anomalous["threshold"])
+    assert above == [anomalous]
+    same = search(server.url, sha256=anomalous["image"]["sha256"], lot="search", label="none")
+    assert same == [anomalous]
+    assert search(server.url, lot="search", since=start.isoformat(), model_version=last["model_version"]) == everything
+    assert search(server.url, lot="search", until=start.isoformat()) == []
+    pages, cursor = [], {}
+    while True:
+        page = httpx.get(server.url + HISTORY, params={"lot": "search", "limit": 2} | cursor).json()
+        pages += page["inspections"]
+        if page["next"] is None:
+            break
+        cursor = {"cursor": page["next"]}
+    assert pages == everything
+
+
+def test_a_wrong_question_is_refused(server: Server):
+    for query, message in (
+        ("min_score=1", "give a category too"),
+        ("limit=501", "less than or equal to 500"),
+        ("limit=0", "greater than or equal to 1"),
+        ("cursor=nonsense", "none that this server gave"),
+        ("decision=bad", "decision"),
+        ("decision=normal&outcome=anomalous", "has the same outcome"),
+        ("since=yesterday", "since"),
+        ("sha256=xyz", "sha256"),
+        ("categroy=x", "did you mean 'category'"),
+        ("category=striped&min_score=nan", "finite"),
+        ("lot=a&lot=b", "more than once"),
+    ):
+        assert message in problem(httpx.get(f"{server.url}{HISTORY}?{query}"), 422, "invalid-request"), query
+    problem(httpx.get(f"{server.url}{HISTORY}/nonsense"), 422, "invalid-request")
+    unknown = UUID(int=1)
+    assert str(unknown) in problem(httpx.get(f"{server.url}{HISTORY}/{unknown}"), 404, "unknown-inspection")
+    assert search(server.url, lot="'; DROP TABLE inspections; --") == []
+    assert search(server.url, lot="%") == []
+
+
+def test_without_a_history_the_server_says_so(factory: Factory, good: bytes, tmp_path: Path):
+    with running_server(factory.weights, database="none", state=str(tmp_path / "state")) as server:
+        assert httpx.post(server.url + URL, content=good, headers=PNG).status_code == 200
+        problem(httpx.get(server.url + HISTORY), 404, "history-off")
+        assert "inspect_history_database_up" not in httpx.get(server.url + "/metrics").text
+    assert not (tmp_path / "state").exists()
+
+
+def keep_asking(url: str, image: bytes, answered: list[str], until: Callable[[], bool]) -> None:
+    with httpx.Client() as client:
+        while not until():
+            try:
+                answered.append(client.post(url + URL, content=image, headers=PNG).json()["id"])
+            except httpx.HTTPError:
+                return
+
+
+def test_after_kill_9_under_load_every_answer_is_there_once(factory: Factory, good: bytes, tmp_path: Path):
+    answered: list[str] = []
+    with (
+        running_server(factory.weights, state=str(tmp_path)) as server,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        asking = [clients.submit(keep_asking, server.url, good, answered, lambda: False) for _ in range(8)]
+        deadline = time.monotonic() + 60
+        while len(answered) < 200 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGKILL)
+        for one in asking:
+            one.result()
+    assert len(answered) >= 200
+    with running_server(factory.weights, state=str(tmp_path)) as server:
+        wait_for_metric(server.url, "inspect_history_database_up 1.0")
+        for identity in answered[-8:]:
+            in_history(server.url, identity)
+        wait_for_metric(server.url, "inspect_history_waiting_records 0.0")
+    with sqlite3.connect(tmp_path / "history.sqlite") as connection:
+        kept = [str(UUID(one)) for (one,) in connection.execute("SELECT id FROM inspections")]
+    assert set(answered) <= set(kept)
+    assert len(kept) == len(set(kept))
+
+
+def test_while_the_database_is_away_inspection_goes_on_and_nothing_is_lost(factory: Factory, good: bytes):
+    cluster = Cluster()
+    try:
+        url = cluster.new_database()
+        with running_server(factory.weights, database=url) as server:
+
+            def inspect() -> str:
+                response = httpx.post(server.url + URL, content=good, headers=PNG, params={"lot": "away"})
+                assert response.status_code == 200
+                identity: str = response.json()["id"]
+                return identity
+
+            answered = [inspect()]
+            in_history(server.url, answered[0])
+            cluster.stop()
+            answered += [inspect() for _ in range(3)]
+            detail = problem(httpx.get(server.url + HISTORY, timeout=60), 503, "history-unavailable")
+            assert "inspection goes on" in detail
+            wait_for_metric(server.url, "inspect_history_waiting_records 3.0")
+            wait_for_metric(server.url, "inspect_history_database_up 0.0")
+            assert httpx.get(server.url + "/readyz").status_code == 200
+            cluster.start()
+            answered.append(inspect())
+            in_history(server.url, answered[-1])
+            assert [one["id"] for one in search(server.url, lot="away")] == answered[::-1]
+    finally:
+        cluster.remove()
+
+
+def test_a_state_folder_that_cannot_be_written_keeps_nobody_from_inspecting(
+    factory: Factory, good: bytes, tmp_path: Path
+):
+    (tmp_path / "file").write_text("in the way")
+    with running_server(factory.weights, state=str(tmp_path / "file" / "state")) as server:
+        assert httpx.post(server.url + URL, content=good, headers=PNG).status_code == 200
+        wait_for_metric(server.url, 'inspect_history_lost_total{reason="disk"} 1.0')
+        problem(httpx.get(server.url + HISTORY), 503, "history-unavailable")
+        assert any("INSPECT_STATE cannot be written" in line for line in server.log)

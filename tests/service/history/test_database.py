@@ -1,0 +1,174 @@
+"""Both kinds of database keep what they are given, find it, and come from older versions."""
+
+import sqlite3
+import threading
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+
+from model.errors import MissingExtraError
+from service.history.database import FEW, Database, Filters
+from service.history.errors import DatabaseURLError, HistoryUnavailableError
+from service.history.records import first_id_at, time_of
+from service.history.tables import METADATA
+from tests.service.history.conftest import row
+
+
+def ids(rows: list[dict[str, object]]) -> list[object]:
+    return [one["id"] for one in rows]
+
+
+def test_a_row_comes_back_as_it_was_and_only_once(database: Database):
+    given = row(lot="L7", details={"reasons": ["score"], "metadata": {"shift": "ü"}}, part_inspection=UUID(int=7))
+    assert database.add([given]) == {}
+    assert database.add([given | {"score": 9.0}, other := row()]) == {}
+    found = database.get(given["id"])
+    assert found is not None
+    assert found | {"time": given["time"]} == given | {"label": None}
+    assert database.get(UUID(int=1)) is None
+    assert ids(database.find(Filters(), 10)) == [other["id"], given["id"]]
+
+
+def test_every_filter_finds_what_fits_and_only_that(database: Database):
+    plain = row()
+    fitting = {
+        "category": row(category="plate"),
+        "outcome": row(outcome="not-decodable", score=None, threshold=None),
+        "part_id": row(part_id="SN 1"),
+        "lot": row(lot="L'7"),
+        "station": row(station="s"),
+        "part_inspection": row(part_inspection=UUID(int=5)),
+        "model_version": row(model_version="v2"),
+        "sha256": row(sha256="f" * 64),
+    }
+    database.add([plain, *fitting.values()])
+    for name, wanted in fitting.items():
+        assert ids(database.find(Filters(**{name: wanted[name]}), 10)) == [wanted["id"]], name
+    assert len(database.find(Filters(label="none"), 100)) == 9
+    assert database.find(Filters(label="normal"), 100) == []
+    assert database.find(Filters(category="plate", outcome="anomalous"), 100) == []
+
+
+def test_time_is_that_of_the_id(database: Database):
+    rows = [row() for _ in range(4)]
+    database.add(rows)
+    assert [time_of(first_id_at(one["time"])) for one in rows] == [one["time"] for one in rows]
+    since, until = rows[1]["time"], rows[3]["time"]
+    assert ids(database.find(Filters(since=since, until=until), 10)) == [rows[2]["id"], rows[1]["id"]]
+    assert database.find(Filters(since=until + timedelta(milliseconds=1)), 10) == []
+
+
+def test_pages_follow_each_other_without_a_gap(database: Database):
+    rows = [row(category=f"c{number % 2}") for number in range(20)]
+    database.add(rows)
+    pages, before = [], None
+    while page := database.find(Filters(category="c1"), 3, before):
+        pages += ids(page)
+        before = page[-1]["id"]
+    assert pages == [one["id"] for one in reversed(rows) if one["category"] == "c1"]
+
+
+@pytest.mark.parametrize("few", [FEW, 2], ids=["sorted", "in the order of time"])
+def test_scores_are_found_either_way(database: Database, few: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("service.history.database.FEW", few)
+    rows = [row(score=number / 2) for number in range(8)] + [row(category="plate", score=2.0)]
+    database.add(rows)
+    found = database.find(Filters(category="tile", min_score=1.0, max_score=2.5), 3)
+    assert [one["score"] for one in found] == [2.5, 2.0, 1.5]
+    assert [one["score"] for one in database.find(Filters(category="tile", min_score=2.5), 10)] == [3.5, 3.0, 2.5]
+    assert [one["score"] for one in database.find(Filters(category="tile", max_score=0.5), 10)] == [0.5, 0.0]
+
+
+def test_a_row_that_is_refused_for_its_own_sake_holds_up_no_other(database: Database):
+    good, bad, last = row(), row(category=None), row()
+    odd = row(id="not an id")
+    refused = database.add([good, bad, odd, last])
+    assert set(refused) == {1, 2}
+    assert "null" in refused[1].lower()
+    assert ids(database.find(Filters(), 10)) == [last["id"], good["id"]]
+
+
+def test_the_tables_are_those_that_the_migrations_make(url: str):
+    Database(url).prepare()
+    with create_engine(url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = [one for one in compare_metadata(context, METADATA) if "alembic_version" not in str(one)]
+    assert differences == []
+
+
+def test_two_servers_that_start_at_once_make_the_tables_once(url: str):
+    failed = []
+
+    def start() -> None:
+        try:
+            Database(url).prepare()
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert "inspections" in inspect(create_engine(url)).get_table_names()
+
+
+def test_a_database_of_a_newer_version_is_left_alone(url: str):
+    Database(url).prepare()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(HistoryUnavailableError, match="a version that this software does not know"):
+        Database(url).prepare()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("history.sqlite", "is not the URL of a database, such as sqlite:////state"),
+        ("mysql://a/b", "of the kind 'mysql' cannot keep the history"),
+        ("sqlite://", "names no file"),
+        ("postgresql+psycopg2://a/b", "the driver 'psycopg2' is not installed; leave it out of the URL"),
+        ("postgresql+psycopg_async://a/b", "the driver of .* cannot be used here; leave it out of the URL"),
+        ("postgresql+nonsense://a/b", "nonsense"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused(url: str, message: str):
+    with pytest.raises(DatabaseURLError, match=message):
+        Database(url)
+
+
+def test_a_missing_driver_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    with pytest.raises(MissingExtraError, match=r"eca-inspect\[postgres\]"):
+        Database("postgresql://a/b")
+
+
+def test_a_database_that_is_away_or_locked_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("service.history.database.CONNECT_SECONDS", 0.1)
+    away = Database("postgresql://nobody@127.0.0.1:1/x")
+    with pytest.raises(HistoryUnavailableError, match="refused"):
+        away.prepare()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HistoryUnavailableError, match="file"):
+        Database(f"sqlite:///{tmp_path / 'file' / 'x.sqlite'}").prepare()
+    locked = Database(f"sqlite:///{tmp_path / 'h.sqlite'}")
+    locked.prepare()
+    with sqlite3.connect(tmp_path / "h.sqlite", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(HistoryUnavailableError, match="locked"):
+            locked.add([row()])
+        assert locked.find(Filters(), 1) == []
+
+
+def test_a_question_that_takes_too_long_is_given_up(database: Database):
+    endless = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
+    with pytest.raises(HistoryUnavailableError, match=r"interrupted|timeout"), database._connected(seconds=0.2) as one:
+        one.execute(endless)
+    assert database.find(Filters(), 1) == []
