@@ -1,12 +1,14 @@
 """The endpoints of the history. Each asks the database in a thread of its own, beside the way of inspections."""
 
 import binascii
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BeforeValidator
 
 from service.choices import Role
 from service.history.database import Filters
@@ -26,6 +28,16 @@ MOST = 500
 """Inspections of one page."""
 _DECISIONS = ("normal", "anomalous")
 _Text = Annotated[str | None, Query(max_length=TEXT_CHARACTERS, pattern=r"^[^\x00-\x1f]+$")]
+
+
+def _as_written(given: object) -> object:
+    """Numbers would be taken for seconds since 1970."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d[T ].+", str(given)):
+        raise ValueError("give a time such as 2026-05-01T06:00:00Z")
+    return given
+
+
+_Time = Annotated[datetime, BeforeValidator(_as_written)]
 StateOf = Annotated[State, Depends(state_of)]
 InspectionId = Annotated[UUID, Path(alias="id", description="The `id` of an answer")]
 
@@ -64,10 +76,10 @@ def filters_of_query(
     model_version: _Text = None,
     sha256: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description="The same image again")] = None,
     since: Annotated[
-        datetime | None,
+        _Time | None,
         Query(description="Not before this time, such as `2026-05-01T06:00:00Z`; UTC if it names no zone"),
     ] = None,
-    until: Annotated[datetime | None, Query(description="Before this time")] = None,
+    until: Annotated[_Time | None, Query(description="Before this time")] = None,
     min_score: Annotated[
         float | None, Query(allow_inf_nan=False, description="With `category`, because each has a unit of its own")
     ] = None,
