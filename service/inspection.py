@@ -245,7 +245,7 @@ def _zones(card: Card, layout: Layout, scores: np.ndarray) -> list[ZoneVerdict] 
             ZoneVerdict(
                 name=zone.name,
                 score=scores[views].max(),
-                threshold=card.zone_thresholds.get(zone.name, card.calibration.threshold),
+                threshold=card.threshold_of(zone.name),
                 decision=_word(card.calibration.rejects(float(of_views[views].max()))),
             )
         )

@@ -1,6 +1,6 @@
 """Calibrates a category: its threshold, and the scales of its maps, from images that training has not seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,13 +11,12 @@ from model.calibration import CalibrationError
 from model.choices import MapForm, Score
 from model.detector import Detector, maps_of, scores_of
 from model.error_rates import check_reachable
-from model.lifecycle import datasets
+from model.lifecycle import datasets, zones
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
 from model.lifecycle.pasting import paste_defect
 from model.lifecycle.regions import DrawnRegion, with_region
 from model.lifecycle.remarks import NONE, Remarks
 from model.lifecycle.thresholds import Rule, calibration_of, moved_by_hand
-from model.preprocessing import Preprocessing
 from model.quality import PictureCheck
 from model.store.card import SCHEMA_VERSION, Calibration, Card, SeenImages
 from model.store.store import Store
@@ -41,6 +40,7 @@ def calibrate_category(
     score: Score | None = None,
     region: DrawnRegion | Literal["all"] | None = None,
     rule: Rule = Rule(),
+    each_zone: bool | None = None,
     without_anomalous: bool = False,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
@@ -52,6 +52,10 @@ def calibrate_category(
     scales of its maps are taken from the normal images.
 
     With ``region`` other places of the picture count, or all that the student has seen; the scales are taken anew too.
+
+    With ``each_zone`` half of the normal images say at which level each zone scores, the other half sets the threshold,
+    and from then on each zone is judged by its level; see `model.lifecycle.zones`. With False no zone is. With None it
+    stays as it was, except that another region or score forgets the levels.
 
     Where it comes from is the rule's to say. Images held out of training may serve again. A threshold set by hand needs
     no images; with none, the record of the images of the last calibration stays, without error rates.
@@ -104,24 +108,30 @@ def calibrate_category(
             _refuse_trained(bad, seen)
             datasets.refuse_two_labels(good, bad)
             remarks += bad.remarks
-        if rule.target is not None:
-            check_reachable(rule.target, len(good.samples))
+        used = [
+            digest for one in (good, bad) if one for index in range(len(one.samples)) for digest in one.seen_as(index)
+        ]
         if score is not None:
             detector.score = score
             card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "score": score})
         if score is not None or region is not None:
             card = with_map_scales(card, detector, good)
-        used = [
-            digest for one in (good, bad) if one for index in range(len(one.samples)) for digest in one.seen_as(index)
-        ]
         card = card.model_copy(update={"picture_check": _picture_check(card, good, is_new=region is not None)})
+        if each_zone is not None or score is not None:
+            card = card.model_copy(update={"zone_weights": {}})
+        if each_zone:
+            of_levels, good = zones.halves(good)
+            of_zones = zones.weights_of(detector, card.preprocessor, of_levels, card.zone_thresholds)
+            card = card.model_copy(update={"zone_weights": of_zones})
+        if rule.target is not None:
+            check_reachable(rule.target, len(good.samples))
         looked_at = not {*seen.held_out, *seen.calibration}.isdisjoint(used)
         calibration = calibration_of_images(
             detector,
             good,
             bad,
             rule,
-            common=common_views(card.preprocessor, card.zone_thresholds),
+            weights=zones.of_views(card.preprocessor, card.zone_thresholds, card.zone_weights),
             looked_at=looked_at,
         )
         seen = seen.model_copy(update={"calibration": tuple(used)})
@@ -155,19 +165,13 @@ def with_map_scales(card: Card, detector: Detector, normal: LoadedImages) -> Car
     return Card.model_validate(card.model_dump() | {"map_scale": own, "other_map_scales": scales})
 
 
-def common_views(preprocessing: Preprocessing, zone_thresholds: Mapping[str, float]) -> np.ndarray:
-    """Which views the threshold of the category is for, bool ``[V]``: those whose zone has none of its own, or all."""
-    common = np.array([zone not in zone_thresholds for zone in preprocessing.zones])
-    return common if common.any() else ~common
-
-
 def calibration_of_images(
     detector: Detector,
     normal: LoadedImages,
     anomalous: LoadedImages | None,
     rule: Rule,
     *,
-    common: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     looked_at: bool = False,
 ) -> Calibration:
     """The record of a calibration on prepared images.
@@ -177,17 +181,21 @@ def calibration_of_images(
         normal: good parts.
         anomalous: faulty ones, or None.
         rule: where the threshold is to come from.
-        common: see `common_views`; the score of a picture is the largest of these views'. None for all.
+        weights: see `model.lifecycle.zones.of_views`; the score of a picture is the largest of its views', each times
+            its weight. None for 1.
         looked_at: see `model.lifecycle.thresholds.calibration_of`.
 
     Raises:
         CalibrationError, TooFewPartsError: see `model.lifecycle.thresholds.calibration_of`.
     """
-    chosen = np.flatnonzero(np.ones(normal.views, bool) if common is None else common)
+    weights = np.ones(normal.views) if weights is None else weights
+    chosen = np.flatnonzero(weights)
+    weights = weights[chosen]
 
     def of_views(images: LoadedImages) -> np.ndarray:
-        scores = scores_of(detector, images.pixels, images.masks)
-        return scores.reshape(len(images.samples), images.views)[:, chosen]
+        scores = scores_of(detector, images.pixels, images.masks).astype(np.float64)
+        weighted: np.ndarray = scores.reshape(len(images.samples), images.views)[:, chosen] * weights
+        return weighted
 
     good = of_views(normal)
 
@@ -201,7 +209,7 @@ def calibration_of_images(
             paste_defect(normal.pixels[view], rng, None if masks is None else masks[index])
             for index, view in enumerate(views)
         ])  # fmt: skip
-        changed[np.arange(len(drawn)), drawn] = scores_of(detector, images, masks)
+        changed[np.arange(len(drawn)), drawn] = scores_of(detector, images, masks) * weights[drawn]
         found: np.ndarray = changed.max(axis=1)
         return found
 

@@ -277,5 +277,10 @@ def with_region(card: Card, region: DrawnRegion | None, samples: Sequence[Sample
     preprocessing = card.preprocessing.model_copy(update={"region": new})
     Preprocessing(card.image_size, **dict(preprocessing))  # raises if there is nothing left to judge
     thresholds = {} if region is None else dict(region.thresholds)
-    changed = {"schema_version": SCHEMA_VERSION, "preprocessing": preprocessing, "zone_thresholds": thresholds}
+    changed = {
+        "schema_version": SCHEMA_VERSION,
+        "preprocessing": preprocessing,
+        "zone_thresholds": thresholds,
+        "zone_weights": {},
+    }
     return card.model_copy(update=changed)

@@ -13,8 +13,8 @@ import torch
 from model.choices import DEFAULT_SCORE, Score
 from model.detector import Detector
 from model.error_rates import check_reachable
-from model.lifecycle import datasets
-from model.lifecycle.calibrate import calibration_of_images, common_views, with_map_scales
+from model.lifecycle import datasets, zones
+from model.lifecycle.calibrate import calibration_of_images, with_map_scales
 from model.lifecycle.datasets import LoadedImages, Sample, load_images
 from model.lifecycle.distillation import MINIMUM_IMAGES, Epoch, train
 from model.lifecycle.preparation import settled
@@ -38,6 +38,8 @@ from model.store.version import LOSS_CURVE, LOSSES, encode_student
 from model.text import json_text
 
 HELD_OUT_SHARE = 0.2
+MINIMUM_PICTURES = 4
+"""Where each makes several images for the networks."""
 
 
 class InterruptedTrainingError(TrainingError):
@@ -102,6 +104,7 @@ def train_category(
     *,
     preprocessing: Preprocessing | None = None,
     zone_thresholds: Mapping[str, float] = MappingProxyType({}),
+    each_zone: bool = False,
     score: Score = DEFAULT_SCORE,
     device: torch.device | str = "cpu",
     skip_unreadable: bool = False,
@@ -127,6 +130,7 @@ def train_category(
         recipe: how to train.
         preprocessing: of the images, with the recipe's image size; None for `Recipe.preprocessing`.
         zone_thresholds: of the zones of its region that have one of their own.
+        each_zone: judge each zone by its own level, which the training images say; see `model.lifecycle.zones`.
         score: which score the pair is to have; it trains the same with either.
         device: where to train.
         skip_unreadable: go on without files that cannot be read.
@@ -146,7 +150,7 @@ def train_category(
         StoreError, CalibrationError, TrainingError: see `check_trainable`.
         DatasetError: if files cannot be read.
         TooFewPartsError: if too few images are held out for the target of the rule.
-        TrainingError: with fewer than 8 different images, or see `model.lifecycle.distillation.train`.
+        TrainingError: with too few different images, see `check_enough`; or see `model.lifecycle.distillation.train`.
         TrainingInterrupted: after Ctrl-C; `resume` goes on.
         InterruptedTrainingError: if the category was changed while this ran; nothing is written, and `resume` goes on.
     """
@@ -157,17 +161,12 @@ def train_category(
     checkpoint = store.checkpoint(category)
     prepared = settled(recipe.preprocessing if preprocessing is None else preprocessing, recipe, samples)
     images = datasets.unique(datasets.aligned(load_images(samples, prepared, skip_unreadable=skip_unreadable)))
-    if len(images.samples) < MINIMUM_IMAGES:
-        raise TrainingError(
-            "; ".join(
-                (
-                    f"{len(images.samples)} different images are too few to train on, {MINIMUM_IMAGES} at least",
-                    *images.remarks.lines(),
-                )
-            )
-        )
+    check_enough(images)
     order = np.random.default_rng(recipe.seed).permutation(len(images.samples))
-    held_out, training = np.split(order, [max(2, round(HELD_OUT_SHARE * len(order)))])
+    held_out, training = np.split(order, [_held_out(len(order))])
+    if each_zone:
+        zones.compared(prepared, zone_thresholds)
+        zones.check_enough(len(training))
     if rule.target is not None:
         check_reachable(rule.target, len(held_out))
     on_start(images, len(held_out))
@@ -188,7 +187,9 @@ def train_category(
     encoded = encode_student(student)
     digest = sha256(encoded).hexdigest()
     detector = Detector(teacher, student, recipe.term_weights, device, score=score)
-    unseen = datasets.pick(images, held_out)
+    unseen, zone_weights = datasets.pick(images, held_out), {}
+    if each_zone:
+        zone_weights = zones.weights_of(detector, prepared, datasets.pick(images, training), zone_thresholds)
     now = datetime.now(UTC).replace(microsecond=0)
     card = Card(
         category=category,
@@ -199,6 +200,7 @@ def train_category(
         image_size=prepared.size,
         preprocessing=PreprocessingRecord.of(prepared),
         zone_thresholds=dict(zone_thresholds),
+        zone_weights=zone_weights,
         picture_check=PictureCheck.of(images.looks()),
         score=score,
         squared_weight=recipe.squared_weight,
@@ -219,7 +221,9 @@ def train_category(
             seconds=round(seconds, 1),
             date=now,
         ),
-        calibration=calibration_of_images(detector, unseen, None, rule, common=common_views(prepared, zone_thresholds)),
+        calibration=calibration_of_images(
+            detector, unseen, None, rule, weights=zones.of_views(prepared, zone_thresholds, zone_weights)
+        ),
         map_scale=1.0,
     )
     card = with_map_scales(card, detector, unseen).named()
@@ -233,6 +237,30 @@ def train_category(
         raise InterruptedTrainingError(f"{error}; the training is kept in {checkpoint}") from None
     checkpoint.unlink(missing_ok=True)
     return card, losses
+
+
+def check_enough(images: LoadedImages) -> None:
+    """Refuses to train on too few pictures.
+
+    A student learns from the images for the networks, so where each picture makes several, fewer pictures are enough:
+    as many as leave the images that 8 pictures of one image leave when a fifth of them, two at least, is held out. The
+    threshold counts pictures, whatever each makes, so there must be 4: two to learn from and two held out.
+
+    Raises:
+        TrainingError: saying how many are missing.
+    """
+    count, views = len(images.samples), images.views
+    trained = (MINIMUM_IMAGES - _held_out(MINIMUM_IMAGES)) / views
+    least = next(n for n in range(MINIMUM_PICTURES, MINIMUM_IMAGES + 1) if n - _held_out(n) >= trained)
+    if count >= least:
+        return
+    each = f" where each makes {views} images for the networks" if views > 1 else ""
+    missing = f"{count} different images are too few to train on, {least} at least{each}: add {least - count} or more"
+    raise TrainingError("; ".join((missing, *images.remarks.lines())))
+
+
+def _held_out(pictures: int) -> int:
+    return max(2, round(HELD_OUT_SHARE * pictures))
 
 
 def _loss_traces(card: Card, losses: list[float]) -> dict[str, bytes]:

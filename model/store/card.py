@@ -344,6 +344,11 @@ class Card(_Record):
     zone_thresholds: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="Of the zones of the region that have one of their own, in score units"
     )
+    zone_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={},
+        description="Of the zones that are judged by their own level: what their scores are multiplied by before they "
+        "are compared with the threshold, so that good parts come close to it in each of them",
+    )
     picture_check: PictureCheck | None = Field(
         default=None,
         description="Between which measures the pictures of good parts lie: brightness and contrast on the scale of 0 "
@@ -375,8 +380,12 @@ class Card(_Record):
             raise ValueError(f"schema version {self.schema_version} does not know preprocessing.{next(iter(newer))}")
         if self.schema_version < 5 and self.picture_check is not None:
             raise ValueError(f"schema version {self.schema_version} knows no picture_check")
-        if unknown := set(self.zone_thresholds) - set(self.preprocessor.zones):
+        if unknown := {*self.zone_thresholds, *self.zone_weights} - set(self.preprocessor.zones):
             raise ValueError(f"there is no zone {sorted(unknown)[0]!r} to have a threshold")
+        if both := set(self.zone_thresholds) & set(self.zone_weights):
+            raise ValueError(f"the zone {sorted(both)[0]!r} has both a threshold of its own and a weight")
+        if self.schema_version < 5 and self.zone_weights:
+            raise ValueError(f"schema version {self.schema_version} knows no zone_weights")
         return self
 
     def fingerprint(self) -> str:
@@ -403,9 +412,14 @@ class Card(_Record):
     @property
     def sensitivities(self) -> np.ndarray:
         """What a view's score is multiplied by before it is compared with the category's threshold, float64 ``[V]``:
-        1, or the category's threshold over that of the view's zone."""
-        own = (self.zone_thresholds.get(zone or "") for zone in self.preprocessor.zones)
-        return np.array([1.0 if one is None else self.calibration.threshold / one for one in own])
+        the weight of the view's zone, or the category's threshold over that of the zone; 1 without either."""
+        threshold, weights, own = self.calibration.threshold, self.zone_weights, self.zone_thresholds
+        zones = [zone or "" for zone in self.preprocessor.zones]
+        return np.array([threshold / own[zone] if zone in own else weights.get(zone, 1.0) for zone in zones])
+
+    def threshold_of(self, zone: str) -> float:
+        """The score at and above which a zone rejects the part."""
+        return self.zone_thresholds.get(zone, self.calibration.threshold / self.zone_weights.get(zone, 1.0))
 
     def part_scores(self, scores: np.ndarray) -> np.ndarray:
         """The score of each picture: the largest of its views', each times its view's sensitivity.

@@ -54,6 +54,14 @@ def calibrate(
     threshold: Annotated[
         float | None, typer.Option(help="Set the threshold by hand; images are not needed, but give its error rates.")
     ] = None,
+    each_zone: Annotated[
+        bool | None,
+        typer.Option(
+            "--each-zone/--no-each-zone",
+            help="Judge each zone by its own level, which half of the normal images say, or all alike. Default: as "
+            "before.",
+        ),
+    ] = None,
     without_anomalous: WithoutAnomalous = False,
     skip_unreadable: SkipUnreadable = False,
     weights: Weights = None,
@@ -71,7 +79,15 @@ def calibrate(
     else:
         listing = judged_samples(data, normal, anomalous, None, pattern, with_masks=False)
     _calibrate(
-        settings, category, _share_of(listing, data, share, seed), score, None, rule, without_anomalous, skip_unreadable
+        settings,
+        category,
+        _share_of(listing, data, share, seed),
+        score,
+        None,
+        rule,
+        without_anomalous,
+        skip_unreadable,
+        each_zone,
     )
 
 
@@ -130,6 +146,7 @@ def _calibrate(
     rule: "Rule",
     without_anomalous: bool,
     skip_unreadable: bool,
+    each_zone: bool | None = None,
 ) -> None:
     from model.lifecycle.calibrate import calibrate_category
     from model.store.store import Store
@@ -146,6 +163,7 @@ def _calibrate(
         score=score,
         region=drawn,
         rule=rule,
+        each_zone=each_zone,
         without_anomalous=without_anomalous,
         device=torch_device(settings.device),
         precision=settings.dtype,
@@ -154,6 +172,8 @@ def _calibrate(
     report(about_images)
     new, old = card.calibration, before.calibration
     typer.echo(f"{category}: {card.score.value} score, threshold {new.threshold:.6g}, method {new.method}")
+    for zone in card.zone_weights:
+        typer.echo(f"zone {zone}: threshold {card.threshold_of(zone):.6g}")
     typer.echo(f"before: {before.score.value} score, threshold {old.threshold:.6g}, method {old.method}")
     typer.echo(f"{new.normal_images} normal and {new.anomalous_images} anomalous images")
     if new.interval is not None:

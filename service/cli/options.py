@@ -106,6 +106,13 @@ RegionFile = Annotated[
     Path | None,
     typer.Option(help="What of the picture counts: a JSON file of polygons, or a picture that is white there."),
 ]
+EachZone = Annotated[
+    bool,
+    typer.Option(
+        "--each-zone",
+        help="Judge each zone of the region by its own level, so that a smooth one counts as much as a rough one.",
+    ),
+]
 Grid = Annotated[
     str | None,
     typer.Option(

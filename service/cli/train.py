@@ -19,6 +19,7 @@ from service.cli.options import (
     Channels,
     Data,
     Device,
+    EachZone,
     FeatureMemory,
     Grid,
     MaxFalseAlarms,
@@ -92,6 +93,7 @@ def train(
     replace: Annotated[bool, typer.Option("--replace", help="Replace the category if it exists.")] = False,
     without_anomalous: WithoutAnomalous = False,
     region: RegionFile = None,
+    each_zone: EachZone = False,
     tiles: Grid = None,
     smallest_fault: SmallestFault = None,
     overlap: Overlap = OVERLAP,
@@ -110,7 +112,10 @@ def train(
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Train a pair on at least 8 images of normal parts; a fifth of them is held out to set the first threshold."""
+    """Train a pair on at least 8 images of normal parts; a fifth of them is held out to set the first threshold.
+
+    In tiles, 4 are enough.
+    """
     from model.lifecycle.distillation import TrainingInterrupted
     from model.lifecycle.preparation import reference_alignment
     from model.lifecycle.regions import prepared, read_region
@@ -182,6 +187,7 @@ def train(
                 recipe,
                 preprocessing=preprocessing,
                 zone_thresholds={} if drawn is None else drawn.thresholds,
+                each_zone=each_zone,
                 score=score,
                 device=used_device,
                 skip_unreadable=skip_unreadable,

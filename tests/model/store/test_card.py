@@ -75,6 +75,7 @@ def test_every_field_of_a_card_is_a_record_or_decides(card: Card):
         "direction_weight",
         "student_sha256",
         "zone_thresholds",
+        "zone_weights",
         "picture_check",
         "map_scale",
         "other_map_scales",
