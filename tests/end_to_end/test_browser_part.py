@@ -10,8 +10,9 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 
 from tests.conftest import ROOT, Factory
-from tests.end_to_end.browsing import Visits, announced, overhang, payload, sample
+from tests.end_to_end.browsing import Visits, announced, expect_verdict, overhang, payload, sample, tiles
 from tests.end_to_end.conftest import Server, running_server
+from tests.end_to_end.test_browser import downloaded
 from tests.end_to_end.test_browser_early import LIST, PASTE, drop, held_back
 
 PLATE = "machined-plate"
@@ -72,6 +73,46 @@ def test_the_views_of_a_part_stand_together_with_one_verdict(browse: Visits, hou
     page.get_by_role("button", name="Next part").click()
     expect(views(page)).to_have_count(0)
     expect(page.get_by_role("heading", name="Normal", level=2)).to_be_hidden()
+
+
+def test_the_views_of_a_part_stand_in_the_list_of_the_session(browse: Visits, house: Server):
+    visit = browse(f"{house.url}/#/part")
+    page = visit.page
+    page.get_by_label("Kind of part").select_option("both-sides")
+    page.get_by_label("Part id").fill("SN-0815 ")
+    bring(page, payload("front.png", sample("scratch")), payload("back.png", sample("good")))
+    judge(page)
+    expect_title(page, "Anomalous")
+    page.get_by_role("button", name="Next part").click()
+    expect(page.get_by_label("Part id")).to_have_value("")
+    bring(page, payload("alone.png", sample("good")))
+    judge(page)
+    expect_title(page, "Incomplete")
+
+    page.get_by_role("link", name="Inspect", exact=True).click()
+    expect(tiles(page)).to_have_count(4)
+    labels = tiles(page).evaluate_all("all => all.map(one => one.ariaLabel)")
+    assert labels == [f"{PLATE}: no verdict", "alone.png: normal", "back.png: normal", "front.png: anomalous"]
+    rows = downloaded(page)
+    assert [row["file"] for row in rows] == ["front.png", "back.png", "alone.png", PLATE]
+    assert [row["decision"] for row in rows] == ["anomalous", "normal", "normal", ""]
+    assert [row["part_id"] for row in rows] == ["SN-0815", "SN-0815", "", ""]
+    assert [row["part_decision"] for row in rows] == ["anomalous"] * 2 + ["incomplete"] * 2
+    parts = [row["part_answer"] for row in rows]
+    assert parts[0] == parts[1] != parts[2] == parts[3]
+    assert all(len(part) == 36 for part in parts)
+    assert "missing-view" in rows[3]["error"]
+    assert len({row["request_id"] for row in rows}) == 2
+
+    tiles(page).last.click()
+    expect_verdict(page, "Anomalous")
+    expect(page.get_by_role("article")).to_contain_text("SN-0815, anomalous")
+    tiles(page).first.click()
+    expect_verdict(page, "No verdict")
+    expect(page.get_by_role("button", name="Send it again")).to_have_count(0)
+    expect(page.get_by_role("button", name=re.compile("failed again"))).to_be_hidden()
+    assert visit.findings() == []
+    visit.shot("views of parts in the list")
 
 
 def test_a_part_with_a_missing_view_is_incomplete(browse: Visits, house: Server):

@@ -5,6 +5,7 @@ import { $, ago, announce, clock, count, h, icon } from "./dom.js";
 import { sentences } from "./errors.js";
 import { forgetPictureIn, showPicture } from "./picture.js";
 import { heard, lastSaid, server } from "./server.js";
+import { addPart } from "./session.js";
 import { doubtOf, isUseless, outdated, ratio } from "./standing.js";
 import { drawZones, rejectingZones } from "./zones.js";
 
@@ -80,9 +81,14 @@ async function judge() {
   try {
     const form = new FormData();
     for (const { category, file, name } of views) form.append(category, file, name);
-    const query = new URLSearchParams($("card").value ? { part: $("card").value } : {});
-    const answer = await (await call(`v1/parts/inspect?${query}`, { method: "POST", body: form })).json();
-    if (mine === turn) fill(answer);
+    const id = $("part-id").value.trim();
+    const query = new URLSearchParams({ ...($("card").value && { part: $("card").value }), ...(id && { part_id: id }) });
+    const sent = views;
+    const response = await call(`v1/parts/inspect?${query}`, { method: "POST", body: form });
+    const answer = await response.json();
+    const judged = matched(sent, answer, new Date());
+    addPart(judged, { id, answer: answer.id, decision: answer.decision }, response.headers.get("X-Request-ID"));
+    if (mine === turn) [verdict, views] = [{ decision: answer.decision, time: judged[0].time }, judged];
   } catch (error) {
     if (mine === turn) verdict = { problem: error instanceof Problem ? error : new Problem("console", 0, String(error)) };
   }
@@ -91,17 +97,16 @@ async function judge() {
   announce(spoken());
 }
 
-/** Gives each picture its answer: those of a category come in the order they were sent, and then what is missing of it. */
-function fill(answer) {
-  const time = new Date();
-  verdict = { decision: answer.decision, time };
-  views = answer.views.map(({ category, inspection, problem }) => {
-    const sent = views.find((one) => one.category === category && one.state === "waiting") ?? { number: ++numbers, name: category, file: null };
-    sent.state = "used";
-    if (problem) return { ...sent, category, time, state: "failed", problem: new Problem(problem.type.split(":").pop(), problem.status, problem.detail) };
+/** The pictures with their answers: those of a category come in the order they were sent, and then what is missing of it. */
+function matched(sent, answer, time) {
+  const left = [...sent];
+  return answer.views.map(({ category, inspection, problem }) => {
+    const at = left.findIndex((one) => one.category === category);
+    const [one] = at < 0 ? [{ number: ++numbers, name: category, file: null }] : left.splice(at, 1);
+    if (problem) return { ...one, category, time, state: "failed", problem: new Problem(problem.type.split(":").pop(), problem.status, problem.detail) };
     const { localization, ...rest } = inspection;
     heard(rest);
-    return { ...sent, category, time, state: rest.decision, answer: rest, localization };
+    return { ...one, category, time, state: rest.decision, answer: rest, localization };
   });
 }
 
@@ -214,9 +219,11 @@ export function start() {
     event.target.value = ""; // so that the same file can be chosen again
   });
   $("card").addEventListener("change", changed);
+  $("part-id").addEventListener("input", () => verdict && changed());
   $("part-judge").addEventListener("click", judge);
   $("part-next").addEventListener("click", () => {
     views = [];
+    $("part-id").value = "";
     changed();
     $("part-files").focus();
   });

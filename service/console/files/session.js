@@ -31,7 +31,7 @@ export function add(files, category, localize) {
   items.push(...added);
   waiting.push(...added);
   for (const item of added) tell("change", item);
-  while (items.length > KEPT.records && isDone(items[0])) letGo(items.shift());
+  forgetOldest();
   pump();
   return added;
 }
@@ -45,12 +45,29 @@ export function addFailed(name, category, problem) {
   return [item];
 }
 
+/** Keeps records of the views of a part, which were sent and judged together.
+ * @param part {id, answer, decision}: what the person calls it, the id of its answer, and the verdict on all views */
+export function addPart(views, part, requestId) {
+  for (const { name, category, file, state, answer, localization, problem, time } of views) {
+    const item = made(name, category, { file, answer, localization, problem, time, part, requestId });
+    items.push(item);
+    set(item, state);
+  }
+  forgetOldest();
+  tell("count");
+}
+
+function forgetOldest() {
+  while (items.length > KEPT.records && isDone(items[0])) letGo(items.shift());
+}
+
 /** Of these the pictures are kept before all others; where they are too many, of the worst. */
 export function keepPicturesOf(group) {
   looked = new Set(group);
 }
 
-export const canBeSentAgain = (item) => item.state === "failed" && item.file !== null;
+/** A view of a part is judged with the others, on the page Part. */
+export const canBeSentAgain = (item) => item.state === "failed" && item.file !== null && !item.part;
 
 /** Sends failed images again that are still at hand, and returns them. */
 export function again(failed) {
@@ -166,7 +183,7 @@ function letGo(item) {
 
 /** Everything that is known of the session's images, RFC 4180. */
 export function csv(listed) {
-  const head = ["file", "category", "time", "score", "threshold", "decision", "model_version", "request_id", "error", "calibration", "separates"];
+  const head = ["file", "category", "time", "score", "threshold", "decision", "model_version", "request_id", "error", "calibration", "separates", "part_id", "part_answer", "part_decision"];
   const rows = listed.map((item) => [
     item.name,
     item.category,
@@ -179,6 +196,9 @@ export function csv(listed) {
     item.problem ? [item.problem.kind, item.problem.detail].filter(Boolean).join(": ") : "",
     item.answer?.calibration,
     item.answer?.separates, // empty where no faulty part was ever seen
+    item.part?.id,
+    item.part?.answer, // the same for all views of a part
+    item.part?.decision,
   ]);
   return [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }

@@ -5,7 +5,7 @@ import { histogram } from "./charts.js";
 import { $, ago, announce, clock, count, h, icon, key, milliseconds, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { showPicture } from "./picture.js";
-import { KEPT } from "./session.js";
+import { KEPT, canBeSentAgain } from "./session.js";
 import { summaryOf } from "./server.js";
 import { badgeOf, doubtOf, isDone, isUseless, isVerdict, outdated, ratio, sameRule, worstFirst } from "./standing.js";
 import { showWorst } from "./strip.js";
@@ -220,7 +220,7 @@ function problemPanel(item) {
     "section",
     { className: "panel problem" },
     h("h3", {}, todo),
-    item.file && kind !== "file-gone" ? h("button", { type: "button", onclick: () => (page.again(item), focusTitle()) }, "Send it again") : null,
+    canBeSentAgain(item) && kind !== "file-gone" ? h("button", { type: "button", onclick: () => (page.again(item), focusTitle()) }, "Send it again") : null,
     detail || status ? h("p", { className: "small muted" }, `The server says: ${[status, kind].filter(Boolean).join(" ")}${detail ? `: ${detail}` : ""}`) : null,
   );
 }
@@ -320,6 +320,7 @@ const recordPanel = (item) =>
     item.answer && ["Size", `${item.answer.image.width} × ${item.answer.image.height} pixels`],
     ["Category", item.category],
     item.answer && ["Version", item.answer.model_version],
+    item.part && ["Part", [item.part.id, item.part.decision].filter(Boolean).join(", ")],
     ["Time", item.time.toLocaleString()],
     item.requestId && ["Request id", requestId(item.requestId)],
   ]));
