@@ -22,6 +22,7 @@ from model.lifecycle.evaluate import judge_category, measure_judged
 from model.store.store import Store
 from service.app import create_app
 from service.settings import Settings
+from tools.part_pictures import make_part_pictures
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "weights"
@@ -163,6 +164,7 @@ def make_pictures(data: Path, samples: list[Path]) -> None:
     with TestClient(create_app(Settings(weights=WEIGHTS, database="none", device="cpu"))) as client:
         make_picture(client, samples, IMAGES / "result.jpg")
     make_report_picture(data, ROOT / "build" / "report", IMAGES / "report.jpg")
+    make_part_pictures(IMAGES)
     make_features_picture(next(path for path in samples if path.stem == "scratch"), IMAGES / "features.jpg")
     make_console_pictures(samples, IMAGES / "console.jpg", IMAGES / "console-batch.jpg", IMAGES / "console-region.jpg")
 
