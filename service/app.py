@@ -35,12 +35,14 @@ from service.device.students import Students
 from service.device.torch_backend import TorchBackend
 from service.history.database import Database
 from service.history.history import History
+from service.history.images import Images
 from service.http.access import RequireKey, document_keys, endpoint_behind, open_to_all, role_of
 from service.http.connections import OpenConnections, most_connections
 from service.http.errors import AnswerErrors, answer_errors, drop_foreign_errors
 from service.http.examples import add_examples
 from service.http.head import HeadAsGet
 from service.http.headers import SecurityHeaders
+from service.http.history import audit_router
 from service.http.history import router as history_router
 from service.http.keys import KeyRing
 from service.http.origin import AllowOrigins, RefuseForeignRequests
@@ -49,6 +51,7 @@ from service.http.protocol import BoundedProtocol, protocol_with
 from service.http.routes import metrics_router, no_metrics_router, router
 from service.http.uploads import BoundUploads, UploadMemory
 from service.inspection import Inspector, Limits
+from service.keeping import parse_policy
 from service.observe.observation import Observation, endpoint_of, is_probe
 from service.observe.telemetry import Telemetry
 from service.rendering import MAX_DRAWN_PIXELS
@@ -117,16 +120,28 @@ def _tracing(endpoint: str) -> "Tracing":
 
 
 def _history(settings: Settings, database: Database, telemetry: Telemetry) -> History:
+    images = Images(
+        settings.state_folder / "images",
+        settings.images_bytes,
+        settings.images_days,
+        database.labelled_images,
+        lambda reason: telemetry.images_not_kept.labels(reason).inc(),
+    )
     history = History(
         database,
         settings.state_folder,
         settings.spool_bytes,
+        parse_policy(settings.keep_images),
+        images,
+        settings.history_days,
         on_lose=lambda reason, count: telemetry.history_lost.labels(reason).inc(count),
         on_late=telemetry.history_late.inc,
         on_write=telemetry.history_written.inc,
         on_refuse=telemetry.history_refused.inc,
     )
-    telemetry.watch_history(lambda: history.database_up, lambda: history.waiting, lambda: history.spool_bytes)
+    telemetry.watch_history(
+        lambda: history.database_up, lambda: history.waiting, lambda: history.spool_bytes, lambda: images.bytes
+    )
     return history
 
 
@@ -237,6 +252,7 @@ def create_app(
     for one in (
         router,
         history_router,
+        audit_router,
         console.router,
         metrics_router if settings.metrics_port is None else no_metrics_router,
     ):

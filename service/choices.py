@@ -12,12 +12,18 @@ class Localize(StrEnum):
     NEVER = "never"
 
 
+DECISIONS = ("normal", "anomalous")
+
+
 class Role(StrEnum):
-    """What a key allows: ``inspect`` requests inspections, ``admin`` also changes what is served."""
+    """What a key allows: ``inspect`` requests inspections, ``review`` also labels them, ``admin`` also changes what is
+    served."""
 
     INSPECT = "inspect"
+    REVIEW = "review"
     ADMIN = "admin"
 
     def covers(self, needed: "Role") -> bool:
         """Whether a key with this role may do what needs the role `needed`."""
-        return self is Role.ADMIN or self is needed
+        roles = list(Role)
+        return roles.index(self) >= roles.index(needed)

@@ -1,6 +1,7 @@
 """The steps for one image: decode, queue, score, draw, answer. With the engine in the server, without it offline."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -18,6 +19,7 @@ from model.choices import MapForm
 from model.detector import batches_of
 from model.preprocessing import Layout
 from model.quality import Look, look_of
+from model.reading import Reading
 from model.region import Rectangle
 from model.store.card import Card
 from service.catalogue import Ready
@@ -426,6 +428,48 @@ class Inspector:
 
             return await self._judge(ready, data, wanted, draw)
 
+    async def heatmap(self, ready: Ready, data: bytes) -> bytes:
+        """The heat map of an image that was judged before, as PNG. It is neither counted nor remembered.
+
+        Raises:
+            As `inspect`, and TimeoutError.
+        """
+
+        def draw(decoded: Decoded, found: Found, _: Reader) -> bytes:
+            localization = localize(ready.card, decoded, found)
+            assert localization is not None
+            return b64decode(localization.heatmap_png)
+
+        return await self._draw_again(ready, data, draw)
+
+    async def overlay_again(self, ready: Ready, data: bytes) -> bytes:
+        """The overlay of an image that was judged before, as PNG. It is neither counted nor remembered.
+
+        Raises:
+            As `inspect`, and TimeoutError.
+        """
+
+        def draw(decoded: Decoded, found: Found, read: Reader) -> bytes:
+            return draw_overlay(data, ready.card, decoded, found, read)
+
+        return await self._draw_again(ready, data, draw)
+
+    async def _draw_again(self, ready: Ready, data: bytes, draw: Callable[[Decoded, Found, Reader], bytes]) -> bytes:
+        read = self._reader()
+        with self._engine.admit(ready.views):
+            async with asyncio.timeout(self._deadline_seconds):
+                decoded, found, _ = await self._examine(ready, data, Wanted(Localize.ALWAYS), read)
+                return await self._in_pool(partial(draw, decoded, found, read))
+
+    async def thumbnail(self, data: bytes, width: int, height: int, reading: Reading) -> bytes:
+        """The image at this size in pixels, as PNG.
+
+        Raises:
+            ImageError, TimeoutError, DecoderLostError: see `service.decoding.pool.Decoders.read`.
+        """
+        read = self._reader()
+        return await self._in_pool(lambda: png(read(data, Shrink(width, height, reading)).pixels))
+
     async def _inspect_admitted(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
         async def draw(decoded: Decoded, found: Found, _: Reader) -> Localization | None:
             return await self._in_pool(partial(localize, ready.card, decoded, found)) if found.has_maps else None
@@ -472,6 +516,7 @@ class Inspector:
                 result=result,
                 outcome=outcome,
                 data=data,
+                size=len(data),
                 part_info=wanted.part_info,
                 part=wanted.part,
                 part_inspection=wanted.part_inspection,

@@ -91,6 +91,17 @@ KINDS: Mapping[str, Kind] = {
         "the history has no such inspection",
         "the history has no inspection {id}; it may have been removed, or be on its way for another second",
     ),
+    "image-not-kept": Kind(404, "the image of this inspection is not kept", "the image is not kept: {reason}"),
+    "version-not-served": Kind(
+        409,
+        "the version that judged the image does not serve now, so that its picture cannot be drawn",
+        "version {version} of {category!r} judged it and does not serve now, so that its picture cannot be drawn",
+    ),
+    "label-changed": Kind(
+        412,
+        "somebody else has labelled this inspection",
+        "the label is {label!r}, version {version}; look at it, and send If-Match: \"{version}\" to replace it",
+    ),
     "history-off": Kind(404, "this server keeps no history (INSPECT_DATABASE=none)"),
     "method-not-allowed": Kind(
         405, "the path does not take this method", "this path does not take {method}; it takes {allowed}"

@@ -1,7 +1,7 @@
 """The answers of the API. Every number has its unit in its name or its description."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -187,6 +187,13 @@ class PastImage(BaseModel):
     height: int | None = Field(description="Pixels; null if it could not be decoded")
     bytes: int = Field(description="Size of the file that was sent")
     sha256: str = Field(description="SHA-256 of the bytes that were sent, hexadecimal")
+    kept: bool = Field(description="Whether `/image` has it now")
+    kept_share: float = Field(
+        ge=0,
+        le=1,
+        description="Share of the images of this category and outcome that were to be kept then; 1 over it is the "
+        "weight of a kept one in an estimate",
+    )
 
 
 class PastInspection(BaseModel):
@@ -208,6 +215,48 @@ class PastInspection(BaseModel):
     request_id: str | None = Field(description="As in the header `X-Request-ID` and in the log")
     image: PastImage
     label: str | None = Field(description="What a person said; null while nobody has")
+
+
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x08\x0b-\x1f]+$")]
+
+
+class Label(BaseModel):
+    """What a person says of an inspection."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: Literal["normal", "anomalous", "unsure"]
+    kind: Annotated[Text, Field(max_length=64)] | None = Field(default=None, description="Kind of the fault")
+    comment: Annotated[Text, Field(max_length=2000)] | None = None
+    reviewer: Annotated[Text, Field(max_length=64)] | None = Field(default=None, description="Who said it")
+    boxes: list[Box] = Field(default=[], max_length=100, description="Where the fault is")
+
+
+class LabelLine(Label):
+    """A label with who gave it and when."""
+
+    version: int = Field(description="Its number; send it in `If-Match` to replace the label")
+    time: datetime
+    actor: str | None = Field(description="Name of the key; null where the server asks for none")
+
+
+class AuditLine(BaseModel):
+    """Something that a person changed."""
+
+    n: int
+    time: datetime
+    actor: str | None = Field(description="Name of the key; null where the server asks for none")
+    action: str = Field(description="label, reload or rollback")
+    subject: str = Field(description="Id of the inspection, or the category")
+    before: Any = Field(description="A label, or a `model_version`; null if there was none")
+    after: Any
+
+
+class Audit(BaseModel):
+    """A page of the log of changes, newest first."""
+
+    lines: list[AuditLine]
+    next: str | None = Field(description="Send it as `cursor` for the next page; null if this is the last one")
 
 
 class PastInspections(BaseModel):
@@ -250,6 +299,7 @@ class PastInspectionDetail(PastInspection):
     localization: PastLocalization | None = None
     timing_ms: TimingMs | None = None
     problem: ProblemBody | None = Field(default=None, description="Why there is no decision")
+    labels: list[LabelLine] = Field(description="What people said, the last one first")
 
 
 class BatchAnswer(BaseModel):

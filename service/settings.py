@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.choices import MAX_PIXELS, PILLOW_MAX_PIXELS
 from model.errors import ExpectedError
+from service.keeping import parse_policy
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,19 @@ class Settings(BaseSettings):
 
     spool_bytes: int = Field(default=256 << 20, ge=1 << 20)
     """Most bytes of records that wait on the disk while the database is away; above it records are lost."""
+
+    keep_images: str = "anomalous+1%"
+    """Which images the history keeps: ``none``, ``anomalous``, ``anomalous+N%`` (and N per cent of the normal ones) or
+    ``all``; then exceptions, such as ``anomalous+1%, plates=all, tiles=none``."""
+
+    images_bytes: int = Field(default=10 << 30, ge=0)
+    """Most bytes of images that are kept; above it the oldest are removed, but those of labelled inspections."""
+
+    images_days: float = Field(default=90.0, gt=0)
+    """Days after which an image is removed, unless its inspection is labelled."""
+
+    history_days: float = Field(default=365.0, gt=0)
+    """Days after which an inspection is removed from the history, unless it is labelled."""
 
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1`` ...; ``auto`` takes the first GPU if there is one."""
@@ -231,6 +245,10 @@ class Settings(BaseSettings):
                     f"INSPECT_ALLOWED_ORIGINS: {origin!r} is not an origin; give scheme and host, such as "
                     "https://mes.example"
                 )
+        try:
+            parse_policy(self.keep_images)
+        except ValueError as error:
+            raise ValueError(f"INSPECT_KEEP_IMAGES: {error}") from None
         if self.metrics_port == self.port:
             raise ValueError("INSPECT_METRICS_PORT and INSPECT_PORT must differ")
         if self.max_image_bytes > self.upload_memory_bytes:

@@ -13,7 +13,10 @@ from service.settings import read_settings
 
 def create(
     name: KeyName,
-    role: Annotated[Role, typer.Option(help="inspect: request inspections; admin: also change what is served.")],
+    role: Annotated[
+        Role,
+        typer.Option(help="inspect: request inspections; review: also label them; admin: also change what is served."),
+    ],
     file: KeyFile = None,
 ) -> None:
     """Create a key, print it once, and add its hash to the file; a running server accepts it at once."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -20,9 +20,9 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 
 from model.errors import MissingExtraError
 from model.store.files import locked
-from service.history.errors import DatabaseURLError, HistoryUnavailableError
+from service.history.errors import DatabaseURLError, HistoryUnavailableError, LabelChangedError
 from service.history.records import Row, first_id_at
-from service.history.tables import INSPECTIONS
+from service.history.tables import AUDIT, INSPECTIONS
 
 CONNECT_SECONDS = 5
 """Longest wait for the database to accept a connection, or for another process that writes to the SQLite file."""
@@ -30,6 +30,7 @@ QUERY_SECONDS = 10
 """Longest time for one question to the database."""
 FEW = 20_000
 """Inspections that are sorted for one answer rather than searched for in the order of time."""
+REMOVED_AT_ONCE = 2000
 _MIGRATION_LOCK = 0x45434131
 """Number of PostgreSQL's advisory lock that one server at a time holds while it changes the tables."""
 _MIGRATING = Lock()
@@ -87,8 +88,11 @@ class Database:
         self._engine = _engine(url)
         self._prepared = False
 
-    def prepare(self) -> None:
+    def prepare(self, version: str = "head") -> None:
         """Makes the tables, or changes those of an older version of this software; only once.
+
+        Args:
+            version: to which; one of the steps of `migrations`.
 
         Raises:
             HistoryUnavailableError: if the database is away, or is of a newer version.
@@ -111,7 +115,7 @@ class Database:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             config.attributes["connection"] = connection
             try:
-                command.upgrade(config, "head")
+                command.upgrade(config, version)
             except CommandError as error:
                 raise HistoryUnavailableError(
                     f"its tables are of a version that this software does not know; install the newer one ({error})"
@@ -214,6 +218,103 @@ class Database:
         with self._connected() as connection:
             found = connection.execute(select(INSPECTIONS).where(INSPECTIONS.c.id == identity)).mappings().first()
             return None if found is None else dict(found)
+
+    def label(self, identity: UUID, actor: str | None, label: Row, replaces: int | None) -> int:
+        """Sets the label of an inspection.
+
+        Args:
+            identity: of the inspection.
+            actor: name of the key; None where no keys are asked for.
+            label: with `label` and what else the person said.
+            replaces: version of the label that the person has seen, 0 if there was none; None if it does not matter.
+
+        Returns:
+            Its version.
+
+        Raises:
+            LookupError: if there is no such inspection.
+            LabelChangedError: if there is another label than the one that the person has seen.
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        mine = table.id == identity
+        with self._connected(write=True) as connection:
+            now = select(table.label, table.label_version).where(mine).with_for_update()
+            found = connection.execute(now).first()
+            if found is None:
+                raise LookupError(identity)
+            if replaces is not None and replaces != found.label_version:
+                raise LabelChangedError(found.label, found.label_version)
+            before = connection.execute(select(AUDIT.c.after).where(AUDIT.c.n == found.label_version)).scalar()
+            version = self._log(connection, actor, "label", str(identity), before, label)
+            values = {"label": label["label"], "label_version": version}
+            connection.execute(INSPECTIONS.update().where(mine).values(values))
+            return version
+
+    def audit(self, actor: str | None, action: str, subject: str, before: object, after: object) -> None:
+        """Adds a line to the log of changes.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        with self._connected(write=True) as connection:
+            self._log(connection, actor, action, subject, before, after)
+
+    def _log(
+        self, connection: Connection, actor: str | None, action: str, subject: str, before: object, after: object
+    ) -> int:
+        line = {"time": datetime.now(UTC), "actor": actor, "action": action, "subject": subject}
+        done = connection.execute(AUDIT.insert().values(**line, before=before, after=after).returning(AUDIT.c.n))
+        return int(done.scalar_one())
+
+    def audited(
+        self, most: int, before: int | None = None, *, subject: str | None = None, action: str | None = None
+    ) -> list[Row]:
+        """Lines of the log of changes, newest first.
+
+        Args:
+            most: of them.
+            before: only lines before the one of this number.
+            subject: the id of an inspection, or a category.
+            action: `label`, `reload` or `rollback`.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        given = {AUDIT.c.subject: subject, AUDIT.c.action: action}
+        conditions = [column == value for column, value in given.items() if value is not None]
+        if before is not None:
+            conditions.append(AUDIT.c.n < before)
+        with self._connected() as connection:
+            lines = connection.execute(select(AUDIT).where(*conditions).order_by(AUDIT.c.n.desc()).limit(most))
+            return [dict(line) | {"time": line["time"].replace(tzinfo=UTC)} for line in lines.mappings()]
+
+    def remove_before(self, time: datetime) -> int:
+        """Removes inspections that are older and have no label. Returns how many.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table, removed = INSPECTIONS.c, 0
+        old = select(table.id).where(table.id < first_id_at(time), table.label.is_(None)).order_by(table.id)
+        while True:  # a few at a time, so that nobody waits for long
+            with self._connected(write=True) as connection:
+                statement = INSPECTIONS.delete().where(table.id.in_(old.limit(REMOVED_AT_ONCE)))
+                count = connection.execute(statement).rowcount
+            removed += count
+            if count < REMOVED_AT_ONCE:
+                return removed
+
+    def labelled_images(self) -> set[str]:
+        """The SHA-256 of images whose inspection is labelled.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        self.prepare()
+        with self._connected() as connection:
+            statement = select(INSPECTIONS.c.sha256).where(INSPECTIONS.c.label.is_not(None))
+            return set(connection.execute(statement).scalars())
 
     def optimize(self) -> None:
         """Has SQLite look at how selective each index is; PostgreSQL does so by itself.

@@ -9,3 +9,12 @@ class DatabaseURLError(ExpectedError):
 
 class HistoryUnavailableError(ExpectedError):
     """The database did not answer; the message says why."""
+
+
+class LabelChangedError(ExpectedError):
+    """There is another label than the one that is to be replaced: this one, of this version."""
+
+    def __init__(self, label: str | None, version: int) -> None:
+        super().__init__(f"the label is {label!r}, version {version}")
+        self.label = label
+        self.version = version

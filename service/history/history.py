@@ -6,6 +6,8 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -14,8 +16,10 @@ from typing import TypeVar
 
 from service.history.database import QUERY_SECONDS, Database
 from service.history.errors import HistoryUnavailableError
+from service.history.images import Images
 from service.history.records import LOSSES, Record, columns_of
 from service.history.spool import Spool
+from service.keeping import Policy, chosen, is_failure
 
 T = TypeVar("T")
 
@@ -51,6 +55,9 @@ class History:
         database: where they are kept.
         state: folder of the spool.
         spool_bytes: most bytes of the spool.
+        policy: which images are kept.
+        images: where they are kept.
+        days: after which an inspection is removed, unless it is labelled.
         on_lose: called with the reason and the number of records that are lost.
         on_late: called for an answer that did not wait for its record any longer.
         on_write: called with the number of records that the database has taken.
@@ -62,6 +69,9 @@ class History:
         database: Database,
         state: Path,
         spool_bytes: int,
+        policy: Policy,
+        images: Images,
+        days: float,
         *,
         on_lose: Callable[[str, int], None],
         on_late: Callable[[], None],
@@ -71,6 +81,9 @@ class History:
         self._database = database
         self._path = state / "spool.sqlite"
         self._spool_bytes = spool_bytes
+        self._policy = policy
+        self._days = days
+        self.images = images
         self._on_lose = on_lose
         self._on_late = on_late
         self._on_write = on_write
@@ -94,6 +107,7 @@ class History:
         """Starts to write. A database that is away is not waited for."""
         self._appender.start()
         self._writer.start()
+        self.images.start()
 
     def close(self) -> None:
         """Puts what is on its way into the spool, and what the database takes at once into the database."""
@@ -102,20 +116,42 @@ class History:
         self._closing.set()
         self._more.set()
         self._writer.join(CLOSE_SECONDS)
+        self.images.close(CLOSE_SECONDS)
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._database.close()
 
     async def remember(self, record: Record) -> None:
         """Returns when the record is in the spool, is lost, or takes too long; then it follows."""
         done: Future[None] = Future()
+        record = self._with_needed_data(record)
+        if record.data is None and is_failure(record.outcome):
+            self._lose("memory", 1)
+            return
         try:
             self._queue.put_nowait((record, done))
         except Full:
+            self._release(record)
             self._lose("memory", 1)
             return
         _, late = await asyncio.wait([asyncio.wrap_future(done)], timeout=PATIENCE_SECONDS)
         if late:
             self._on_late()
+
+    def _with_needed_data(self, record: Record) -> Record:
+        """With its image only if that is to be kept, or its hash is not known yet, and there is memory for it."""
+        share = self._policy.share(record.category, record.outcome)
+        kept = chosen(record.id, share)
+        if not kept and not is_failure(record.outcome):
+            return replace(record, data=None, kept_share=share)
+        if not self.images.reserve(record.size):
+            if kept:
+                self.images.lose_for_memory()
+            return replace(record, data=None, kept_share=share)
+        return replace(record, image_kept=kept, kept_share=share)
+
+    def _release(self, record: Record) -> None:
+        if record.data is not None:
+            self.images.release(record.size)
 
     async def ask(self, question: Callable[[Database], T]) -> T:
         """What the database answers.
@@ -159,7 +195,7 @@ class History:
             if spool is None and monotonic() >= next_try:
                 spool = self._open()
                 next_try = monotonic() + SPOOL_SECONDS
-            texts = [text for record, _ in pairs if (text := self._text(record)) is not None]
+            texts = [text for record, _ in pairs if (text := self._text_of(record)) is not None]
             if spool is None:
                 self._lose_some("disk", len(texts))
             else:
@@ -177,13 +213,21 @@ class History:
             log.error("the spool of the history, %s, cannot be opened (%s): %s", self._path, error, LOSSES["disk"])
             return None
 
-    def _text(self, record: Record) -> str | None:
+    def _text_of(self, record: Record) -> str | None:
+        """The record as it is written; its image goes on its own way."""
         try:
-            return json.dumps(record.row(), ensure_ascii=False)
+            row = record.row()
+            text = json.dumps(row, ensure_ascii=False)
         except Exception:
             log.exception("the record of an inspection cannot be made")
+            self._release(record)
             self._lose("error", 1)
             return None
+        if record.data is not None and record.image_kept:
+            self.images.keep(row["sha256"], record.data)
+        else:
+            self._release(record)
+        return text
 
     def _put(self, spool: Spool, texts: Sequence[str]) -> None:
         """Together, or one by one where not all of them fit."""
@@ -204,7 +248,7 @@ class History:
     # The writer
 
     def _write(self) -> None:
-        spool, pause, optimized = None, 0.0, monotonic()
+        spool, pause, next_care = None, 0.0, 0.0
         while True:
             last = self._closing.is_set()
             try:
@@ -212,9 +256,12 @@ class History:
                 while self._move(spool) == AT_ONCE and not self._closing.is_set():
                     pass
                 self._look(spool)
-                if monotonic() - optimized > HOUR_SECONDS:
-                    optimized = monotonic()
+                if monotonic() >= next_care and not last:
+                    next_care = monotonic() + HOUR_SECONDS
                     self._database.optimize()
+                    removed = self._database.remove_before(datetime.now(UTC) - timedelta(days=self._days))
+                    if removed:
+                        log.info("%d inspections older than %g days were removed", removed, self._days)
             except HistoryUnavailableError as error:
                 if self.database_up or not pause:
                     log.error("the database of the history is away, records wait in the spool: %s", error)

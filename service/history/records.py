@@ -35,11 +35,14 @@ class Record:
         model_version: the version that served.
         result: the answer, or the problem in its place.
         outcome: the decision, or the kind of the problem.
-        data: the bytes that were sent.
+        data: the bytes that were sent; None where they are not needed any more.
+        size: how many they were.
         part_info: what the client said of the part.
         part: name of the part's card.
         part_inspection: id of the answer for the part, if the image is a view of one.
         request_id: of the request.
+        image_kept: whether the image is to be kept.
+        kept_share: the share of images like this one that are, 0 to 1.
     """
 
     id: UUID
@@ -47,11 +50,14 @@ class Record:
     model_version: str
     result: Inspection | ProblemBody
     outcome: str
-    data: bytes
+    data: bytes | None
+    size: int
     part_info: PartInfo
     part: str | None = None
     part_inspection: UUID | None = None
     request_id: str | None = None
+    image_kept: bool = False
+    kept_share: float = 0.0
 
     def row(self) -> Row:
         """As the database has it."""
@@ -66,7 +72,9 @@ class Record:
             "part": self.part,
             "part_inspection": None if self.part_inspection is None else self.part_inspection.hex,
             "request_id": self.request_id,
-            "bytes": len(self.data),
+            "bytes": self.size,
+            "image_kept": self.image_kept,
+            "kept_share": self.kept_share,
         }
         details: Row = {"metadata": self.part_info.metadata}
         if isinstance(self.result, Inspection):
@@ -76,6 +84,7 @@ class Record:
             details |= self.result.model_dump(mode="json", include=_DETAILS, exclude=_PICTURES)
         else:
             row |= dict.fromkeys(("score", "threshold", "width", "height"))
+            assert self.data is not None
             row["sha256"] = sha256(self.data).hexdigest()
             details["problem"] = self.result.model_dump(mode="json")
         return row | {"details": details}

@@ -1,6 +1,20 @@
 """The tables of the history. `migrations/` brings the database of an older version to this form."""
 
-from sqlalchemy import JSON, Column, DateTime, Float, Index, Integer, MetaData, String, Table, Uuid, column
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Uuid,
+    column,
+    false,
+)  # fmt: skip
 
 METADATA = MetaData()
 
@@ -26,8 +40,29 @@ INSPECTIONS = Table(
     Column("bytes", Integer, nullable=False),
     Column("label", String),
     Column("details", JSON, nullable=False),
+    Column("image_kept", Boolean, nullable=False, server_default=false()),
+    Column("kept_share", Float, nullable=False, server_default="0"),
+    Column("label_version", Integer, nullable=False, server_default="0"),
 )
-"""One row for each image that was received. Its id has the time in it, so that ids are in the order of time."""
+"""One row for each image that was received. Its id has the time in it, so that ids are in the order of time.
+
+`label_version` is the number of the last line of `AUDIT` that changed its label, 0 if there is none.
+"""
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("n", Integer, primary_key=True, autoincrement=True),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("actor", String),
+    Column("action", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("before", JSON),
+    Column("after", JSON),
+    Index("audit_by_subject", "subject", "n"),
+    sqlite_autoincrement=True,
+)
+"""What people changed, one line each; lines are added and never changed."""
 
 
 def index(*names: str, where_given: bool = False) -> Index:

@@ -9,9 +9,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.choices import Role
 from service.http.errors import documented, operations_of
-from service.http.keys import KeyRing
+from service.http.keys import Key, KeyRing
 from service.problems import Problem
 
+ACTOR = "eca-inspect.actor"
+"""In the scope of a request: the name of the key that was shown."""
 READING = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing."""
 _DECLARED: WeakKeyDictionary[Any, Role | None] = WeakKeyDictionary()
@@ -100,16 +102,17 @@ class RequireKey:
                 scope["route"] = found[0]  # a refused call is logged and counted as one of this route
             needed = role_of(found[0]) if found else _role_for_nothing(scope["method"])
             if needed is not None:
-                self._check(shown_key(scope["headers"]), needed)
+                scope[ACTOR] = self._check(shown_key(scope["headers"]), needed).name
         await self._app(scope, receive, send)
 
-    def _check(self, token: str | None, needed: Role) -> None:
+    def _check(self, token: str | None, needed: Role) -> Key:
         key = None if token is None else self._ring.find(token)
         if key is None:
             reason = "this call needs a key" if token is None else "the key is not known here"
             raise Problem("unauthenticated", reason=reason)
         if not key.role.covers(needed):
             raise Problem("forbidden", name=key.name, role=key.role, needed=needed)
+        return key
 
 
 def document_keys(document: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
@@ -118,7 +121,7 @@ def document_keys(document: dict[str, Any], routes: Iterable[BaseRoute]) -> None
         "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    refusals = {Role.INSPECT: ["unauthenticated"], Role.ADMIN: ["unauthenticated", "forbidden"]}
+    refusals = {role: ["unauthenticated", *(["forbidden"] if role is not Role.INSPECT else [])] for role in Role}
     for route, operation in operations_of(document, routes):
         if (role := role_of(route)) is not None:
             operation["security"] = [{"bearer": []}, {"header": []}]

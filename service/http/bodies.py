@@ -73,6 +73,18 @@ async def read_image_body(request: Request, max_bytes: int) -> Sent:
     return Sent([(FIELD, b"".join([chunk async for chunk in _limited(request, max_bytes)]))])
 
 
+async def read_json_body(request: Request, max_bytes: int) -> bytes:
+    """The body, which should be JSON.
+
+    Raises:
+        Problem: 413 if it is longer; 415 if it is of another media type.
+    """
+    media_type = media_type_of(request)
+    if media_type != "application/json":
+        raise Problem("unsupported-media-type", reason=f"{media_type!r} is not application/json")
+    return b"".join([chunk async for chunk in _limited(request, max_bytes)])
+
+
 async def read_image_form(request: Request, max_bytes: int, max_images: int) -> Sent:
     """The images of a form with one or more fields ``image``, in order. Each is checked for its own size later.
 

@@ -1,5 +1,6 @@
 """The endpoints of the history. Each asks the database in a thread of its own, beside the way of inspections."""
 
+import asyncio
 import binascii
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -7,26 +8,43 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query
-from pydantic import BeforeValidator
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from pydantic import BeforeValidator, ValidationError
 
-from service.choices import Role
-from service.history.database import Filters
+from model.reading import Reading
+from service.catalogue import Ready
+from service.choices import DECISIONS, Role
+from service.history.database import Database, Filters
+from service.history.errors import LabelChangedError
 from service.history.history import History
 from service.history.records import Row, time_of
-from service.http.access import needs
+from service.http.access import ACTOR, needs
+from service.http.bodies import read_json_body
 from service.http.errors import documented
 from service.http.parameters import refuse_unknown_parameters
 from service.part_info import TEXT_CHARACTERS
 from service.problems import Problem
-from service.schemas import PastInspection, PastInspectionDetail, PastInspections
+from service.rendering import MAX_DRAWN_SIDE
+from service.schemas import (
+    Audit,
+    AuditLine,
+    Label,
+    LabelLine,
+    PastInspection,
+    PastInspectionDetail,
+    PastInspections,
+)  # fmt: skip
 from service.state import State, state_of
 
 router = APIRouter(prefix="/v1/inspections", tags=["history"], dependencies=[Depends(refuse_unknown_parameters)])
 
+audit_router = APIRouter(tags=["history"], dependencies=[Depends(refuse_unknown_parameters)])
+
+_SCHEMA = "#/components/schemas/{model}"
+LABEL_BYTES = 64 << 10
+"""Longest body of a label."""
 MOST = 500
 """Inspections of one page."""
-_DECISIONS = ("normal", "anomalous")
 _Text = Annotated[str | None, Query(max_length=TEXT_CHARACTERS, pattern=r"^[^\x00-\x1f]+$")]
 
 
@@ -133,9 +151,10 @@ def _read_cursor(cursor: str | None) -> UUID | None:
         raise Problem("invalid-request", reason="the cursor is none that this server gave; leave it out") from None
 
 
-def _fields_of(row: Row) -> dict[str, Any]:
-    image = {name: row[name] for name in ("width", "height", "bytes", "sha256")}
-    decision = row["outcome"] if row["outcome"] in _DECISIONS else None
+def _fields_of(history: History, row: Row) -> dict[str, Any]:
+    image = {name: row[name] for name in ("width", "height", "bytes", "sha256", "kept_share")}
+    image["kept"] = history.images.has(row["sha256"])
+    decision = row["outcome"] if row["outcome"] in DECISIONS else None
     details: Row = row.get("details", {})
     return row | details | {"image": image, "decision": decision, "time": time_of(row["id"])}
 
@@ -155,12 +174,16 @@ async def inspections(
     """Past inspections that meet all conditions, newest first. An inspection is here about a second after its
     answer."""
     before = _read_cursor(cursor)
-    rows = await history.ask(lambda database: database.find(filters, limit + 1, before))
-    page = rows[:limit]
-    return PastInspections(
-        inspections=[PastInspection.model_validate(_fields_of(row)) for row in page],
-        next=_cursor_after(page[-1]) if len(rows) > limit else None,
-    )
+
+    def search(database: Database) -> PastInspections:
+        rows = database.find(filters, limit + 1, before)
+        page = rows[:limit]
+        return PastInspections(
+            inspections=[PastInspection.model_validate(_fields_of(history, row)) for row in page],
+            next=_cursor_after(page[-1]) if len(rows) > limit else None,
+        )
+
+    return await history.ask(search)
 
 
 @router.get(
@@ -169,9 +192,18 @@ async def inspections(
     responses=documented("invalid-request", "unknown-inspection", "history-off", "history-unavailable"),
 )
 @needs(Role.INSPECT)
-async def past_inspection(history: HistoryOf, identity: InspectionId) -> PastInspectionDetail:
-    """Everything that is kept of it."""
-    return PastInspectionDetail.model_validate(_fields_of(await require(history, identity)))
+async def past_inspection(history: HistoryOf, identity: InspectionId, response: Response) -> PastInspectionDetail:
+    """Everything that is kept of it. The header `ETag` has the version of its label."""
+    row = await require(history, identity)
+
+    def look(database: Database) -> PastInspectionDetail:
+        lines = database.audited(MOST, subject=str(identity), action="label")
+        labels = [_label_line(line) for line in lines]
+        return PastInspectionDetail.model_validate(_fields_of(history, row) | {"labels": labels})
+
+    detail = await history.ask(look)
+    response.headers["ETag"] = f'"{row["label_version"]}"'
+    return detail
 
 
 async def require(history: History, identity: UUID) -> Row:
@@ -184,3 +216,202 @@ async def require(history: History, identity: UUID) -> Row:
     if row is None:
         raise Problem("unknown-inspection", id=identity)
     return row
+
+
+async def _image_of(history: History, row: Row) -> bytes:
+    """The file that was sent.
+
+    Raises:
+        Problem: 404 if it is not kept.
+    """
+    data = await asyncio.to_thread(history.images.read, row["sha256"])
+    if data is None:
+        reason = "it has been removed" if row["image_kept"] else "the rule of INSPECT_KEEP_IMAGES leaves it out"
+        raise Problem("image-not-kept", reason=reason)
+    return data
+
+
+_PICTURE_PROBLEMS = (
+    "invalid-request", "unknown-inspection", "image-not-kept", "history-off", "history-unavailable", "deadline-passed",
+    "decoder-lost", "not-decodable",
+)  # fmt: skip
+_DRAWN_PROBLEMS = (*_PICTURE_PROBLEMS, "version-not-served", "queue-full", "device-lost", "shutting-down")
+_PICTURE = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+@router.get(
+    "/{id}/image",
+    summary="The image of a past inspection",
+    response_class=Response,
+    responses={200: {"description": "The file that was sent, or a PNG", **_PICTURE}, **documented(*_PICTURE_PROBLEMS)},
+)
+@needs(Role.INSPECT)
+async def past_image(
+    history: HistoryOf,
+    state: StateOf,
+    identity: InspectionId,
+    width: Annotated[
+        int | None,
+        Query(ge=16, le=4096, description="For a small PNG of at most this width, pixels"),
+    ] = None,
+) -> Response:
+    """The bytes that were sent, if they are kept."""
+    row = await require(history, identity)
+    data = await _image_of(history, row)
+    if width is None or row["width"] is None:
+        media_type, ending = _media_type_of(data)
+        return Response(data, media_type=media_type, headers=_as_file(identity, ending))
+    width = min(width, row["width"])
+    height = max(1, min(MAX_DRAWN_SIDE, round(row["height"] * width / row["width"])))
+    entry = state.catalogue.get(row["category"])
+    reading = entry.card.preprocessor.reading if isinstance(entry, Ready) else Reading()
+    return Response(await state.inspector.thumbnail(data, width, height, reading), media_type="image/png")
+
+
+@router.get(
+    "/{id}/overlay",
+    summary="The overlay of a past inspection",
+    response_class=Response,
+    responses={200: {"description": "The image with the heat over it", **_PICTURE}, **documented(*_DRAWN_PROBLEMS)},
+)
+@needs(Role.INSPECT)
+async def past_overlay(history: HistoryOf, state: StateOf, identity: InspectionId) -> Response:
+    """Drawn again from the image that is kept, by the version that judged it, if that one serves."""
+    ready, data = await _served(history, state, identity)
+    return Response(await state.inspector.overlay_again(ready, data), media_type="image/png")
+
+
+@router.get(
+    "/{id}/heatmap",
+    summary="The heat map of a past inspection",
+    response_class=Response,
+    responses={200: {"description": "As `heatmap_png` of an answer", **_PICTURE}, **documented(*_DRAWN_PROBLEMS)},
+)
+@needs(Role.INSPECT)
+async def past_heatmap(history: HistoryOf, state: StateOf, identity: InspectionId) -> Response:
+    """Computed again from the image that is kept, by the version that judged it, if that one serves."""
+    ready, data = await _served(history, state, identity)
+    return Response(await state.inspector.heatmap(ready, data), media_type="image/png")
+
+
+async def _served(history: History, state: State, identity: UUID) -> tuple[Ready, bytes]:
+    row = await require(history, identity)
+    data = await _image_of(history, row)
+    entry = state.catalogue.get(row["category"])
+    if not isinstance(entry, Ready) or entry.card.model_version != row["model_version"]:
+        raise Problem("version-not-served", version=row["model_version"], category=row["category"])
+    return entry, data
+
+
+_SIGNATURES = (
+    (b"\x89PNG", "image/png", "png"),
+    (b"\xff\xd8\xff", "image/jpeg", "jpg"),
+    (b"BM", "image/bmp", "bmp"),
+    (b"II*\0", "image/tiff", "tif"),
+    (b"MM\0*", "image/tiff", "tif"),
+    (b"RIFF", "image/webp", "webp"),
+)
+
+
+def _media_type_of(data: bytes) -> tuple[str, str]:
+    """The media type of a file, and how its name ends. What is no image is never shown as something else."""
+    found = ((media_type, ending) for start, media_type, ending in _SIGNATURES if data.startswith(start))
+    return next(found, ("application/octet-stream", "bin"))
+
+
+def _as_file(identity: UUID, ending: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{identity}.{ending}"'}
+
+
+@router.put(
+    "/{id}/label",
+    summary="Label a past inspection",
+    responses=documented(
+        "invalid-request", "unsupported-media-type", "too-many-bytes", "upload-timeout", "unknown-inspection",
+        "label-changed", "history-off", "history-unavailable",
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": Label.model_json_schema(ref_template=_SCHEMA)}},
+        }
+    },
+)  # fmt: skip
+@needs(Role.REVIEW)
+async def label(
+    request: Request,
+    history: HistoryOf,
+    identity: InspectionId,
+    response: Response,
+    if_match: Annotated[
+        str | None,
+        Header(
+            description="The `ETag` that you have seen; `*` replaces any label. Without it, only an "
+            "inspection that has none is labelled"
+        ),
+    ] = None,
+) -> LabelLine:
+    """What a person says of the part. The label before stays in the history of labels."""
+    given = _read_label(await read_json_body(request, LABEL_BYTES))
+    replaces = _read_version(if_match)
+    actor = request.scope.get(ACTOR)
+
+    def set_label(database: Database) -> LabelLine:
+        version = database.label(identity, actor, given.model_dump(mode="json"), replaces)
+        (line,) = database.audited(1, version + 1, subject=str(identity), action="label")
+        return _label_line(line)
+
+    try:
+        line = await history.ask(set_label)
+    except LookupError:
+        raise Problem("unknown-inspection", id=identity) from None
+    except LabelChangedError as error:
+        raise Problem("label-changed", label=error.label, version=error.version) from None
+    response.headers["ETag"] = f'"{line.version}"'
+    return line
+
+
+def _label_line(line: Row) -> LabelLine:
+    return LabelLine(**line["after"], version=line["n"], time=line["time"], actor=line["actor"])
+
+
+def _read_label(data: bytes) -> Label:
+    try:
+        return Label.model_validate_json(data)
+    except ValidationError as error:
+        reason = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors())
+        raise Problem("invalid-request", reason=reason) from None
+
+
+def _read_version(if_match: str | None) -> int | None:
+    if if_match is None:
+        return 0
+    if if_match.strip() == "*":
+        return None
+    match = re.fullmatch(r'"(\d{1,18})"', if_match.strip())
+    if match is None:
+        raise Problem("invalid-request", reason='If-Match is no ETag that this server gave, such as "17"')
+    return int(match[1])
+
+
+@audit_router.get(
+    "/v1/audit",
+    summary="What people changed",
+    responses=documented("invalid-request", "history-off", "history-unavailable"),
+)
+@needs(Role.ADMIN)
+async def audit(
+    history: HistoryOf,
+    subject: Annotated[_Text, Query(description="Id of an inspection, or a category")] = None,
+    action: Annotated[str | None, Query(pattern="^(label|reload|rollback)$")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST, description="Most lines of this page")] = 50,
+    cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$", description="`next` of the page before")] = None,
+) -> Audit:
+    """Labels, reloads and rollbacks, newest first. Lines are added and never changed."""
+    before = None if cursor is None else int(cursor)
+    lines = await history.ask(lambda database: database.audited(limit + 1, before, subject=subject, action=action))
+    page = lines[:limit]
+    return Audit(
+        lines=[AuditLine.model_validate(line) for line in page],
+        next=str(page[-1]["n"]) if len(lines) > limit else None,
+    )

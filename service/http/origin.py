@@ -22,8 +22,9 @@ PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".svc")
 """Suffixes of names that cannot be registered publicly: for local networks and for Kubernetes."""
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+?)\.?)(?::(\d{1,5}))?")
 _PORTS = {"http": "80", "https": "443"}
-_SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "traceparent")
+_SENT = ("Authorization", "Content-Type", "If-Match", "X-API-Key", "X-Request-ID", "traceparent")
 _SHOWN = (
+    "ETag",
     "X-Anomaly-Score",
     "X-Anomaly-Threshold",
     "X-Anomaly-Decision",
@@ -121,7 +122,7 @@ class AllowOrigins(CORSMiddleware):
         super().__init__(
             app,
             allow_origins=origins,
-            allow_methods=("GET", "HEAD", "POST"),
+            allow_methods=("GET", "HEAD", "POST", "PUT"),
             allow_headers=_SENT,
             expose_headers=_SHOWN,
             allow_private_network=True,  # a page of the internet asks a server of the plant

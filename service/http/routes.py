@@ -1,6 +1,7 @@
 """The HTTP endpoints. Each reads its request, asks the room that knows, and answers."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, TypeVar
@@ -16,7 +17,8 @@ from service.catalogue import Ready, Refused, summary_of
 from service.choices import Localize, Role
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
 from service.device.jobs import Job, Outcome
-from service.http.access import needs, open_to_all
+from service.history.errors import HistoryUnavailableError
+from service.http.access import ACTOR, needs, open_to_all
 from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_form, read_image_body, read_image_form
 from service.http.errors import documented
 from service.http.parameters import part_info_of_query, refuse_unknown_parameters, with_texts
@@ -43,6 +45,7 @@ from service.schemas import (
 )
 from service.state import State, state_of
 
+log = logging.getLogger(__name__)
 router = APIRouter(dependencies=[Depends(refuse_unknown_parameters)])
 metrics_router = APIRouter(dependencies=[Depends(refuse_unknown_parameters)])
 """Of the metrics, where they have no port of their own."""
@@ -403,9 +406,28 @@ async def _works(engine: Engine[Job, Outcome]) -> bool:
     responses=documented("unknown-category", "reload-refused", "invalid-request", "device-lost", "shutting-down"),
 )
 @needs(Role.ADMIN)
-async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
+async def reload(request: Request, category: CategoryName, state: StateOf) -> CategorySummary:
     """Reads what is on the disk while the current version serves, tries it, and swaps the two in one step."""
-    return summary_of(await asyncio.wrap_future(state.engine.call_in_steps(state.versions.reload(category))))
+    before = _version_of(state, category)
+    summary = summary_of(await asyncio.wrap_future(state.engine.call_in_steps(state.versions.reload(category))))
+    await _audit(request, state, "reload", category, before)
+    return summary
+
+
+def _version_of(state: State, category: str) -> str | None:
+    entry = state.catalogue.get(category)
+    return entry.card.model_version if isinstance(entry, Ready) else None
+
+
+async def _audit(request: Request, state: State, action: str, category: str, before: str | None) -> None:
+    """Notes a change in the history, which may be away."""
+    if state.history is None:
+        return
+    actor, after = request.scope.get(ACTOR), _version_of(state, category)
+    try:
+        await state.history.ask(lambda database: database.audit(actor, action, category, before, after))
+    except HistoryUnavailableError as error:
+        log.error("the %s of %s by %s is not in the log of changes: %s", action, category, actor, error)
 
 
 @router.post(
@@ -417,11 +439,13 @@ async def reload(category: CategoryName, state: StateOf) -> CategorySummary:
     ),
 )
 @needs(Role.ADMIN)
-async def rollback(category: CategoryName, state: StateOf, to: VersionQuery = None) -> RolledBack:
+async def rollback(request: Request, category: CategoryName, state: StateOf, to: VersionQuery = None) -> RolledBack:
     """Serves the version that served before, or the one named, on the disk too if that can be written. What it
     replaces is kept, and `to` brings it back."""
+    before = _version_of(state, category)
     work = state.versions.roll_back(category, to)
     persistent = await asyncio.wrap_future(state.engine.call_in_steps(work))
+    await _audit(request, state, "rollback", category, before)
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 
 

@@ -17,6 +17,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from service.history.images import IMAGE_LOSSES
 from service.history.records import LOSSES
 from service.problems import FAILURES, KINDS
 from service.schemas import CategorySummary, Inspection, PartAnswer, PartDecision
@@ -48,6 +49,7 @@ class Telemetry:
         history_lost: records that are in no history, by reason.
         history_late: answers that did not wait for their record any longer.
         history_refused: records that the database refuses, which are set aside.
+        images_not_kept: images that the history should keep and does not, by reason.
     """
 
     def __init__(self) -> None:
@@ -147,6 +149,14 @@ class Telemetry:
             "Answers that went out before their record was on the disk, because that took too long",
             registry=self.registry,
         )
+        self.images_not_kept = Counter(
+            "inspect_history_images_lost",
+            "Images that were to be kept and are not, by reason",
+            ("reason",),
+            registry=self.registry,
+        )
+        for reason in IMAGE_LOSSES:
+            self.images_not_kept.labels(reason)
         self.history_refused = Counter(
             "inspect_history_refused",
             "Inspections that the database of the history refuses, and that are set aside",
@@ -222,7 +232,13 @@ class Telemetry:
             "inspect_unread_answer_bytes", "Bytes of answers that clients have not read", registry=self.registry
         ).set_function(unread_bytes)
 
-    def watch_history(self, up: Callable[[], bool], waiting: Callable[[], int], spool_bytes: Callable[[], int]) -> None:
+    def watch_history(
+        self,
+        up: Callable[[], bool],
+        waiting: Callable[[], int],
+        spool_bytes: Callable[[], int],
+        image_bytes: Callable[[], int],
+    ) -> None:
         """Reads the history whenever metrics are scraped."""
         Gauge(
             "inspect_history_database_up", "1 while the database of the history answers, else 0", registry=self.registry
@@ -233,6 +249,9 @@ class Telemetry:
         Gauge(
             "inspect_history_spool_bytes", "Size of the file in which records wait", registry=self.registry
         ).set_function(spool_bytes)
+        Gauge(
+            "inspect_history_images_bytes", "Size of the images that the history keeps", registry=self.registry
+        ).set_function(image_bytes)
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -1,8 +1,11 @@
 """What the real server answers, it remembers: after `kill -9`, with the database away, and on a disk that is full."""
 
+import json
+import shutil
 import signal
 import sqlite3
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,9 +13,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import cv2
 import httpx
+import numpy as np
 import pytest
 
+from service.choices import Role
+from service.http.keys import create_key
 from tests.conftest import Factory
 from tests.end_to_end.conftest import Server, running_server, wait_for_metric
 from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem
@@ -23,7 +30,7 @@ HISTORY = "/v1/inspections"
 
 @pytest.fixture(scope="module")
 def server(factory: Factory) -> Iterator[Server]:
-    with running_server(factory.weights) as started:
+    with running_server(factory.weights, keep_images="anomalous, fresh=all") as started:
         yield started
 
 
@@ -68,8 +75,9 @@ def test_an_answer_is_remembered_as_it_was(server: Server, bad: bytes):
         "part": None,
         "part_inspection": None,
         "request_id": "mine",
-        "image": answer["image"] | {"bytes": len(bad)},
+        "image": answer["image"] | {"bytes": len(bad), "kept": found["image"]["kept"], "kept_share": 1.0},
         "label": None,
+        "labels": [],
         "problem": None,
     }
     assert abs(datetime.fromisoformat(found["time"]) - datetime.now(UTC)) < timedelta(minutes=1)
@@ -144,6 +152,126 @@ def test_a_wrong_question_is_refused(server: Server):
     assert str(unknown) in problem(httpx.get(f"{server.url}{HISTORY}/{unknown}"), 404, "unknown-inspection")
     assert search(server.url, lot="'; DROP TABLE inspections; --") == []
     assert search(server.url, lot="%") == []
+
+
+def inspected(url: str, image: bytes, category: str = "striped", **query: str) -> dict[str, Any]:
+    """An answer that is in the history."""
+    response = httpx.post(f"{url}/v1/categories/{category}/inspect", content=image, headers=PNG, params=query)
+    answer: dict[str, Any] = response.json()
+    in_history(url, answer["id"])
+    return answer
+
+
+def test_the_image_is_kept_as_the_rule_says_and_its_pictures_are_drawn_again(server: Server, good: bytes, bad: bytes):
+    answer = inspected(server.url, bad, localize="always")
+    there = f"{server.url}{HISTORY}/{answer['id']}"
+    deadline = time.monotonic() + 30
+    while not httpx.get(there).json()["image"]["kept"]:
+        assert time.monotonic() < deadline
+    image = httpx.get(there + "/image")
+    assert image.content == bad
+    assert image.headers["content-type"] == "image/png"
+    assert image.headers["content-disposition"] == f'attachment; filename="{answer["id"]}.png"'
+    assert image.headers["x-content-type-options"] == "nosniff"
+    small = httpx.get(there + "/image", params={"width": 20})
+    assert cv2.imdecode(np.frombuffer(small.content, np.uint8), cv2.IMREAD_COLOR).shape == (20, 20, 3)
+    before = httpx.get(server.url + "/metrics").text
+    heatmap = httpx.get(there + "/heatmap", timeout=60)
+    assert heatmap.content == b64decode(answer["localization"]["heatmap_png"])
+    overlay = httpx.get(there + "/overlay", timeout=60)
+    drawn = httpx.post(
+        server.url + URL, content=bad, headers=PNG | {"Accept": "image/png"}, params={"localize": "always"}
+    )
+    assert overlay.content == drawn.content
+    images = [line for line in before.splitlines() if line.startswith('inspect_images_total{category="striped"')]
+    assert sum(line not in httpx.get(server.url + "/metrics").text for line in images) == 1  # `drawn` alone was counted
+    normal = inspected(server.url, good)
+    detail = problem(httpx.get(f"{server.url}{HISTORY}/{normal['id']}/image"), 404, "image-not-kept")
+    assert "the rule of INSPECT_KEEP_IMAGES leaves it out" in detail
+    assert in_history(server.url, normal["id"])["image"]["kept_share"] == 0
+
+
+def test_a_picture_of_a_version_that_does_not_serve_is_not_drawn(factory: Factory, bad: bytes, tmp_path: Path):
+    weights = Path(shutil.copytree(factory.weights, tmp_path / "weights"))
+    with running_server(weights, reload_seconds="0") as server:
+        answer = inspected(server.url, bad)
+        there = f"{server.url}{HISTORY}/{answer['id']}"
+        shutil.rmtree(weights / "striped")
+        shutil.copytree(weights / "brushed", weights / "striped")
+        card = json.loads((weights / "striped" / "card.json").read_text())
+        (weights / "striped" / "card.json").write_text(json.dumps(card | {"category": "striped"}))
+        reloaded = httpx.post(server.url + "/v1/categories/striped/reload", timeout=60).json()
+        for picture in ("overlay", "heatmap"):
+            detail = problem(httpx.get(f"{there}/{picture}", timeout=60), 409, "version-not-served")
+            assert answer["model_version"] in detail
+        assert httpx.get(there + "/image").content == bad
+        (line,) = httpx.get(server.url + "/v1/audit", params={"action": "reload"}).json()["lines"]
+        assert (line["subject"], line["before"]) == ("striped", answer["model_version"])
+        assert line["after"] == reloaded["model_version"] != line["before"]
+
+
+def test_a_label_is_kept_with_its_history_and_not_overwritten_unseen(server: Server, bad: bytes):
+    answer = inspected(server.url, bad)
+    there = f"{server.url}{HISTORY}/{answer['id']}"
+    assert httpx.get(there).headers["etag"] == '"0"'
+    box = {"x": 1, "y": 2, "width": 3, "height": 4}
+    said = {"label": "anomalous", "kind": "spot", "comment": "two lines\nü", "reviewer": "Ana", "boxes": [box]}
+    first = httpx.put(there + "/label", json=said)
+    assert first.status_code == 200, first.text
+    assert first.json() == said | {"version": first.json()["version"], "time": first.json()["time"], "actor": None}
+    refused = httpx.put(there + "/label", json={"label": "normal"})
+    assert "'anomalous'" in problem(refused, 412, "label-changed")
+    tag = {"If-Match": first.headers["etag"]}
+    second = httpx.put(there + "/label", json={"label": "normal"}, headers=tag)
+    assert second.status_code == 200
+    problem(httpx.put(there + "/label", json={"label": "unsure"}, headers=tag), 412, "label-changed")
+    found = httpx.get(there)
+    assert found.headers["etag"] == second.headers["etag"]
+    assert found.json()["label"] == "normal"
+    assert found.json()["labels"] == [second.json(), first.json()]
+    assert answer["id"] in [one["id"] for one in search(server.url, label="normal")]
+    assert httpx.put(there + "/label", json=said, headers={"If-Match": "*"}).status_code == 200
+
+
+def test_a_wrong_label_is_refused(server: Server, good: bytes):
+    there = f"{server.url}{HISTORY}/{inspected(server.url, good)['id']}/label"
+    for body, message in (
+        (b"", "body"),
+        (b"no JSON", "Invalid JSON"),
+        (b'{"label": "bad"}', "label: Input should be 'normal', 'anomalous' or 'unsure'"),
+        (b'{"label": "normal", "labell": 1}', "labell: Extra inputs"),
+        (b'{"label": "normal", "kind": ""}', "kind"),
+        (b'{"label": "normal", "comment": "\\u0000"}', "comment"),
+        (b'{"label": "normal", "boxes": [{"x": -1, "y": 0, "width": 1, "height": 1}]}', "boxes.0.x"),
+    ):
+        answer = httpx.put(there, content=body, headers={"Content-Type": "application/json"})
+        assert message in problem(answer, 422, "invalid-request"), body
+    problem(httpx.put(there, content=b"{}", headers={"Content-Type": "text/plain"}), 415, "unsupported-media-type")
+    large = b'{"label": "normal", "comment": "' + b"x" * (65 << 10) + b'"}'
+    problem(httpx.put(there, content=large, headers={"Content-Type": "application/json"}), 413, "too-many-bytes")
+    problem(httpx.put(there, json={"label": "normal"}, headers={"If-Match": "new"}), 422, "invalid-request")
+    unknown = f"{server.url}{HISTORY}/{UUID(int=1)}/label"
+    problem(httpx.put(unknown, json={"label": "normal"}), 404, "unknown-inspection")
+    foreign = {"Origin": "https://elsewhere.example"}
+    problem(httpx.put(there, json={"label": "normal"}, headers=foreign), 403, "foreign-origin")
+
+
+def test_labels_need_the_role_review_and_name_the_key(factory: Factory, bad: bytes, tmp_path: Path):
+    keys = {role: {"X-API-Key": create_key(tmp_path / "keys", f"the-{role}", role)} for role in Role}
+    with running_server(factory.weights, keys_file=str(tmp_path / "keys")) as server:
+        answer = httpx.post(server.url + URL, content=bad, headers=PNG | keys[Role.INSPECT]).json()
+        there = f"{server.url}{HISTORY}/{answer['id']}"
+        deadline = time.monotonic() + 30
+        while httpx.get(there, headers=keys[Role.REVIEW]).status_code != 200:
+            assert time.monotonic() < deadline
+        said = {"label": "normal"}
+        refused = httpx.put(there + "/label", json=said, headers=keys[Role.INSPECT])
+        assert "needs the role review" in problem(refused, 403, "forbidden")
+        assert httpx.put(there + "/label", json=said, headers=keys[Role.REVIEW]).json()["actor"] == "the-review"
+        problem(httpx.get(server.url + "/v1/audit", headers=keys[Role.REVIEW]), 403, "forbidden")
+        (line,) = httpx.get(server.url + "/v1/audit", headers=keys[Role.ADMIN]).json()["lines"]
+        assert (line["actor"], line["action"], line["subject"]) == ("the-review", "label", answer["id"])
+        problem(httpx.get(there), 401, "unauthenticated")
 
 
 def test_without_a_history_the_server_says_so(factory: Factory, good: bytes, tmp_path: Path):

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, inspect, text
 
 from model.errors import MissingExtraError
 from service.history.database import FEW, Database, Filters
-from service.history.errors import DatabaseURLError, HistoryUnavailableError
+from service.history.errors import DatabaseURLError, HistoryUnavailableError, LabelChangedError
 from service.history.records import first_id_at, time_of
 from service.history.tables import METADATA
 from tests.service.history.conftest import row
@@ -29,7 +29,8 @@ def test_a_row_comes_back_as_it_was_and_only_once(database: Database):
     assert database.add([given | {"score": 9.0}, other := row()]) == {}
     found = database.get(given["id"])
     assert found is not None
-    assert found | {"time": given["time"]} == given | {"label": None}
+    fresh = {"label": None, "image_kept": False, "kept_share": 0.0, "label_version": 0}
+    assert found | {"time": given["time"]} == given | fresh
     assert database.get(UUID(int=1)) is None
     assert ids(database.find(Filters(), 10)) == [other["id"], given["id"]]
 
@@ -99,6 +100,70 @@ def test_the_tables_are_those_that_the_migrations_make(url: str):
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences = [one for one in compare_metadata(context, METADATA) if "alembic_version" not in str(one)]
     assert differences == []
+
+
+def test_a_database_of_the_first_version_is_brought_to_the_newest(url: str):
+    first = Database(url)
+    first.prepare("0001")
+    old = row(lot="L7")
+    columns = {name: value for name, value in old.items() if name not in ("details",)}
+    with create_engine(url).begin() as connection:
+        connection.execute(
+            text(
+                f"INSERT INTO inspections ({', '.join(columns)}, details) "
+                f"VALUES ({', '.join(':' + name for name in columns)}, '{{}}')"
+            ),
+            columns | {"id": old["id"].hex},
+        )
+    now = Database(url)
+    now.prepare()
+    (found,) = now.find(Filters(lot="L7"), 10)
+    assert found["id"] == old["id"]
+    assert (found["image_kept"], found["kept_share"], found["label_version"]) == (False, 0.0, 0)
+    assert now.label(old["id"], "ana", {"label": "normal"}, 0) == 1
+
+
+def test_a_label_replaces_the_one_that_was_seen_and_no_other(database: Database):
+    database.add([given := row()])
+    identity = given["id"]
+    first = database.label(identity, "ana", {"label": "normal"}, 0)
+    with pytest.raises(LabelChangedError) as refused:
+        database.label(identity, "ben", {"label": "anomalous"}, 0)
+    assert (refused.value.label, refused.value.version) == ("normal", first)
+    second = database.label(identity, "ben", {"label": "anomalous"}, first)
+    third = database.label(identity, None, {"label": "unsure"}, None)
+    lines = database.audited(10, subject=str(identity))
+    assert [(line["n"], line["actor"], line["before"], line["after"]) for line in lines] == [
+        (third, None, {"label": "anomalous"}, {"label": "unsure"}),
+        (second, "ben", {"label": "normal"}, {"label": "anomalous"}),
+        (first, "ana", None, {"label": "normal"}),
+    ]
+    assert [one["id"] for one in database.find(Filters(label="unsure"), 10)] == [identity]
+    with pytest.raises(LookupError):
+        database.label(UUID(int=1), None, {"label": "normal"}, 0)
+    database.audit("ops", "reload", "tile", "v1", "v2")
+    assert [line["action"] for line in database.audited(2)] == ["reload", "label"]
+    assert [line["n"] for line in database.audited(9, third)] == [second, first]
+
+
+def test_two_reviewers_at_once_do_not_overwrite_each_other(url: str):
+    Database(url).prepare()
+    Database(url).add([given := row()])
+    taken, refused = [], []
+
+    def review(name: str) -> None:
+        try:
+            taken.append(Database(url).label(given["id"], name, {"label": "normal", "reviewer": name}, 0))
+        except LabelChangedError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=review, args=(name,)) for name in "abcdef"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(taken), len(refused)) == (1, 5)
+    assert len(Database(url).audited(10)) == 1
 
 
 def test_two_servers_that_start_at_once_make_the_tables_once(url: str):

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -17,27 +18,37 @@ from uuid_utils.compat import uuid7
 from service.history import history as module
 from service.history.database import Database, Filters
 from service.history.history import History
+from service.history.images import Images
 from service.history.records import Record
+from service.keeping import parse_policy
 from service.part_info import PartInfo
 from service.problems import Problem
 from tests.conftest import ROOT
 from tests.postgres import Cluster
+from tests.service.history.conftest import row
 
 TAKEN = "taken"
 
 
 def record(outcome: str = "not-decodable", part_info: PartInfo | None = None) -> Record:
     body = Problem("not-decodable", reason="it is no image").body()
-    return Record(uuid7(), "tile", "v1", body, outcome, b"bytes", part_info or PartInfo(part_id="SN 1"))
+    return Record(uuid7(), "tile", "v1", body, outcome, b"bytes", 5, part_info or PartInfo(part_id="SN 1"))
 
 
 @contextmanager
-def running(url: str, state: Path, spool_bytes: int = 1 << 20) -> Iterator[tuple[History, Counter[str]]]:
+def running(
+    url: str, state: Path, spool_bytes: int = 1 << 20, policy: str = "none"
+) -> Iterator[tuple[History, Counter[str]]]:
     counts: Counter[str] = Counter()
+    database = Database(url)
+    images = Images(state / "images", 1 << 20, 90, database.labelled_images, lambda reason: counts.update({reason: 1}))
     history = History(
-        Database(url),
+        database,
         state,
         spool_bytes,
+        parse_policy(policy),
+        images,
+        365,
         on_lose=lambda reason, count: counts.update({reason: count}),
         on_late=lambda: counts.update({"late": 1}),
         on_write=lambda count: counts.update({TAKEN: count}),
@@ -132,7 +143,7 @@ def test_what_was_written_but_not_taken_out_of_the_spool_is_written_once(tmp_pat
         wait_until(lambda: counts[TAKEN] == 1)
     (only,) = kept(url)
     with sqlite3.connect(path) as connection:
-        text = module.json.dumps(Record(only, "tile", "v1", record().result, "x", b"", PartInfo()).row())
+        text = module.json.dumps(Record(only, "tile", "v1", record().result, "x", b"", 0, PartInfo()).row())
         connection.execute("INSERT INTO waiting (record) VALUES (?)", (text,))
     with running(url, tmp_path) as (_, counts):
         wait_until(lambda: counts[TAKEN] == 1)
@@ -203,12 +214,46 @@ def test_an_answer_waits_for_a_slow_disk_only_so_long(tmp_path: Path, monkeypatc
 
 
 def test_ids_stay_unique_and_lists_work_when_the_clock_jumps_back(url: str, tmp_path: Path):
-    later = Record(UUID(int=uuid7().int + (3_600_000 << 80)), "tile", "v1", record().result, "x", b"", PartInfo())
+    later = Record(UUID(int=uuid7().int + (3_600_000 << 80)), "tile", "v1", record().result, "x", b"", 0, PartInfo())
     now = [record() for _ in range(3)]
     with running(url, tmp_path) as (history, counts):
         remember(history, later, *now)
         wait_until(lambda: counts[TAKEN] == 4)
     assert kept(url) == [later.id, *(one.id for one in reversed(now))]
+
+
+def test_images_are_kept_as_the_rule_says_and_the_record_says_so(tmp_path: Path, url: str):
+    first = record()
+    with running(url, tmp_path, policy="none, tile=all") as (history, counts):
+        remember(history, first, replace(record(), category="other", data=b"no", size=2))
+        wait_until(lambda: counts[TAKEN] == 2)
+        other, row = asyncio.run(history.ask(lambda database: database.find(Filters(), 2)))
+        assert (row["image_kept"], row["kept_share"]) == (True, 1.0)
+        assert (other["image_kept"], other["kept_share"]) == (False, 0.0)
+        wait_until(lambda: history.images.has(row["sha256"]))
+        assert history.images.read(row["sha256"]) == b"bytes"
+        assert not history.images.has(other["sha256"])
+    assert counts == {TAKEN: 2}
+
+
+def test_without_memory_for_a_failed_image_its_record_is_lost(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Its hash is not known without its bytes."""
+    monkeypatch.setattr("service.history.images.MEMORY_BYTES", 4)
+    with running(url, tmp_path) as (history, counts):
+        remember(history, record())
+        assert counts == {"memory": 1}
+    assert "too slow for so many inspections" in caplog.text
+
+
+def test_old_inspections_are_removed_but_labelled_ones(database: Database):
+    old, labelled, new = row(), row(), row()
+    database.add([old, labelled, new])
+    database.label(labelled["id"], None, {"label": "normal"}, 0)
+    assert database.remove_before(new["time"]) == 1
+    assert [one["id"] for one in database.find(Filters(), 9)] == [new["id"], labelled["id"]]
+    assert database.labelled_images() == {labelled["sha256"]}
 
 
 FULL_DISK = """

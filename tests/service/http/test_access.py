@@ -20,6 +20,7 @@ OPEN = {
     "/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs",
 }  # fmt: skip
 CHANGING = {"/v1/categories/{category}/reload", "/v1/categories/{category}/rollback"}
+REVIEWING = {"/v1/inspections/{id}/label"}
 
 
 @pytest.fixture(scope="module", params=[None, 9000], ids=["one port", "metrics apart"])
@@ -36,11 +37,12 @@ def test_only_pages_and_probes_are_open_and_only_an_admin_changes_something(app:
     roles = {route.path: role_of(route) for route in app.routes}  # type: ignore[attr-defined]
     moved = roles["/metrics"] is None
     assert {path for path, role in roles.items() if role is None} == OPEN | ({"/metrics"} if moved else set())
-    assert {path for path, role in roles.items() if role is Role.ADMIN} == CHANGING
+    assert {path for path, role in roles.items() if role is Role.ADMIN} == CHANGING | {"/v1/audit"}
+    assert {path for path, role in roles.items() if role is Role.REVIEW} == REVIEWING
 
 
 def test_whatever_changes_something_needs_an_admin(app: FastAPI):
-    """But for inspections, a call that does not only read needs the role `admin`; a new one cannot forget it."""
+    """But for inspections and labels, a call that does not only read needs the role `admin`; none can forget it."""
     inspecting = {
         "/v1/categories/{category}/inspect",
         "/v1/categories/{category}/inspect-batch",
@@ -48,7 +50,7 @@ def test_whatever_changes_something_needs_an_admin(app: FastAPI):
     }
     for route in app.routes:
         methods = getattr(route, "methods", None) or {"GET"}
-        if not methods <= {"GET", "HEAD", "OPTIONS"} and route.path not in inspecting:  # type: ignore[attr-defined]
+        if not methods <= {"GET", "HEAD", "OPTIONS"} and route.path not in inspecting | REVIEWING:  # type: ignore[attr-defined]
             assert role_of(route) is Role.ADMIN, route
 
 

@@ -73,7 +73,7 @@ def test_a_name_stands_there_once_and_is_a_plain_word(file: Path):
     ("line", "message"),
     [
         ("a inspect", "line 2 is not NAME ROLE SHA256HEX"),
-        (f"a root {DIGEST}", "line 2: the role 'root' is not one of inspect, admin"),
+        (f"a root {DIGEST}", "line 2: the role 'root' is not one of inspect, review, admin"),
         (f"a inspect {DIGEST[1:]}", "line 2 is not"),
         (f"a inspect {DIGEST} x", "line 2 is not"),
         (f"a inspect {DIGEST}\na admin {DIGEST}", "line 3: the name 'a' stands there twice"),
@@ -170,6 +170,10 @@ def test_every_line_is_compared_in_constant_time(file: Path, monkeypatch: pytest
 
 def test_an_admin_may_do_what_the_role_inspect_may_and_not_the_other_way_round():
     assert Role.ADMIN.covers(Role.INSPECT)
+    assert Role.ADMIN.covers(Role.REVIEW)
+    assert Role.REVIEW.covers(Role.INSPECT)
+    assert not Role.REVIEW.covers(Role.ADMIN)
+    assert not Role.INSPECT.covers(Role.REVIEW)
     assert not Role.INSPECT.covers(Role.ADMIN)
 
 
