@@ -9,6 +9,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import sleep
 from unittest.mock import patch
 
 import httpx
@@ -44,6 +45,8 @@ def record_examples(client: httpx.Client, samples: list[Path], folder: Path) -> 
         "category": client.get(url),
     }
     answers |= record_parts(images)
+    answers |= record_history(images["scratch"])
+    del answers["label-changed"]  # a problem
     for name, response in answers.items():
         assert response.status_code == 200, response.text
         (folder / f"{name}.json").write_text(json.dumps(response.json(), indent=1) + "\n")
@@ -59,6 +62,29 @@ def record_parts(images: dict[str, bytes]) -> dict[str, httpx.Response]:
             query = "part=plate-both-sides&part_id=SN-0815&lot=L7&localize=never"
             files = [(CATEGORY, ("front.png", images["good"]))]
             return {"part": client.post(f"/v1/parts/inspect?{query}", files=files), "parts": client.get("/v1/parts")}
+
+
+def record_history(image: bytes) -> dict[str, httpx.Response]:
+    """Real answers of the history, after one image and two labels, of which the second is refused."""
+    with TemporaryDirectory() as folder:
+        settings = Settings(weights=WEIGHTS, state=Path(folder), keep_images="all", device="cpu")
+        with TestClient(create_app(settings)) as client:
+            query = "part_id=SN-0815&lot=L7&station=line-3"
+            sent = client.post(
+                f"/v1/categories/{CATEGORY}/inspect?{query}", content=image, headers={"Content-Type": "image/png"}
+            )
+            there = f"/v1/inspections/{sent.json()['id']}"
+            while client.get(there).status_code == 404:
+                sleep(0.1)
+            said = {"label": "anomalous", "kind": "scratch", "reviewer": "Ana"}
+            label = client.put(f"{there}/label", json=said)
+            return {
+                "label": label,
+                "label-changed": client.put(f"{there}/label", json={"label": "normal"}),
+                "inspections": client.get("/v1/inspections"),
+                "past_inspection": client.get(there),
+                "audit": client.get("/v1/audit"),
+            }
 
 
 async def upload_slowly(app: FastAPI, path: str) -> httpx.Response:
@@ -122,6 +148,7 @@ def record_problems(sample: Path, folder: Path) -> None:
         with TestClient(create_app(Settings(weights=WEIGHTS, database="none", device="cpu", keys_file=keys))) as client:
             answers.append(client.get("/v1/categories"))
             answers.append(client.post(f"/v1/categories/{CATEGORY}/reload", headers=shown))
+    answers.append(record_history(image)["label-changed"])
     problems = {str(answer.status_code): answer.json() for answer in answers}
     assert len(problems) == len(answers), problems.keys()
     for problem, route in ((dead.json(), " livez"), (first, " rollback"), (refused, "")):

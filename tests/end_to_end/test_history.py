@@ -1,5 +1,7 @@
 """What the real server answers, it remembers: after `kill -9`, with the database away, and on a disk that is full."""
 
+import csv
+import io
 import json
 import shutil
 import signal
@@ -130,6 +132,25 @@ def test_the_search_narrows_down_and_goes_on(server: Server, good: bytes, bad: b
             break
         cursor = {"cursor": page["next"]}
     assert pages == everything
+
+
+def test_the_export_has_every_inspection_and_no_formula(server: Server, good: bytes):
+    for number in range(3):
+        last = inspected(server.url, good, lot="export", part_id=f"=SUM({number})", station="s, 1")
+    response = httpx.get(server.url + HISTORY + "/export", params={"lot": "export", "format": "csv"})
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers["content-disposition"].startswith('attachment; filename="inspections-')
+    lines = list(csv.DictReader(io.StringIO(response.content.decode("utf-8-sig"))))
+    listed = search(server.url, lot="export")
+    assert [line["id"] for line in lines] == [one["id"] for one in listed]
+    assert [line["part_id"] for line in lines] == ["'=SUM(2)", "'=SUM(1)", "'=SUM(0)"]
+    assert float(lines[0]["score"]) == last["score"]
+    assert (lines[0]["station"], lines[0]["decision"], lines[0]["label"]) == ("s, 1", "normal", "")
+    assert lines[0]["sha256"] == last["image"]["sha256"]
+    empty = httpx.get(server.url + HISTORY + "/export", params={"lot": "nothing"}).content.decode("utf-8-sig")
+    assert empty.startswith("id,time,category")
+    assert len(empty.splitlines()) == 1
+    problem(httpx.get(server.url + HISTORY + "/export", params={"format": "xml"}), 422, "invalid-request")
 
 
 def test_a_wrong_question_is_refused(server: Server):

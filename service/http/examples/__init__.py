@@ -16,6 +16,10 @@ _ANSWERS = {
     "parts": "parts",
     "categories": "categories",
     "category_detail": "category",
+    "inspections": "inspections",
+    "past_inspection": "past_inspection",
+    "label": "label",
+    "audit": "audit",
 }
 """Files of recorded answers by the name of the route."""
 
