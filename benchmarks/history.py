@@ -25,6 +25,7 @@ from uuid import UUID
 
 import numpy as np
 
+from benchmarks.decoding import processor_seconds
 from benchmarks.load import Tally, closed_loop, request, serving
 from benchmarks.pairs import CATEGORY, jpeg, make_category
 from benchmarks.record import machine_and_commit
@@ -213,26 +214,31 @@ def cost(rounds: int, seconds: float, clients: int) -> dict[str, object]:
         state = {"INSPECT_DEVICE": "cpu", "INSPECT_STATE": str(folder / "state")}
         database = f"sqlite:///{folder / 'state' / 'history.sqlite'}"
         with (
-            serving([*command, str(weights)], INSPECT_DATABASE=database, **state) as (with_history, _),
-            serving([*command, str(weights)], **state) as (without, _),
+            serving([*command, str(weights)], INSPECT_DATABASE=database, **state) as (with_history, remembering),
+            serving([*command, str(weights)], **state) as (without, plain),
         ):
-            tallies = {"with": Tally(), "without": Tally()}
+            tallies, used = {"with": Tally(), "without": Tally()}, {"with": 0.0, "without": 0.0}
             for address in (with_history, without):
                 asyncio.run(closed_loop(address, lambda: message, clients, 3))
             for number in range(rounds):
-                turns = [("with", with_history), ("without", without)]
-                for one, address in turns if number % 2 else reversed(turns):
+                turns = [("with", with_history, remembering.pid), ("without", without, plain.pid)]
+                for one, address, process in turns if number % 2 else reversed(turns):
+                    before = processor_seconds(process)
                     tally = asyncio.run(closed_loop(address, lambda: message, clients, seconds))
                     whole = tallies[one]
                     whole.seconds += tally.seconds
                     whole.statuses += tally.statuses
                     whole.answered += tally.answered
+                    used[one] += processor_seconds(process) - before
         with sqlite3.connect(folder / "state" / "history.sqlite") as connection:
             (remembered,) = connection.execute("SELECT count(*) FROM inspections").fetchone()
-    measured = {one: tally.row() for one, tally in tallies.items()}
+    measured = {
+        one: tally.row() | {"processor_ms_per_image": round(1000 * used[one] / tally.statuses[200], 3)}
+        for one, tally in tallies.items()
+    }
     ratios = {
         name: round(measured["with"][name] / measured["without"][name], 4)
-        for name in ("images_per_second", "p50_ms", "p95_ms", "p99_ms")
+        for name in ("images_per_second", "p50_ms", "p95_ms", "p99_ms", "processor_ms_per_image")
     }
     return {
         "rounds": rounds,

@@ -12,6 +12,7 @@ from service.http.keys import create_key
 from tests.conftest import Factory
 from tests.end_to_end.conftest import running_server
 
+pytestmark = pytest.mark.timeout(1000)  # on a busy machine
 COMMAND = Path(sys.executable).with_name("schemathesis")
 # A body that the document allows need not be an image; and of two headers for keys one that is right is enough.
 NOT_CHECKED = "positive_data_acceptance,ignored_auth"
@@ -23,7 +24,7 @@ def fuzz(url: str, folder: Path, *options: str) -> None:
         [str(COMMAND), "run", url + "/openapi.json", "--seed", "20231115", "--generation-deterministic",
          "--phases", "examples,coverage,fuzzing", "--exclude-checks", NOT_CHECKED, "--continue-on-failure",
          "--request-timeout", "30", "--no-color", *options],
-        capture_output=True, text=True, check=False, timeout=240, cwd=folder,
+        capture_output=True, text=True, check=False, timeout=800, cwd=folder,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-8000:] + found.stderr[-2000:]
     assert "generated" in found.stdout
