@@ -45,6 +45,7 @@ class Filters:
     """Which inspections to look for; what is None does not matter.
 
     Attributes:
+        outcomes: one of these.
         label: `none` for those without one.
         since: not before this time.
         until: before this time.
@@ -54,6 +55,7 @@ class Filters:
 
     category: str | None = None
     outcome: str | None = None
+    outcomes: Sequence[str] | None = None
     label: str | None = None
     part_id: str | None = None
     lot: str | None = None
@@ -185,6 +187,8 @@ class Database:
         """
         table = INSPECTIONS.c
         conditions = [table[name] == value for name in _EQUAL if (value := getattr(filters, name)) is not None]
+        if filters.outcomes is not None:
+            conditions.append(table.outcome.in_(filters.outcomes))
         if filters.label is not None:
             conditions.append(table.label.is_(None) if filters.label == "none" else table.label == filters.label)
         if filters.since is not None:

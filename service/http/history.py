@@ -27,7 +27,7 @@ from service.http.bodies import read_json_body
 from service.http.errors import documented
 from service.http.parameters import refuse_unknown_parameters
 from service.part_info import TEXT_CHARACTERS
-from service.problems import Problem
+from service.problems import KINDS, Problem
 from service.rendering import MAX_DRAWN_SIDE
 from service.schemas import (
     Audit,
@@ -85,7 +85,10 @@ HistoryOf = Annotated[History, Depends(history_of)]
 
 def filters_of_query(
     category: _Text = None,
-    decision: Annotated[str | None, Query(pattern="^(normal|anomalous)$")] = None,
+    decision: Annotated[
+        str | None,
+        Query(pattern="^(normal|anomalous|none)$", description="none: images that could not be judged"),
+    ] = None,
     outcome: Annotated[
         str | None,
         Query(
@@ -117,15 +120,18 @@ def filters_of_query(
     Raises:
         Problem: 422 if they make no sense together.
     """
-    if decision is not None and outcome not in (None, decision):
+    if decision in DECISIONS and outcome not in (None, decision):
         raise Problem("invalid-request", reason=f"an inspection with the decision {decision!r} has the same outcome")
+    if decision == "none" and outcome in DECISIONS:
+        raise Problem("invalid-request", reason=f"an inspection with the outcome {outcome!r} has a decision")
     if category is None and (min_score is not None or max_score is not None):
         raise Problem(
             "invalid-request", reason="scores of different categories have no common unit; give a category too"
         )
     return Filters(
         category=category,
-        outcome=outcome or decision,
+        outcome=outcome or (decision if decision in DECISIONS else None),
+        outcomes=tuple(KINDS) if decision == "none" else None,
         label=label,
         part_id=part_id,
         lot=lot,

@@ -99,7 +99,8 @@ def test_failures_and_every_image_of_a_call_are_remembered(server: Server, good:
     assert by_id[answer[0]["id"]]["score"] == answer[0]["score"]
     (view,) = search(server.url, part_inspection=part["id"])
     assert view["id"] == part["views"][0]["inspection"]["id"]
-    (failed, _) = search(server.url, lot="failures", outcome="not-decodable")
+    (failed, other) = search(server.url, lot="failures", outcome="not-decodable")
+    assert search(server.url, lot="failures", decision="none") == [failed, other]
     assert (failed["decision"], failed["score"], failed["image"]["width"]) == (None, None, None)
     assert failed["image"]["bytes"] in (6, 8)
     detail = in_history(server.url, failed["id"])
@@ -161,6 +162,7 @@ def test_a_wrong_question_is_refused(server: Server):
         ("cursor=nonsense", "none that this server gave"),
         ("decision=bad", "decision"),
         ("decision=normal&outcome=anomalous", "has the same outcome"),
+        ("decision=none&outcome=anomalous", "has a decision"),
         ("since=yesterday", "since"),
         ("sha256=xyz", "sha256"),
         ("categroy=x", "did you mean 'category'"),

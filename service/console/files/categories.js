@@ -4,9 +4,9 @@ import { json } from "./api.js";
 import { histogram, roc } from "./charts.js";
 import { $, announce, clock, count, h, key, percent, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
+import { warning } from "./panels.js";
 import { lastSaid, server } from "./server.js";
 import { doubtOf, sameRule } from "./standing.js";
-import { warning } from "./verdict.js";
 
 let charts = [];
 let shown = 0; // which answer is wanted, so that a late one is not shown

@@ -39,6 +39,9 @@ export const count = (number, one, many = `${one}s`) => `${number.toLocaleString
 
 export const milliseconds = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value >= 100 ? value.toFixed(0) : value.toFixed(1)} ms`);
 
+/** A day and a time of day, as people here write them. */
+export const dated = (time) => new Date(time).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+
 export const clock = (time) => new Date(time).toLocaleTimeString();
 
 export function ago(time, now = Date.now()) {

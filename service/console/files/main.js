@@ -4,6 +4,7 @@ import { connection, forgetKey, hasKey, keyDeclined, openKeyDialog, pause, until
 import * as categories from "./categories.js";
 import { $, announce, h } from "./dom.js";
 import { sentences } from "./errors.js";
+import * as remembered from "./history.js";
 import * as inspect from "./inspect.js";
 import * as intake from "./intake.js";
 import * as live from "./live.js";
@@ -11,7 +12,7 @@ import * as part from "./part.js";
 import * as region from "./region.js";
 import { lastSaid, look, server } from "./server.js";
 
-const TITLES = { inspect: "Inspect", part: "Part", categories: "Categories", region: "Region", live: "Live" };
+const TITLES = { inspect: "Inspect", part: "Part", history: "History", categories: "Categories", region: "Region", live: "Live" };
 const LOOK_MS = 5000;
 
 let said = "";
@@ -52,11 +53,14 @@ function route() {
   }
   live.end();
   categories.end();
+  if (shown !== "history") remembered.end();
+  const left = shown === "history" ? remembered.show(name) : null;
   if (shown === "live") live.show();
   if (shown === "part") part.show();
   if (shown === "categories") categories.show(decoded(name));
   if (shown === "region") region.show(decoded(name));
-  if (!first) {
+  if (left) left.focus();
+  else if (!first) {
     scrollTo(0, 0);
     $(`title-${shown}`).focus({ preventScroll: true });
   }
@@ -107,6 +111,7 @@ connection.dispatchEvent(new Event("key"));
 inspect.start();
 part.start();
 region.start();
+remembered.start();
 route();
 await look();
 for (;;) {

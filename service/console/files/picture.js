@@ -36,7 +36,7 @@ export function forgetPictureIn(stage) {
 }
 
 /** Shows an item in the stage, and lets go of the picture before. Where a part is anomalous and no region stands out,
- * a ring marks the strongest place of the heat map. */
+ * a ring marks the strongest place of the heat map. Of a `bare` item there is no picture, only what is drawn over it. */
 export async function showPicture(stage, item) {
   const { width = 4, height = 3 } = item.answer?.image ?? {};
   const frame = h("div", { className: "frame" });
@@ -56,26 +56,27 @@ export async function showPicture(stage, item) {
       },
       () => image.replaceWith(h("p", { className: "missing" }, item.answer ? "This browser cannot show this kind of file." : "No picture to show.")),
     );
-  } else {
+  } else if (!item.bare) {
     frame.append(h("p", { className: "missing" }, "The picture has been let go to save memory."));
   }
   if (!item.localization) return;
   const { heatmap_png: heat, regions, peak } = item.localization;
-  const canvas = h("canvas", { className: "heat", "aria-hidden": "true" });
   const drawing = svg("svg", { class: "outlines", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
-  frame.append(canvas, drawing);
+  frame.append(drawing);
   drawing.append(...outlines(regions, width, height));
   if (!regions.length && item.answer.decision === "anomalous") drawing.append(ring(peak, width, height));
-  await paint(canvas, heat, width, height);
+  if (heat) await showHeat(stage, new Blob([Uint8Array.from(atob(heat), (letter) => letter.charCodeAt(0))]), item.answer.image);
 }
 
-async function paint(canvas, base64, width, height) {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+/** Colours a heat map, a PNG, over the picture in a stage, below the outlines. */
+export async function showHeat(stage, png, { width, height }) {
+  const canvas = h("canvas", { className: "heat", "aria-hidden": "true" });
+  stage.querySelector(".outlines").before(canvas);
   const scale = Math.min(1, LARGEST / Math.max(width, height));
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
   const size = { resizeWidth: canvas.width, resizeHeight: canvas.height, resizeQuality: "medium", colorSpaceConversion: "none" };
-  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }), size);
+  const bitmap = await createImageBitmap(png, size);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   bitmap.close();

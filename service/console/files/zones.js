@@ -21,14 +21,14 @@ export function rejectingZones({ zones }) {
 }
 
 /** The table of the zones, and what is to be said of the tiles; null for a category without both. */
-export function zonesPanel(answer) {
+export function zonesPanel(stage, answer) {
   const { zones, tiles } = answer;
   if (!zones && !tiles) return null;
   const about = tiles ? h("p", { className: "small muted" }, aboutTiles(tiles)) : null;
   if (!zones) return h("section", { className: "panel" }, h("h3", {}, "Tiles"), about);
   const gone = h("p", { className: "small muted", hidden: true }, "The outlines of this version are not at hand any more.");
   cardOf(answer).then((card) => (gone.hidden = Boolean(card?.preprocessing.region)));
-  const point = (index, on) => $("stage").querySelector(`[data-zone="${index}"]`)?.classList.toggle("on", on);
+  const point = (index, on) => stage.querySelector(`[data-zone="${index}"]`)?.classList.toggle("on", on);
   const rows = zones.map((zone, index) =>
     h("tr", { "data-decision": zone.decision, onmouseenter: () => point(index, true), onmouseleave: () => point(index, false) },
       h("th", { scope: "row" }, zone.name),
@@ -52,9 +52,9 @@ function aboutTiles(tiles) {
 
 /** Draws them over the picture that a stage shows.
  * @returns what there is to see: `region`, null where there is none or it is not known any more, and `tiles` */
-export async function drawZones(stage, { answer, file }) {
+export async function drawZones(stage, { answer, file, bare }) {
   const frame = stage.querySelector(".frame");
-  if (!file || !(answer?.zones || answer?.tiles)) return null;
+  if (!(file || bare) || !(answer?.zones || answer?.tiles)) return null;
   const preparation = answer.zones ? (await cardOf(answer))?.preprocessing : null;
   const region = preparation?.region ?? null;
   if (frame.parentNode !== stage) return null; // another image is shown by now
@@ -70,19 +70,19 @@ export async function showZones(stage, item) {
   const words = parts.join(" and ");
   $("zones-words").textContent = words && `${words[0].toUpperCase()}${words.slice(1)}`;
   const seen = await drawZones(stage, item);
-  if (!seen) return;
-  const { region, tiles } = seen;
-  $("zones-key").replaceChildren(
-    key(
-      ...[
-        region && ["stroke zone", "zone"],
-        region && answer.zones.some(isRejected) && ["stroke rejected", "zone that rejected"],
-        region?.ignored.length && ["swatch ignored", "ignored"],
-        tiles?.some(isRejected) && ["stroke tile", "tile that rejected"],
-      ].filter(Boolean),
-    ),
-  );
+  if (seen) $("zones-key").replaceChildren(zonesKey(seen, answer));
 }
+
+/** What the strokes of `drawZones` mean. */
+export const zonesKey = ({ region, tiles }, answer) =>
+  key(
+    ...[
+      region && ["stroke zone", "zone"],
+      region && answer.zones.some(isRejected) && ["stroke rejected", "zone that rejected"],
+      region?.ignored.length && ["swatch ignored", "ignored"],
+      tiles?.some(isRejected) && ["stroke tile", "tile that rejected"],
+    ].filter(Boolean),
+  );
 
 function drawing(answer, region, reference) {
   const { image: { width, height }, zones, tiles } = answer;

@@ -1,0 +1,236 @@
+// One inspection of the history: its verdict and its picture, everything that is kept of it, and what people say of it.
+
+import { ANSWER_MS, Problem, call } from "./api.js";
+import { announce, dated, h, icon, record } from "./dom.js";
+import { sentences } from "./errors.js";
+import { WORDS, adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, timesPanel, warning } from "./panels.js";
+import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
+import { doubtOf, isUseless } from "./standing.js";
+import { drawZones, zonesKey, zonesPanel } from "./zones.js";
+
+const WIDTH = 1280; // pixels of the picture that is asked for
+const REVIEWER = "eca-inspect-reviewer";
+const CHOICES = [["normal", "Good", "g"], ["anomalous", "Faulty", "f"], ["unsure", "Unsure", "u"]];
+export const LABELS = Object.fromEntries(CHOICES.map(([label, word]) => [label, word.toLowerCase()]));
+
+let page = null; // what the page gives: labelled()
+let shown = null; // {detail, etag, place, panel, left}; left: aborts what is still asked for it
+let scale = null; // the chart of the score
+
+export function end() {
+  scale?.end();
+  scale = null;
+  shown?.left.abort();
+  if (shown) forgetPictureIn(shown.stage);
+  shown = null;
+}
+
+const problemOf = ({ type, status, detail }) => new Problem(type.split(":").pop(), status, detail);
+const pathOf = (detail, what) => `v1/inspections/${detail.id}/${what}`;
+
+/** Shows an inspection as `GET /v1/inspections/{id}` answers it, with the version of its label. */
+export function draw(place, detail, etag) {
+  end();
+  const answer = detail.decision ? detail : null;
+  const item = { name: detail.part_id ?? detail.id, state: detail.decision ?? "failed", answer, localization: detail.localization, bare: true };
+  const stage = h("div", { className: "stage" });
+  shown = { detail, etag, item, stage, left: new AbortController() };
+  shown.panel = detail.labels ? h("section", { className: "panel labelling", "aria-labelledby": "label-title" }) : null;
+  shown.note = h("p", { className: "small muted" });
+  shown.controls = h("div", { className: "heat-controls" });
+  const chart = h("div", { className: "chart", role: "img" });
+  place.replaceChildren(
+    h("article", { className: "result", "aria-labelledby": "past-title" },
+      band(detail, item),
+      h("figure", { className: "panel picture" }, stage, h("figcaption", {}, shown.note, shown.controls)),
+      h("div", { className: "facts" },
+        shown.panel,
+        answer && doubtOf(answer) ? warning(doubtOf(answer)) : null,
+        detail.problem?.detail ? h("section", { className: "panel" }, h("h3", {}, "What the server said"), h("p", {}, detail.problem.detail)) : null,
+        answer ? scorePanel(answer, chart) : null,
+        answer ? zonesPanel(stage, answer) : null,
+        item.localization ? regionsPanel(stage, item) : null,
+        recordPanel(detail),
+        detail.metadata && Object.keys(detail.metadata).length ? h("section", { className: "panel" }, h("h3", {}, "Metadata"), record(Object.entries(detail.metadata).map(([name, value]) => [name, String(value)]))) : null,
+        detail.timing_ms ? timesPanel(detail.timing_ms) : null)));
+  drawLabels({});
+  if (answer) drawScale(chart, item).then((drawn) => (scale = drawn ?? scale));
+  picture(shown);
+  announce(`${WORDS[detail.decision] ?? "No verdict"}. ${detail.category}, ${dated(detail.time)}.`);
+}
+
+function band(detail, item) {
+  const useless = isUseless(item);
+  const title = WORDS[detail.decision] ?? "No verdict";
+  const lines = item.answer ? [adviceOf(item.answer), timesOf(item.answer)[1]] : sentences(problemOf(detail.problem)).slice(0, 1);
+  const verdict = h("div", { className: "verdict" },
+    icon(useless ? "failed" : item.state),
+    h("div", {},
+      h("p", { className: "over" }, useless ? "From the history. Do not rely on this." : "From the history."),
+      h("h2", { id: "past-title" }, title),
+      lines.map((line) => h("p", {}, line)),
+      h("p", { className: "when" }, `${detail.category}, ${dated(detail.time)}`)));
+  Object.assign(verdict.dataset, { state: item.state, weak: true, useless, long: false });
+  return verdict;
+}
+
+function recordPanel(detail) {
+  const { image } = detail;
+  const link = (value, parameter) => value && h("a", { href: `#/history?${new URLSearchParams({ [parameter]: value })}`, title: "All of these" }, value);
+  const size = image.width ? `${image.width} × ${image.height} pixels, ` : "";
+  return h("section", { className: "panel" }, h("h3", {}, "Record"), record([
+    detail.part_id && ["Part id", link(detail.part_id, "part_id")],
+    detail.lot && ["Lot", link(detail.lot, "lot")],
+    detail.station && ["Station", link(detail.station, "station")],
+    detail.part && ["Kind of part", detail.part],
+    detail.part_inspection && ["Views", h("a", { href: `#/history?part_inspection=${detail.part_inspection}` }, "All views of this part")],
+    ["Category", link(detail.category, "category")],
+    detail.reasons?.length && ["Reasons", detail.reasons.join(", ")],
+    ["Version", detail.model_version],
+    ["Time", dated(detail.time)],
+    ["Image", `${size}${Math.ceil(image.bytes / 1000).toLocaleString("en")} kB`],
+    ["Same image", h("a", { href: `#/history?sha256=${image.sha256}` }, "Find it again")],
+    ["Id", h("code", {}, detail.id)],
+    detail.request_id && ["Request id", requestId(detail.request_id)],
+  ]));
+}
+
+// The picture.
+
+/** Draws what is known of the places at once, and under it the picture and the heat map as they come, where they are kept. */
+async function picture(mine) {
+  const { detail, item, stage, note, left: { signal } } = mine;
+  const here = () => shown === mine;
+  if (detail.image.kept) {
+    try {
+      item.file = await (await call(pathOf(detail, `image?width=${WIDTH}`), { headers: { Accept: "image/png" }, signal })).blob();
+    } catch (error) {
+      if (here()) note.textContent = said(error);
+    }
+  } else {
+    note.textContent = notKept(detail);
+  }
+  if (!here()) return;
+  item.bare = !item.file;
+  stage.hidden = item.bare && !(detail.localization || detail.zones || detail.tiles);
+  showPicture(stage, item);
+  const seen = await drawZones(stage, item);
+  if (!here()) return;
+  if (item.localization?.regions.length) mine.controls.append(toggle("Outlines", "plain"));
+  if (seen?.region || seen?.tiles) mine.controls.append(toggle(seen.region ? "Zones" : "Tiles", "bare"), zonesKey(seen, item.answer));
+  if (item.file && item.localization) await heat(mine);
+}
+
+function toggle(words, name) {
+  const { stage } = shown;
+  return h("label", { className: "check" }, h("input", { type: "checkbox", checked: true, onchange: ({ target }) => stage.classList.toggle(name, !target.checked) }), words);
+}
+
+async function heat(mine) {
+  const { detail, stage, note, controls, left: { signal } } = mine;
+  try {
+    const png = await (await call(pathOf(detail, "heatmap"), { headers: { Accept: "image/png" }, signal })).blob();
+    if (shown !== mine) return;
+    await showHeat(stage, png, detail.image);
+  } catch (error) {
+    if (shown === mine) note.textContent = `Without the heat map. ${said(error)}`;
+    return;
+  }
+  const strength = ({ target }) => stage.style.setProperty("--heat", target.value / 100);
+  controls.prepend(h("label", { htmlFor: "past-heat" }, "Heat map"), h("input", { id: "past-heat", type: "range", min: 0, max: 100, value: 70, oninput: strength }));
+}
+
+const said = (error) => sentences(error instanceof Problem ? error : new Problem("console")).join(" ");
+
+function notKept({ image, localization, zones, tiles }) {
+  const places = localization || zones || tiles ? " What is drawn here shows the places only." : "";
+  const why = image.kept_share === 0 ? "The server's rule for keeping images leaves it out." : image.kept_share < 1 ? "The server keeps only a sample of such images." : "It has been removed, or is still on its way.";
+  return `The image was not kept. ${why}${places}`;
+}
+
+// What people say of it.
+
+/** @param said what went wrong, or nothing
+ * @param typed what the person has typed already */
+function drawLabels({ said: words = "", typed = null }) {
+  const { panel, detail: { labels } } = shown;
+  if (!panel) return;
+  const [now] = labels;
+  const field = (name, label, value, most) =>
+    h("label", {}, label, h("input", { type: "text", name, value: value ?? "", maxLength: most, autocomplete: "off" }));
+  const focused = panel.contains(document.activeElement) ? document.activeElement.dataset.label : null;
+  panel.replaceChildren(
+    h("h3", { id: "label-title" }, "What do you say?"),
+    h("p", {}, now ? `The label is “${LABELS[now.label]}”, ${byWhom(now)}.` : "Nobody has labelled this yet."),
+    h("div", { className: "buttons" }, CHOICES.map(([label, word, key]) =>
+      h("button", { type: "button", "data-label": label, "aria-pressed": String(now?.label === label), "aria-keyshortcuts": key, onclick: () => give(label) }, word, h("kbd", {}, key)))),
+    h("div", { className: "fields" },
+      field("kind", "Kind of fault", typed?.kind ?? now?.kind, 64),
+      field("comment", "Comment", typed?.comment ?? now?.comment, 2000),
+      field("reviewer", "Your name", typed?.reviewer ?? sessionStorage.getItem(REVIEWER), 64)),
+    words ? h("div", { className: "warning" }, icon("failed"), h("p", {}, words)) : "",
+    labels.length > 1 ? h("details", {}, h("summary", {}, `Earlier labels (${labels.length - 1})`), h("ol", { className: "small" }, labels.slice(1).map(earlier))) : "");
+  if (focused) panel.querySelector(`[data-label=${focused}]`).focus({ preventScroll: true });
+}
+
+const byWhom = ({ reviewer, actor, time }) => [reviewer && `by ${reviewer}`, actor && `key ${actor}`, dated(time)].filter(Boolean).join(", ");
+
+const earlier = (line) => h("li", {}, `${LABELS[line.label]}, ${byWhom(line)}${[line.kind, line.comment].filter(Boolean).map((text) => `: ${text}`).join("")}`);
+
+async function give(label) {
+  const mine = shown;
+  const { detail, panel, etag } = mine;
+  if (mine.giving) return;
+  mine.giving = true;
+  const typed = Object.fromEntries([...panel.querySelectorAll("input")].map(({ name, value }) => [name, value.trim()]));
+  sessionStorage.setItem(REVIEWER, typed.reviewer);
+  const [now] = detail.labels;
+  const given = { label, ...Object.fromEntries(Object.entries(typed).filter(([, value]) => value)), boxes: now?.label === label ? now.boxes : [] };
+  try {
+    const response = await call(pathOf(detail, "label"), {
+      method: "PUT",
+      body: JSON.stringify(given),
+      headers: { "Content-Type": "application/json", ...(now && { "If-Match": etag }) },
+      limit: ANSWER_MS,
+    });
+    const line = await response.json();
+    detail.labels.unshift(line);
+    mine.etag = response.headers.get("ETag");
+    page.labelled(detail.id, line.label);
+    if (shown !== mine) return;
+    drawLabels({});
+    announce(`Labelled ${LABELS[label]}.`);
+  } catch (error) {
+    if (shown === mine) await refused(mine, error instanceof Problem ? error : new Problem("console", 0, String(error)), typed);
+  }
+  mine.giving = false;
+}
+
+/** Says why a label was not taken. Where another person was first, their label is shown. */
+async function refused(mine, problem, typed) {
+  let words = [...sentences(problem), problem.status === 403 ? problem.detail : ""].filter(Boolean).join(" ");
+  if (problem.kind === "label-changed") {
+    const response = await call(`v1/inspections/${mine.detail.id}`, { limit: ANSWER_MS }).catch(() => null);
+    const detail = await response?.json();
+    if (shown !== mine) return;
+    if (detail) {
+      mine.detail.labels = detail.labels;
+      mine.etag = response.headers.get("ETag");
+      page.labelled(detail.id, detail.label);
+    }
+    words = "Another person has labelled this meanwhile. Look at that label, and decide again.";
+  }
+  drawLabels({ said: words, typed });
+  announce(words);
+}
+
+export function pressed(event) {
+  const choice = CHOICES.find(([, , key]) => key === event.key);
+  if (!choice || !shown?.panel) return;
+  event.preventDefault();
+  give(choice[0]);
+}
+
+export function start(given) {
+  page = given;
+}
