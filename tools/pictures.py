@@ -4,6 +4,7 @@ Run `make pictures`. It writes docs/images/. Those of the console need a Chromiu
 """
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -84,14 +85,16 @@ def make_features_picture(sample: Path, path: Path) -> None:
     as_jpeg(figures.png(figures.features(pixels, layers_of(detector, pixels), f"{CATEGORY}, {sample.name}")), path)
 
 
-def make_console_pictures(samples: list[Path], found: Path, batch: Path, region: Path) -> None:
-    """The console with a scratch that it has found, after a batch, and with a region; only where there is a Chromium.
+def make_console_pictures(samples: list[Path], found: Path, batch: Path, region: Path, past: Path) -> None:
+    """The console with a scratch that it has found, after a batch, with a region, and with a past inspection; only
+    where there is a Chromium.
 
     Args:
         samples: one plate of each kind.
         found: picture of the scratch.
         batch: picture of the batch: the samples, the good one once more, and a file that is no image.
         region: picture of a region that is drawn on the good one.
+        past: picture of the scratch in the history.
     """
     from playwright.sync_api import expect, sync_playwright
 
@@ -105,7 +108,7 @@ def make_console_pictures(samples: list[Path], found: Path, batch: Path, region:
             return
         expect.set_options(timeout=120_000)
         with (
-            running_server(WEIGHTS, database="none", device="cpu") as server,
+            running_server(WEIGHTS, device="cpu") as server,
             start_chromium(playwright, path) as browser,
         ):
             page = browser.new_page(viewport=WINDOW, reduced_motion="reduce")
@@ -138,6 +141,11 @@ def make_console_pictures(samples: list[Path], found: Path, batch: Path, region:
             page.mouse.move(0, 0)
             page.evaluate("scrollTo(0, 0)")
             as_jpeg(page.screenshot(), region, width=1000)
+            page.goto(f"{server.url}/#/history?decision=anomalous")
+            page.get_by_role("list", name=re.compile("^Inspections")).get_by_role("link").last.click()
+            expect(page.get_by_role("slider", name="Heat map")).to_be_visible()
+            page.mouse.move(0, 0)
+            as_jpeg(page.screenshot(), past, width=1000)
 
 
 def as_jpeg(png: bytes, path: Path, *, width: int | None = None) -> None:
@@ -166,7 +174,13 @@ def make_pictures(data: Path, samples: list[Path]) -> None:
     make_report_picture(data, ROOT / "build" / "report", IMAGES / "report.jpg")
     make_part_pictures(IMAGES)
     make_features_picture(next(path for path in samples if path.stem == "scratch"), IMAGES / "features.jpg")
-    make_console_pictures(samples, IMAGES / "console.jpg", IMAGES / "console-batch.jpg", IMAGES / "console-region.jpg")
+    make_console_pictures(
+        samples,
+        IMAGES / "console.jpg",
+        IMAGES / "console-batch.jpg",
+        IMAGES / "console-region.jpg",
+        IMAGES / "console-history.jpg",
+    )
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from tests.end_to_end.browsing import (
 )
 from tests.end_to_end.conftest import Server, running_server
 from tests.end_to_end.regions import CATEGORY, REGION, THRESHOLDS, part, png, train_panel
+from tests.end_to_end.test_history import in_history
 
 SCREENS = {
     "desk": {"viewport": {"width": 1280, "height": 800}},
@@ -190,6 +191,21 @@ def test_zones_of_a_version_that_is_gone_stay_in_the_table(browse: Visits, panel
     expect(page.get_by_text("The outlines of this version are not at hand any more.")).to_be_visible()
     expect(page.get_by_role("region", name="Zones", exact=True).get_by_role("row")).to_have_count(3)
     assert layer(page).locator(".zone").count() == 0
+
+
+def test_a_past_inspection_shows_its_zones(browse: Visits, panels: Server):
+    data = png(part(303, ON_RIM))
+    query = {"part_id": "past"}
+    url = f"{panels.url}/v1/categories/{CATEGORY}/inspect"
+    answer = httpx.post(url, content=data, params=query, headers={"Content-Type": "image/png"}, timeout=60).json()
+    in_history(panels.url, answer["id"])
+    page = browse(f"{panels.url}/#/history?part_id=past").page
+    page.get_by_role("link", name=re.compile("^Anomalous, .* part past")).click()
+    expect(layer(page)).to_have_attribute("aria-label", re.compile("Zones: .* anomalous"))
+    zones = page.get_by_role("region", name="Zones").get_by_role("row")
+    expect(zones).to_have_count(1 + len(REGION.zones))
+    page.get_by_role("checkbox", name="Zones").uncheck()
+    expect(layer(page)).to_be_hidden()
 
 
 def test_the_page_of_the_category_names_its_zones_and_leads_to_the_drawing(browse: Visits, panels: Server):
