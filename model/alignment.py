@@ -27,11 +27,13 @@ SIDE = 256
 """Pictures are compared with their longer side this long, in pixels."""
 LEAST_QUALITY = 0.5
 """A picture that fits its reference less well is not aligned. Other parts reach 0.3, most castings 0.68 or more."""
+LEAST_SEEN = 0.9
+"""A picture that shows less of what counts is not aligned either: nobody can say that what it lacks is good."""
 SCALES = (0.9, 1.1)
 """How much smaller or larger than in the reference a part may be."""
 TURNS = {Align.TEMPLATE: np.arange(-15, 16, 5.0), Align.FEATURES: np.arange(-180, 180, 5.0)}
 """At which turns of the reference a pose is looked for, in degrees."""
-LARGEST_TURN = {Align.TEMPLATE: 20.0, Align.FEATURES: 180.0}
+LARGEST_TURN = {Align.TEMPLATE: 20.5, Align.FEATURES: 180.0}
 """Of a pose, in degrees."""
 UNEXPLAINED = 0.9
 """A turn or another size is believed where it leaves less than this share of what the simpler pose did not explain."""
@@ -58,15 +60,19 @@ class Found(NamedTuple):
             pixel centres at whole numbers, x to the right, y down.
         quality: 0 to 1. The correlation coefficient of the local contrasts of the reference and the aligned picture
             where they overlap, times the share of the reference's contrast (squared) that is in the picture.
+        seen: 0 to 1. How much of what counts lies in the picture: of the area of the zone that lacks most or, without
+            a region, of the largest ellipse in the reference, which a turn leaves in the picture.
     """
 
     matrix: np.ndarray
     quality: float
+    seen: float = 1.0
 
     @property
     def aligned(self) -> bool:
-        """Whether the part was found. Else the matrix takes the picture as it is."""
-        return self.quality >= LEAST_QUALITY
+        """Whether the part was found, and lies in the picture. Where it was not found, the matrix takes the picture as
+        it is."""
+        return self.quality >= LEAST_QUALITY and self.seen >= LEAST_SEEN
 
     def around(self, rectangle: Rectangle, width: int, height: int) -> Rectangle:
         """The smallest rectangle of whole pixels of the picture, of this size, around one of the reference."""
@@ -133,10 +139,29 @@ class Alignment:
             quality, pose = _find(_prepared(self), _levels(_reduced(image)), self.method)
             if quality >= LEAST_QUALITY:
                 to_here = _stretch((self.width, self.height), here)
-                return Found(_after(_stretch(there, (width, height)), _after(pose, to_here)), min(quality, 1.0))
+                matrix = _after(_stretch(there, (width, height)), _after(pose, to_here))
+                inside = self.inside(matrix, width, height)
+                return Found(matrix, min(quality, 1.0), float(inside[_middle(*inside.shape)].mean()))
         else:
             quality = 0.0
         return Found(_stretch((self.width, self.height), (width, height)), max(quality, 0.0))
+
+    def inside(self, matrix: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Which places of the reference lie in a picture.
+
+        Args:
+            matrix: see `Found`.
+            width: of the picture, pixels.
+            height: the same.
+
+        Returns:
+            bool, of the height and width of the reduced reference.
+        """
+        here, there = _reduced_size(self.width, self.height), _reduced_size(width, height)
+        pose = _after(_stretch((width, height), there), _after(matrix, _stretch(here, (self.width, self.height))))
+        ones, flags = np.ones(there[::-1], np.uint8), cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        found: np.ndarray = cv2.warpAffine(ones, pose, here, flags=flags).view(bool)
+        return found
 
     def apply(self, image: np.ndarray, found: Found) -> np.ndarray:
         """A picture as if its part lay as in the reference.
@@ -359,6 +384,14 @@ def _decoded(reference: str) -> np.ndarray:
         return decode_image(b64decode(reference, validate=True), SIDE * SIDE, Reading(Colour.GRAY))
     except (ImageError, ValueError) as error:
         raise AlignmentError(f"the reference is no picture: {error}") from None
+
+
+@lru_cache(maxsize=8)
+def _middle(height: int, width: int) -> np.ndarray:
+    """The largest ellipse, bool ``[height, width]``."""
+    y, x = np.ogrid[:height, :width]
+    found: np.ndarray = ((2 * x + 1) / width - 1) ** 2 + ((2 * y + 1) / height - 1) ** 2 <= 1
+    return found
 
 
 @lru_cache(maxsize=8)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 import cv2
 import numpy as np
 
-from model.alignment import Alignment, Found
+from model.alignment import LEAST_QUALITY, Alignment, Found
 from model.choices import MAX_PIXELS, OVERLAP, Bayer, Colour, Fit
 from model.formats.common import ImageError
 from model.formats.jpeg import scale_for
 from model.images import Photograph, decode_photograph
 from model.reading import Levels, Reading
-from model.region import Rectangle, Region, RegionError, Zone
+from model.region import Rectangle, Region, RegionError, Zone, same_shape
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +36,6 @@ GREY_FILL = round(float(np.dot(FILL, LUMA)))
 """The same where only grey is read."""
 MAX_GAIN = 2.0
 """A picture is made at most so many times as bright, or as dark."""
-SHAPE_TOLERANCE = 0.01
-"""By which a picture's width over its height may differ from that of the picture on which the region was drawn."""
 MAX_VIEWS = 1024
 MAX_VIEW_PIXELS = 1 << 24
 """Of all views of a picture together."""
@@ -290,7 +288,7 @@ class Preprocessing:
         """
         image, pose = photograph.pixels, None
         if self.alignment is not None:
-            pose = self.alignment.find(image)
+            pose = self._seen(self.alignment, self.alignment.find(image), image)
             image = self.alignment.apply(image, pose)
         layout = self.layout(photograph.width, photograph.height)
         scale = photograph.scale
@@ -300,6 +298,15 @@ class Preprocessing:
         wanted = self.reference_brightness / max(brightness(found, layout.masks), 1e-9)
         gain = min(max(wanted, 1 / MAX_GAIN), MAX_GAIN)
         return Prepared(found if gain == 1 else self._views(image, layout, scale, gain), pose)
+
+    def _seen(self, alignment: Alignment, pose: Found, image: np.ndarray) -> Found:
+        """The pose, with how much of each zone lies in the picture where there is a region."""
+        if self.region is None or pose.quality < LEAST_QUALITY:
+            return pose
+        height, width = image.shape[:2]
+        inside = alignment.inside(pose.matrix, width, height)
+        shares = (float(inside[marked].mean()) for marked in _marks(self.region, *inside.shape))
+        return pose._replace(seen=min(shares, default=pose.seen))
 
     def _views(self, image: np.ndarray, layout: Layout, scale: int, gain: float = 1.0) -> np.ndarray:
         height, width = image.shape[:2]
@@ -431,6 +438,13 @@ def _counts(preprocessing: Preprocessing, zone: Zone, place: _Share, marked: np.
 
 
 @lru_cache(maxsize=64)
+def _marks(region: Region, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """Where a small picture counts in each zone, bool ``[height, width]``; zones that are too small are left out."""
+    marks = (region.marked(zone, width, height) for zone in region.zones)
+    return tuple(marked for marked in marks if marked.any())
+
+
+@lru_cache(maxsize=64)
 def _scale(preprocessing: Preprocessing, width: int, height: int) -> int:
     spare = math.inf
     for zone, place in _places(preprocessing):
@@ -443,7 +457,7 @@ def _scale(preprocessing: Preprocessing, width: int, height: int) -> int:
 @lru_cache(maxsize=64)
 def _layout(preprocessing: Preprocessing, width: int, height: int) -> Layout:
     region = preprocessing.region
-    if region is not None and abs(width * region.height / (height * region.width) - 1) > SHAPE_TOLERANCE:
+    if region is not None and not same_shape((width, height), (region.width, region.height)):
         raise ImageError(
             f"the picture has {width} x {height} pixels, and the region of its category was drawn on one of "
             f"{region.width} x {region.height}; it must have the same shape"

@@ -18,6 +18,8 @@ Rectangle = tuple[int, int, int, int]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 MAX_ZONES = 32
+SHAPE_TOLERANCE = 0.01
+"""By which a picture's width over its height may differ from that of the picture on which the region was drawn."""
 MAX_POINTS = 20_000
 _FRACTION_BITS = 4
 """OpenCV draws polygons with this many binary places."""
@@ -108,12 +110,19 @@ class Region:
         return inside.view(bool)
 
 
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether pictures of these widths and heights have one shape, within `SHAPE_TOLERANCE`."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= SHAPE_TOLERANCE + 1e-9
+
+
 def frame_around(outlines: tuple[Polygon, ...], width: int, height: int) -> Rectangle:
     """The smallest rectangle of whole pixels of the picture that holds the polygons.
 
     Raises:
-        RegionError: if nothing of them lies on the picture.
+        RegionError: if nothing of them lies on the picture, or one is none.
     """
+    for outline in outlines:
+        _check(outline, "a zone")
     points = np.concatenate([np.asarray(outline, dtype=np.float64) for outline in outlines])
     left, top = (max(0, math.floor(value + 0.5)) for value in points.min(axis=0))
     right, bottom = (

@@ -258,7 +258,7 @@ def _alignment(decoded: Decoded) -> AlignmentInfo | None:
     if decoded.pose is None:
         return None
     first, second = map(tuple, decoded.pose.matrix.tolist())
-    return AlignmentInfo(matrix=(first, second), quality=decoded.pose.quality)
+    return AlignmentInfo(matrix=(first, second), quality=decoded.pose.quality, seen=decoded.pose.seen)
 
 
 def _tiles(card: Card, decoded: Decoded, scores: np.ndarray) -> list[TileVerdict] | None:

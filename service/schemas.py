@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from uuid_utils.compat import uuid7
 
-from model.alignment import LEAST_QUALITY
+from model.alignment import LEAST_QUALITY, LEAST_SEEN
 from model.choices import MapForm, Reason
 from model.store.card import CalibrationMethod, Card, ErrorRate
 from model.store.parts import PartView
@@ -102,6 +102,12 @@ class AlignmentInfo(BaseModel):
         le=1,
         description=f"How well the aligned image fits the reference; below {LEAST_QUALITY} it is not aligned, and "
         "rejected for that reason",
+    )
+    seen: float = Field(
+        ge=0,
+        le=1,
+        description="How much of what counts lies in this image: of the area of the zone that lacks most or, without a "
+        f"region, of the largest ellipse in the reference. Below {LEAST_SEEN} the image is not aligned either",
     )
 
 

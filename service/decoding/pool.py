@@ -242,7 +242,7 @@ class _Worker:
                 return Picture(
                     pixels.reshape(shape).copy(),
                     int(answer["width"]), int(answer["height"]), str(answer["sha256"]),
-                    pose and Found(np.array(pose["matrix"], np.float64), float(pose["quality"])),
+                    pose and Found(np.array(pose["matrix"], np.float64), float(pose["quality"]), float(pose["seen"])),
                 )  # fmt: skip
             case "too-large":
                 raise ImageTooLargeError(str(answer["reason"]))

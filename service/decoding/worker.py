@@ -82,7 +82,7 @@ def _answer(memory: mmap.mmap, request: bytes) -> dict[str, Any]:
         "width": picture.width,
         "height": picture.height,
         "sha256": picture.sha256,
-        "pose": picture.pose and {"matrix": picture.pose.matrix.tolist(), "quality": picture.pose.quality},
+        "pose": picture.pose and {**picture.pose._asdict(), "matrix": picture.pose.matrix.tolist()},
     }
 
 

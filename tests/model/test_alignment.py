@@ -10,7 +10,10 @@ import pytest
 
 from model.alignment import LEAST_QUALITY, Alignment, Found, choose_reference
 from model.choices import Align
+from model.images import Photograph
 from model.lab import bolts, synthetic
+from model.preprocessing import Preprocessing
+from model.region import Region, Zone
 
 METHODS = (Align.TEMPLATE, Align.FEATURES)
 PLACES = np.array([[60, 60], [180, 60], [60, 180], [180, 180]], float)
@@ -204,3 +207,31 @@ def test_rectangles_of_the_reference_become_rectangles_of_the_picture():
     assert Found(quarter, 1.0).around((0, 0, 10, 20), 100, 100) == (80, 0, 100, 10)
     far = Found(np.array([[1, 0, 500], [0, 1, 0.0]]), 1.0).around((0, 0, 10, 20), 100, 100)
     assert far == (99, 0, 100, 20)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_part_that_lies_partly_outside_of_the_picture_is_not_aligned(method: Align):
+    alignment = Alignment.to(panel(), method)
+    near, far = (alignment.find(posed(panel(seed=1), 0, (shift, 0))[0]) for shift in (12, 60))
+    assert near.aligned
+    assert near.seen > 0.95
+    assert far.quality > 0.5
+    assert far.seen == pytest.approx(0.8, abs=0.05)  # of an ellipse, whose ends are narrow
+    assert not far.aligned
+    assert off_by(far.matrix, np.array([[1, 0, 60], [0, 1, 0.0]])) < 1
+
+
+def test_with_a_region_each_zone_must_lie_in_the_picture():
+    def zone(name: str, left: int, right: int) -> Zone:
+        return Zone(name, (((left, 80.0), (right, 80.0), (right, 160.0), (left, 160.0)),), (left, 80, right + 1, 161))
+
+    def found(*zones: Zone) -> Found:
+        alignment = Alignment.to(panel(), Align.TEMPLATE)
+        preprocessing = Preprocessing(64, region=Region(240, 240, zones), alignment=alignment)
+        pose = preprocessing.prepare(Photograph(posed(panel(seed=1), 0, (30, 0))[0])).pose
+        assert pose is not None
+        return pose
+
+    assert found(zone("left", 10, 60), zone("middle", 100, 150)).seen == 1
+    assert found(zone("left", 10, 60), zone("right", 180, 229)).seen == pytest.approx(0.6, abs=0.05)
+    assert not found(zone("left", 10, 60), zone("right", 180, 229)).aligned

@@ -26,7 +26,8 @@ export function adviceOf(answer) {
   if (answer.decision === "normal") return "This part looks like the good ones.";
   const wrong = (answer.reasons ?? []).map((reason) => PICTURES[reason]).filter(Boolean);
   if (wrong.length) return `The picture is ${wrong.join(" and ")}. Check light, focus and position, and take it again.`;
-  const lost = answer.reasons?.includes("not-aligned") && "It was not found in the picture as the reference shows it (not aligned).";
+  const cutOff = answer.alignment?.quality >= 0.5; // so it was found
+  const lost = answer.reasons?.includes("not-aligned") && (cutOff ? "Part of it lies outside the picture (not aligned)." : "It was not found in the picture as the reference shows it (not aligned).");
   return ["Reject this part, or look at it.", lost, rejectingZones(answer)].filter(Boolean).join(" ");
 }
 
