@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.accuracy.sets import ROOT, compact_teacher
 from benchmarks.record import machine_and_commit
+from model.calibration import rejects
 from model.choices import COMPACT, FalseAlarmTarget
 from model.detector import Detector, scores_of
 from model.error_rates import threshold_for
@@ -108,9 +109,9 @@ def measured(seed: int) -> Iterator[dict[str, object]]:
             elif how == "all of the calibration":
                 weights = weights_from(chosen)
             threshold, _ = threshold_for((chosen * weights).max(axis=1), TARGET)
-            rates.append(((rest * weights).max(axis=1) >= threshold).mean())
+            rates.append(rejects((rest * weights).max(axis=1), threshold).mean())
             for zone, scores in bad.items():
-                found[zone].append(((scores * weights).max(axis=1) >= threshold).mean())
+                found[zone].append(rejects((scores * weights).max(axis=1), threshold).mean())
         weighed = (good * weights).max(axis=1)
         yield {
             "levels": how,

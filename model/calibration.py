@@ -15,15 +15,15 @@ class CalibrationError(ExpectedError):
 @overload
 def rejects(scores: float, threshold: float) -> bool: ...
 @overload
-def rejects(scores: np.ndarray, threshold: float) -> np.ndarray: ...
-def rejects(scores: float | np.ndarray, threshold: float) -> bool | np.ndarray:
+def rejects(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray: ...
+def rejects(scores: float | np.ndarray, threshold: float | np.ndarray) -> bool | np.ndarray:
     """Which scores are at or above the threshold, so that their images are anomalous. Nothing else decides this.
 
     Compared in float64, so that an array of float32 is decided as each of its scores alone.
 
     Args:
         scores: one score, or an array of any shape.
-        threshold: in score units.
+        threshold: in score units; for an array of scores also one that is broadcast to its shape.
 
     Returns:
         A bool for one score, else booleans of the array's shape.

@@ -88,6 +88,7 @@ def calibrate_category(
         if not normal:
             raise CalibrationError("with another region the threshold needs images of normal parts")
         card = with_region(card, None if region == "all" else region, normal)
+    rule = zones.fixed(rule, card.preprocessor, card.zone_thresholds)
     if card.calibration.anomalous_images and not anomalous and not by_hand and not without_anomalous:
         raise YoudenThresholdError(
             f"the calibration of {category!r} comes from {card.calibration.anomalous_images} anomalous images, and no "
@@ -107,7 +108,6 @@ def calibrate_category(
             bad = _loaded(anomalous, card, skip_unreadable)
             _refuse_trained(bad, seen)
             datasets.refuse_two_labels(good, bad)
-            remarks += bad.remarks
         used = [
             digest for one in (good, bad) if one for index in range(len(one.samples)) for digest in one.seen_as(index)
         ]
@@ -117,6 +117,9 @@ def calibrate_category(
         if score is not None or region is not None:
             card = with_map_scales(card, detector, good)
         card = card.model_copy(update={"picture_check": _picture_check(card, good, is_new=region is not None)})
+        if bad is not None:
+            bad = zones.left_to_the_others(detector, card.preprocessor, bad, card.zone_thresholds)
+            remarks += bad.remarks
         if each_zone is not None or score is not None:
             card = card.model_copy(update={"zone_weights": {}})
         if each_zone:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -18,8 +18,9 @@ from model.lifecycle.datasets import Sample
 from model.lifecycle.folders import DatasetError, read_file
 from model.lifecycle.masks import decode_mask
 from model.preprocessing import Preprocessing, Tiles
-from model.region import Polygon, Rectangle, Region, RegionError, Zone, frame_around
+from model.region import Polygon, Rectangle, Region, RegionError, Zone, frame_around, same_shape
 from model.store.card import SCHEMA_VERSION, Card
+from model.store.reading import json_of
 from model.text import readable
 
 PART = "part"
@@ -27,6 +28,8 @@ PART = "part"
 TOLERANCE = 0.5
 """Pixels by which the polygon of a mask may differ from the mask's edge."""
 MAX_FILE_BYTES = 16 << 20
+LEAST_THRESHOLD = 1e-6
+"""Of a zone. Scores are multiplied by the threshold of the category over this, and must stay finite."""
 
 
 class _Strict(BaseModel):
@@ -37,7 +40,7 @@ class _Zone(_Strict):
     name: str
     polygon: Polygon | None = None
     polygons: tuple[Polygon, ...] = ()
-    threshold: Annotated[float, Field(gt=0)] | None = None
+    threshold: Annotated[float, Field(ge=LEAST_THRESHOLD)] | None = None
 
     @model_validator(mode="after")
     def _has_an_outline(self) -> Self:
@@ -85,23 +88,42 @@ class DrawnRegion:
             width: of the picture that it was drawn on, or of one like it, pixels.
             height: the same.
             trained: of a pair that is trained already: its region, or what it sees of the picture. Each zone then has
-                a frame that the student knows. None for one that is yet to be trained: the frames are the smallest.
+                a frame that the student knows, and what was ignored stays so. None for one that is yet to be trained:
+                the frames are the smallest.
 
         Raises:
-            RegionError: if it was drawn on a picture of another size, lies outside of it or of what the student has
+            RegionError: if it was drawn on a picture of another shape, lies outside of it or of what the student has
                 seen, or cannot be for another reason.
         """
         if self.size is not None and self.size != (width, height):
-            raise RegionError(
-                f"the region was drawn on a picture of {self.size[0]} x {self.size[1]} pixels, and the images have "
-                f"{width} x {height}"
-            )
+            return self._drawn_on(width, height).on(width, height, trained)
         outlines = self.outlines or {PART: (_rectangle((0, 0, width, height)),)}
         zones = []
         for name, polygons in outlines.items():
             smallest = frame_around(polygons, width, height)
             zones.append(Zone(name, polygons, smallest if trained is None else _known_frame(name, smallest, trained)))
-        return Region(width, height, tuple(zones), self.ignored)
+        if not isinstance(trained, Region):
+            return Region(width, height, tuple(zones), self.ignored)
+        found = Region(width, height, tuple(zones), tuple(dict.fromkeys((*self.ignored, *trained.ignored))))
+        _refuse_painted(found, trained)
+        return found
+
+    def _drawn_on(self, width: int, height: int) -> "DrawnRegion":
+        """The same on a larger or smaller picture."""
+        drawn = self.size or (width, height)
+        if not same_shape((width, height), drawn):
+            raise RegionError(
+                f"the region was drawn on a picture of {drawn[0]} x {drawn[1]} pixels, and the images have "
+                f"{width} x {height}, which is another shape"
+            )
+        scale = np.array((width / drawn[0], height / drawn[1]))
+
+        def scaled(polygons: tuple[Polygon, ...]) -> tuple[Polygon, ...]:
+            points = [((np.asarray(polygon) + 0.5) * scale - 0.5).tolist() for polygon in polygons]
+            return tuple(tuple((x, y) for x, y in polygon) for polygon in points)
+
+        outlines = {name: scaled(polygons) for name, polygons in self.outlines.items()}
+        return DrawnRegion(outlines, scaled(self.ignored), (width, height), self.thresholds)
 
 
 def _known_frame(name: str, smallest: Rectangle, trained: Region | Rectangle) -> Rectangle:
@@ -116,6 +138,22 @@ def _known_frame(name: str, smallest: Rectangle, trained: Region | Rectangle) ->
         f"the zone {name!r} reaches beyond what the student has seen of the picture; train the category again with "
         "this region"
     )
+
+
+def _refuse_painted(region: Region, trained: Region) -> None:
+    """Raises `RegionError` if a place counts that was painted over in training."""
+    size = trained.width, trained.height
+    for zone in region.zones:
+        seen = np.zeros((trained.height, trained.width), np.uint8)
+        for one in trained.zones:
+            if one.frame == zone.frame:
+                seen |= trained.marked(one, *size).view(np.uint8)
+        near = cv2.dilate(seen, np.ones((3, 3), np.uint8))  # the edges of two drawings of one place may differ
+        if (region.marked(zone, *size) & (near == 0)).any():
+            raise RegionError(
+                f"in the zone {zone.name!r} places would count that did not count in training, so the student does not "
+                "know how they look on a good part; train the category again with this region"
+            )
 
 
 def read_region(path: Path) -> DrawnRegion:
@@ -148,7 +186,11 @@ def _from_json(path: Path) -> DrawnRegion:
     if len(data) > MAX_FILE_BYTES:
         raise RegionError(f"{readable(path)} has more than {MAX_FILE_BYTES} bytes")
     try:
-        found = _FORMS.validate_json(data)
+        data, _ = json_of(data)
+    except (ValueError, RecursionError) as error:
+        raise RegionError(f"{readable(path)} is not JSON: {error}") from None
+    try:
+        found = _FORMS.validate_json(data, strict=True)
     except ValidationError as error:
         form = "_File" if data.lstrip()[:1] == b"{" else "tuple"
         first = next((one for one in error.errors() if str(one["loc"][:1]).find(form) >= 0), error.errors()[0])
@@ -249,7 +291,7 @@ def with_region(card: Card, region: DrawnRegion | None, samples: Sequence[Sample
 
     Args:
         card: of the pair.
-        region: what counts from now on; None for all that its student has seen.
+        region: what counts from now on; None for what counted in its training.
         samples: images of the category.
 
     Raises:
@@ -261,19 +303,17 @@ def with_region(card: Card, region: DrawnRegion | None, samples: Sequence[Sample
             "the light of this category is normalised by what counts in its pictures, which another region changes; "
             "train it again with the region"
         )
-    before = card.preprocessing.region
-    new: Region | None
+    before, trained = card.preprocessing.region, card.training.region
+    if trained is None and before is not None:
+        whole = (0, 0, before.width, before.height)
+        trained = before if any(zone.frame != whole for zone in before.zones) else None
+    new: Region | None = trained
     if region is not None:
         aligned = card.preprocessing.alignment
         size = size_of(samples) if aligned is None else (aligned.width, aligned.height)
         if before is not None:
             size = before.width, before.height
-        new = region.on(*size, before or (0, 0, *size))
-    elif before is None or all(zone.frame == (0, 0, before.width, before.height) for zone in before.zones):
-        new = None
-    else:
-        zones = tuple(replace(zone, outlines=(_rectangle(zone.frame),)) for zone in before.zones)
-        new = Region(before.width, before.height, zones)
+        new = region.on(*size, trained or (0, 0, *size))
     preprocessing = card.preprocessing.model_copy(update={"region": new})
     Preprocessing(card.image_size, **dict(preprocessing))  # raises if there is nothing left to judge
     thresholds = {} if region is None else dict(region.thresholds)

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     UNUSED_MASK = "unused-mask"
     SHADED_MASK = "shaded-mask"
     NOT_ALIGNED = "not-aligned"
+    OTHER_ZONE = "other-zone"
 
 
 _IN_WORDS = {
@@ -92,6 +93,11 @@ _IN_WORDS = {
         "left out",
         "image that cannot be aligned with the reference, so it is rejected whatever its score",
         "images that cannot be aligned with the reference, so they are rejected whatever their scores",
+    ),
+    Kind.OTHER_ZONE: (
+        "left out",
+        "anomalous image that a zone with a threshold of its own rejects, whatever the threshold of the others is",
+        "anomalous images that zones with a threshold of their own reject, whatever the threshold of the others is",
     ),
 }
 

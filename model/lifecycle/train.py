@@ -164,6 +164,7 @@ def train_category(
     check_enough(images)
     order = np.random.default_rng(recipe.seed).permutation(len(images.samples))
     held_out, training = np.split(order, [_held_out(len(order))])
+    rule = zones.fixed(rule, prepared, zone_thresholds)
     if each_zone:
         zones.compared(prepared, zone_thresholds)
         zones.check_enough(len(training))
@@ -220,6 +221,7 @@ def train_category(
             torch=torch.__version__,
             seconds=round(seconds, 1),
             date=now,
+            region=prepared.region,
         ),
         calibration=calibration_of_images(
             detector, unseen, None, rule, weights=zones.of_views(prepared, zone_thresholds, zone_weights)

@@ -6,13 +6,16 @@ other pictures than the threshold does: those of training, or half of those at h
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from model.calibration import CalibrationError
+from model.calibration import CalibrationError, rejects
 from model.detector import Detector, scores_of
 from model.lifecycle import datasets
 from model.lifecycle.datasets import LoadedImages
+from model.lifecycle.remarks import Kind, remark
+from model.lifecycle.thresholds import Rule
 from model.preprocessing import Preprocessing
 
 DEVIATIONS = 2.0
@@ -74,15 +77,63 @@ def halves(normal: LoadedImages) -> tuple[LoadedImages, LoadedImages]:
     return datasets.pick(normal, sorted(first)), datasets.pick(normal, sorted(second))
 
 
+def all_have_their_own(preprocessing: Preprocessing, zone_thresholds: Collection[str]) -> bool:
+    """Whether every zone has a threshold of its own, so that no calibration decides anything."""
+    return all(zone in zone_thresholds for zone in preprocessing.zones)
+
+
+def fixed(rule: Rule, preprocessing: Preprocessing, zone_thresholds: Mapping[str, float]) -> Rule:
+    """The rule of a calibration: where every zone has a threshold of its own, these stand, and it counts their errors.
+
+    Raises:
+        CalibrationError: if they do, and the rule asks for another threshold.
+    """
+    if not all_have_their_own(preprocessing, zone_thresholds):
+        return rule
+    if rule.threshold is not None or rule.target is not None:
+        raise CalibrationError(
+            "every zone has a threshold of its own, so there is no other one to set; give a region in which at least "
+            "one zone has none"
+        )
+    return Rule(threshold=max(zone_thresholds.values()))
+
+
+def left_to_the_others(
+    detector: Detector, preprocessing: Preprocessing, bad: LoadedImages, zone_thresholds: Mapping[str, float]
+) -> LoadedImages:
+    """The faulty pictures that no zone with a threshold of its own rejects, with a remark on the others.
+
+    Those are rejected whatever the threshold of the other zones is, where they may show no fault. They would move it
+    into the scores of good parts.
+
+    Raises:
+        CalibrationError: if none is left.
+    """
+    if not zone_thresholds or all_have_their_own(preprocessing, zone_thresholds):
+        return bad
+    own = np.array([zone_thresholds.get(zone or "", np.inf) for zone in preprocessing.zones])
+    scores = scores_of(detector, bad.pixels, bad.masks).reshape(len(bad.samples), bad.views)
+    rejected: np.ndarray = rejects(scores, own).any(axis=1)
+    if rejected.all():
+        raise CalibrationError(
+            f"all {len(rejected)} anomalous images are rejected by zones with a threshold of their own, so they cannot "
+            "say where that of the other zones should be; calibrate without anomalous images"
+        )
+    remarks = remark(Kind.OTHER_ZONE, *(bad.samples[index].path for index in np.flatnonzero(rejected)))
+    return replace(datasets.pick(bad, np.flatnonzero(~rejected)), remarks=bad.remarks + remarks)
+
+
 def of_views(
     preprocessing: Preprocessing, zone_thresholds: Mapping[str, float], zone_weights: Mapping[str, float]
 ) -> np.ndarray:
     """What the scores of views are multiplied by in the calibration, float64 ``[V]``.
 
-    It is 0 where the view's zone has a threshold of its own, which no calibration moves; where all have one, none is.
+    It is 0 where the view's zone has a threshold of its own, which no calibration moves. Where all have one, it brings
+    them to that of `fixed`.
     """
-    if all(zone in zone_thresholds for zone in preprocessing.zones):
-        return np.ones(len(preprocessing.zones))
+    if all_have_their_own(preprocessing, zone_thresholds):
+        most = max(zone_thresholds.values())
+        return np.array([most / zone_thresholds[zone or ""] for zone in preprocessing.zones])
     return np.array([
         0.0 if zone in zone_thresholds else zone_weights.get(zone or "", 1.0) for zone in preprocessing.zones
     ])  # fmt: skip

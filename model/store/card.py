@@ -103,6 +103,9 @@ class TrainingRecord(_Record):
     torch: Line
     seconds: float = Field(ge=0, description="Wall-clock time of training, seconds")
     date: datetime
+    region: Region | None = Field(
+        default=None, description="What counted in training: the student knows the rest as paint. Null for all"
+    )
 
     @property
     def steps(self) -> int:

@@ -1,6 +1,7 @@
 """Reads files that people write and disks damage: bounded, strictly, and with a reason where one is refused."""
 
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,9 +35,8 @@ def read_json(path: Path, limit: int, model: type[M], what: str) -> M:
     Raises:
         StoreError: if it cannot be read, or is not that.
     """
-    data = read_bytes(path, limit)
     try:
-        fields = json.loads(data, object_pairs_hook=_each_once)
+        data, fields = json_of(read_bytes(path, limit))
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON: {error}") from None
     version = fields.get("schema_version") if isinstance(fields, dict) else None
@@ -48,6 +48,16 @@ def read_json(path: Path, limit: int, model: type[M], what: str) -> M:
         first = error.errors()[0]
         where, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise StoreError(f"{path} is not {what}: {where}{': ' if where else ''}{reason}") from None
+
+
+def json_of(data: bytes) -> tuple[bytes, object]:
+    """JSON as bytes without the mark that Windows editors put before UTF-8, and what it says.
+
+    Raises:
+        ValueError, RecursionError: if it is not JSON, or a name stands twice in one object.
+    """
+    data = data.removeprefix(BOM_UTF8)
+    return data, json.loads(data, object_pairs_hook=_each_once)
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:

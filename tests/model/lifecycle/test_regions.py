@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -10,18 +11,21 @@ import pytest
 
 from model.calibration import CalibrationError
 from model.choices import SeenPolicy
+from model.detector import scores_of
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import DatasetError, load_images, normal_samples
 from model.lifecycle.evaluate import evaluate_category, grid_of
 from model.lifecycle.recipe import Recipe
 from model.lifecycle.regions import DrawnRegion, prepared, read_region
+from model.lifecycle.remarks import Kind, Remarks
 from model.lifecycle.thresholds import Rule
 from model.lifecycle.train import train_category
 from model.networks.vgg import Teacher
 from model.preprocessing import Preprocessing, Tiles
 from model.region import RegionError
+from model.store.card import Card
 from model.store.store import Store
-from model.store.teachers import save_teacher
+from model.store.teachers import read_teacher, save_teacher
 from tests.conftest import surface, write_images
 
 LEFT = [[0, 0], [39, 0], [39, 79], [0, 79]]
@@ -47,6 +51,9 @@ def test_polygons_as_json(tmp_path: Path):
     region = drawn.on(80, 80)
     assert [zone.frame for zone in region.zones] == [(0, 0, 40, 80), (40, 0, 80, 80)]
     assert not region.marked(region.zones[1], 80, 80)[60:76, 60:76].any()
+    larger = drawn.on(160, 160)
+    assert [zone.frame for zone in larger.zones] == [(1, 1, 80, 160), (81, 1, 160, 160)]
+    np.testing.assert_array_equal(larger.marked(larger.zones[1], 80, 80), region.marked(region.zones[1], 80, 80))
     with pytest.raises(RegionError, match="drawn on a picture of 80 x 80 pixels, and the images have 90 x 80"):
         drawn.on(90, 80)
 
@@ -85,7 +92,7 @@ def test_a_picture_that_is_white_where_the_part_counts(tmp_path: Path):
     found = region.marked(region.zones[0], 160, 120)
     assert (found != (mask > 0)).sum() <= 0.01 * (mask > 0).sum()
     with pytest.raises(RegionError, match="drawn on a picture of 160 x 120"):
-        read_region(path).on(320, 240)
+        read_region(path).on(320, 200)
 
 
 def test_whole_and_broken_numbers_make_the_same_region(tmp_path: Path):
@@ -105,6 +112,9 @@ def test_whole_and_broken_numbers_make_the_same_region(tmp_path: Path):
         ({"zones": [{"name": "a"}]}, "zones.0: Value error, a zone has either a polygon"),
         ({"zones": [{"name": "a", "polygon": LEFT, "treshold": 1}]}, "zones.0.treshold: Extra inputs"),
         ({"zones": [{"name": "a", "polygon": LEFT, "threshold": 0}]}, "zones.0.threshold: Input should be greater"),
+        ({"zones": [{"name": "a", "polygon": LEFT, "threshold": 1e-310}]}, "threshold: Input should be greater"),
+        ({"zones": [{"name": "a", "polygon": LEFT, "threshold": "1.5"}]}, "threshold: Input should be a valid number"),
+        ([[["1", "2"], [3, 4], [5, 6]]], "valid number"),
         ({"polygon": LEFT}, "polygon: Extra inputs"),
         ([[["a", 1]]], "valid number"),
         ([[[1, 2, 3]]], "at most 2 items"),
@@ -116,9 +126,25 @@ def test_what_is_no_region_is_refused(tmp_path: Path, content: object, reason: s
         read_region(written(tmp_path / "region.json", content))
 
 
+def test_a_polygon_has_three_points(tmp_path: Path):
+    for points in ([], [[1, 1]], [[1, 1], [5, 5]]):
+        drawn = read_region(written(tmp_path / "region.json", {"zones": [{"name": "a", "polygon": points}]}))
+        with pytest.raises(RegionError, match="a polygon of a zone has fewer than three points"):
+            drawn.on(80, 80)
+
+
+def test_json_as_windows_editors_write_it_and_names_that_stand_twice(tmp_path: Path):
+    path = tmp_path / "region.json"
+    path.write_text(json.dumps([LEFT]), encoding="utf-8-sig")
+    assert list(read_region(path).outlines) == ["part"]
+    path.write_text('{"zones": [], "ignored": [], "zones": []}')
+    with pytest.raises(RegionError, match="'zones' stands there twice"):
+        read_region(path)
+
+
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path):
     (tmp_path / "region.json").write_text("{")
-    with pytest.raises(RegionError, match="is no region: Invalid JSON"):
+    with pytest.raises(RegionError, match="is not JSON: Expecting property name"):
         read_region(tmp_path / "region.json")
     with pytest.raises(DatasetError, match=r"cannot read .*nowhere.json: No such file"):
         read_region(tmp_path / "nowhere.json")
@@ -260,6 +286,79 @@ def test_a_region_beyond_what_the_student_has_seen_is_refused(weights: Path, pho
     assert card.preprocessing.region is not None
     assert card.preprocessing.region.zones[0].frame == (40, 0, 80, 80)
     assert card.zone_thresholds == {}
+
+
+def test_places_that_were_ignored_in_training_cannot_count_afterwards(weights: Path, photographs: Path):
+    good = normal_samples(photographs / "good")
+
+    def changed(region: DrawnRegion | Literal["all"]) -> Card:
+        folders, names = (weights, weights / "teachers"), "zoned"
+        return calibrate_category(*folders, names, good, [], region=region, without_anomalous=True)[0]
+
+    card = changed(DrawnRegion({"lower right": (polygon([[45, 50], [70, 50], [70, 79]]),)}))
+    assert card.preprocessing.region is not None
+    assert card.preprocessing.region.ignored == (polygon(STAMP),)
+    again = changed("all")
+    assert again.preprocessing.region == again.training.region
+    assert again.preprocessing.region is not None
+    assert again.preprocessing.region.ignored == (polygon(STAMP),)
+
+
+def test_faults_that_a_zone_with_its_own_threshold_rejects_do_not_move_the_others(weights: Path, photographs: Path):
+    good = normal_samples(photographs / "good")
+    bad = [replace(one, defect="spot") for one in normal_samples(photographs / "bad")]
+    folders = (weights, weights / "teachers")
+    drawn = {"left": (polygon(LEFT),), "right": (polygon(RIGHT),)}, (polygon(STAMP),)
+
+    def calibrated(thresholds: dict[str, float], **options: Any) -> tuple[Card, Remarks]:
+        region = DrawnRegion(*drawn, thresholds=thresholds)
+        return calibrate_category(*folders, "zoned", good, bad, region=region, **options)
+
+    usual, _ = calibrated({"left": 1e6})
+    assert usual.calibration.anomalous_images == 12
+    images = load_images(bad, usual.preprocessor)
+    scores = scores_of(Store(weights).load("zoned")[1], images.pixels, images.masks).reshape(12, 4)[:, 2:].max(axis=1)
+    median = float(np.median(scores))
+    card, remarks = calibrated({"right": median})
+    assert len(remarks.of(Kind.OTHER_ZONE)) == (scores >= median).sum() == 6
+    assert card.calibration.anomalous_images == 6
+    with pytest.raises(
+        CalibrationError, match=r"all 12 anomalous images are rejected by zones with a threshold of their own"
+    ):
+        calibrated({"right": 1e-6})
+
+
+def test_where_every_zone_has_a_threshold_its_errors_are_those_of_the_zones(weights: Path, photographs: Path):
+    good = normal_samples(photographs / "good")
+    folders = (weights, weights / "teachers")
+    drawn = {"left": (polygon(LEFT),), "right": (polygon(RIGHT),)}, (polygon(STAMP),)
+
+    def calibrated(thresholds: dict[str, float], **options: Any) -> Card:
+        region = DrawnRegion(*drawn, thresholds=thresholds)
+        return calibrate_category(*folders, "zoned", good, [], region=region, without_anomalous=True, **options)[0]
+
+    strict, lax = calibrated({"left": 1e-6, "right": 1e6}), calibrated({"left": 1e6, "right": 2e6})
+    assert (strict.calibration.method, lax.calibration.method) == ("manual", "manual")
+    assert strict.calibration.false_alarms is not None
+    assert lax.calibration.false_alarms is not None
+    assert strict.calibration.false_alarms.errors == len(good)
+    assert lax.calibration.false_alarms.errors == 0
+    with pytest.raises(CalibrationError, match="every zone has a threshold of its own"):
+        calibrated({"left": 1.0, "right": 2.0}, rule=Rule(threshold=3.0))
+
+
+def test_places_outside_of_the_polygons_of_training_cannot_count_afterwards(weights: Path, photographs: Path):
+    good = normal_samples(photographs / "good")
+    samples, recipe = normal_samples(photographs / "train"), Recipe(image_size=64, epochs=1, batch_size=8)
+    triangle = DrawnRegion({"triangle": (polygon([[0, 0], [79, 0], [0, 79]]),)})
+    teachers = weights / "teachers"
+    train_category(
+        "triangle", samples, weights, "narrow", read_teacher(teachers / "narrow.safetensors"), recipe,
+        preprocessing=prepared(samples, 64, region=triangle),
+    )  # fmt: skip
+    square = DrawnRegion({"square": (polygon([[10, 10], [70, 10], [70, 70], [10, 70]]),)})
+    with pytest.raises(RegionError, match="'square' places would count that did not count in training"):
+        calibrate_category(weights, teachers, "triangle", good, [], region=square)
 
 
 def test_a_region_needs_images_to_set_the_threshold(weights: Path):
