@@ -113,7 +113,7 @@ def left_to_the_others(
         return bad
     own = np.array([zone_thresholds.get(zone or "", np.inf) for zone in preprocessing.zones])
     scores = scores_of(detector, bad.pixels, bad.masks).reshape(len(bad.samples), bad.views)
-    rejected: np.ndarray = rejects(scores, own).any(axis=1)
+    rejected = np.asarray(rejects(scores, own).any(axis=1))
     if rejected.all():
         raise CalibrationError(
             f"all {len(rejected)} anomalous images are rejected by zones with a threshold of their own, so they cannot "
