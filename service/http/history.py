@@ -298,14 +298,25 @@ _PICTURE_PROBLEMS = (
     "decoder-lost", "not-decodable",
 )  # fmt: skip
 _DRAWN_PROBLEMS = (*_PICTURE_PROBLEMS, "version-not-served", "queue-full", "device-lost", "shutting-down")
-_PICTURE = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_PICTURE = {"content": {"image/png": _BINARY}}
+_SIGNATURES = (
+    (b"\x89PNG", "image/png", "png"),
+    (b"\xff\xd8\xff", "image/jpeg", "jpg"),
+    (b"BM", "image/bmp", "bmp"),
+    (b"II*\0", "image/tiff", "tif"),
+    (b"MM\0*", "image/tiff", "tif"),
+    (b"RIFF", "image/webp", "webp"),
+)
+_OTHER = "application/octet-stream"
+_FILE = {"content": {media_type: _BINARY for media_type in (*(one for _, one, _ in _SIGNATURES), _OTHER)}}
 
 
 @router.get(
     "/{id}/image",
     summary="The image of a past inspection",
     response_class=Response,
-    responses={200: {"description": "The file that was sent, or a PNG", **_PICTURE}, **documented(*_PICTURE_PROBLEMS)},
+    responses={200: {"description": "The file that was sent, or a PNG", **_FILE}, **documented(*_PICTURE_PROBLEMS)},
 )
 @needs(Role.INSPECT)
 async def past_image(
@@ -365,20 +376,10 @@ async def _served(history: History, state: State, identity: UUID) -> tuple[Ready
     return entry, data
 
 
-_SIGNATURES = (
-    (b"\x89PNG", "image/png", "png"),
-    (b"\xff\xd8\xff", "image/jpeg", "jpg"),
-    (b"BM", "image/bmp", "bmp"),
-    (b"II*\0", "image/tiff", "tif"),
-    (b"MM\0*", "image/tiff", "tif"),
-    (b"RIFF", "image/webp", "webp"),
-)
-
-
 def _media_type_of(data: bytes) -> tuple[str, str]:
     """The media type of a file, and how its name ends. What is no image is never shown as something else."""
     found = ((media_type, ending) for start, media_type, ending in _SIGNATURES if data.startswith(start))
-    return next(found, ("application/octet-stream", "bin"))
+    return next(found, (_OTHER, "bin"))
 
 
 def _as_file(identity: UUID, ending: str) -> dict[str, str]:
