@@ -309,7 +309,7 @@ _SIGNATURES = (
     (b"RIFF", "image/webp", "webp"),
 )
 _OTHER = "application/octet-stream"
-_FILE = {"content": {media_type: _BINARY for media_type in (*(one for _, one, _ in _SIGNATURES), _OTHER)}}
+_FILE = {"content": dict.fromkeys((*(one for _, one, _ in _SIGNATURES), _OTHER), _BINARY)}
 
 
 @router.get(
