@@ -381,7 +381,7 @@ def measure_judged(judged: Judged) -> Evaluation:
         normal_images=len(judged.normal_scores),
         anomalous_images=len(judged.anomalous_scores),
         remarks=judged.remarks,
-        promise=card.calibration.promise,
+        promise=card.promise,
         false_alarms=_independent(judged.normal_rejected) if judged.unseen else None,
         misses=_independent(~judged.anomalous_rejected) if judged.unseen else None,
         by_check=judged.by_check,

@@ -413,6 +413,15 @@ class Card(_Record):
         return Preprocessing(self.image_size, **dict(self.preprocessing))
 
     @property
+    def promise(self) -> str:
+        """See `Calibration.promise`; and which zones it does not speak of, because no calibration moves them."""
+        zones = set(self.preprocessor.zones)
+        own = [name for name in self.zone_thresholds if zones - set(self.zone_thresholds)]
+        if not own:
+            return self.calibration.promise
+        return f"{self.calibration.promise} Zones with a threshold of their own are not counted here: {', '.join(own)}."
+
+    @property
     def sensitivities(self) -> np.ndarray:
         """What a view's score is multiplied by before it is compared with the category's threshold, float64 ``[V]``:
         the weight of the view's zone, or the category's threshold over that of the zone; 1 without either."""

@@ -179,7 +179,7 @@ def _calibrate(
     if new.interval is not None:
         low, high = new.interval.low, new.interval.high
         typer.echo(f"Youden index {new.youden_index:.4f}, AUROC {new.auroc:.4f}, 95 % [{low:.4f}, {high:.4f}]")
-    report_promise(new)
+    report_promise(card)
     warn_of_few(new.normal_images, new.anomalous_images)
     if new.warning:
         typer.echo(

@@ -11,7 +11,7 @@ from model.lifecycle import datasets
 from model.lifecycle.datasets import Listing, Sample
 from model.lifecycle.remarks import Remarks
 from model.measures import rate_estimate
-from model.store.card import Calibration
+from model.store.card import Card
 from service.cli.errors import UsageError
 
 FEW_IMAGES = 10
@@ -89,14 +89,15 @@ def warn_of_few(normal: int, anomalous: int) -> None:
             )
 
 
-def report_promise(found: Calibration) -> None:
+def report_promise(card: Card) -> None:
     """Says how often the threshold will be wrong on new parts, and what it would take to be surer."""
+    found = card.calibration
     if found.max_false_alarms is not None:
         surely = parts_needed(FalseAlarmTarget(found.max_false_alarms, with_confidence=True))
         enough = "" if found.with_confidence else f"; with 95 % confidence that takes {surely} good parts or more"
         kept = "with 95 % confidence" if found.with_confidence else "on average"
         typer.echo(f"asked for: at most {100 * found.max_false_alarms:g} % false alarms {kept}{enough}")
-    typer.echo(found.promise)
+    typer.echo(card.promise)
     if found.method != "manual":
         return
     scores = found.histogram.edges

@@ -219,7 +219,7 @@ def train(
         f"threshold {card.calibration.threshold:.4g}: from {card.calibration.normal_images} held-out images{pasted}; "
         "to improve it, run `eca-inspect calibrate` with images of real defects"
     )
-    report_promise(card.calibration)
+    report_promise(card)
 
 
 def _report_start(images: "LoadedImages", held_out: int) -> None:

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -111,7 +112,8 @@ class History:
 
     def close(self) -> None:
         """Puts what is on its way into the spool, and what the database takes at once into the database."""
-        self._queue.put(None)
+        with suppress(Full):  # a disk that does not answer must not hold up the end
+            self._queue.put(None, timeout=CLOSE_SECONDS)
         self._appender.join(CLOSE_SECONDS)
         self._closing.set()
         self._more.set()
@@ -182,7 +184,7 @@ class History:
     # The appender
 
     def _append(self) -> None:
-        spool, next_try, going_on = None, 0.0, True
+        spool, next_try, going_on = self._open(), monotonic() + SPOOL_SECONDS, True
         while going_on:
             batch = [self._queue.get()]
             try:

@@ -375,7 +375,7 @@ async def category_detail(category: CategoryName, state: StateOf) -> CategoryDet
 
 def _error_rates_of(card: Card) -> ErrorRates:
     false_alarms, misses = card.calibration.error_rates
-    return ErrorRates(false_alarms=false_alarms, misses=misses, text=card.calibration.promise)
+    return ErrorRates(false_alarms=false_alarms, misses=misses, text=card.promise)
 
 
 def _kept_version_of(one: Kept) -> KeptVersion:

@@ -215,7 +215,9 @@ def test_a_category_is_trained_calibrated_and_evaluated_by_its_zones(weights: Pa
     assert card.sensitivities[2:].tolist() == [1, 1]
     assert card.sensitivities[:2] == pytest.approx([card.calibration.threshold / 100] * 2)
     assert card.calibration.auroc is not None
+    assert card.promise == f"{card.calibration.promise} Zones with a threshold of their own are not counted here: left."
     found = evaluate_category(weights, weights / "teachers", "zoned", good[6:], bad[6:])
+    assert found.promise == card.promise
     assert (found.normal_images, found.anomalous_images) == (6, 6)
     assert found.image.auroc.value >= 0.9
 
@@ -339,6 +341,7 @@ def test_where_every_zone_has_a_threshold_its_errors_are_those_of_the_zones(weig
 
     strict, lax = calibrated({"left": 1e-6, "right": 1e6}), calibrated({"left": 1e6, "right": 2e6})
     assert (strict.calibration.method, lax.calibration.method) == ("manual", "manual")
+    assert strict.promise == strict.calibration.promise  # all of it is counted
     assert strict.calibration.false_alarms is not None
     assert lax.calibration.false_alarms is not None
     assert strict.calibration.false_alarms.errors == len(good)

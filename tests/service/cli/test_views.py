@@ -47,7 +47,8 @@ def test_a_region_tiles_and_a_fit_stand_in_the_card_and_a_region_is_changed_late
 
     run("region", "new", "--normal", factory.data / "good", *given)
     everything = read_card(tmp_path / "weights" / "new")
-    assert everything.preprocessor.zones == ("part", "part")
+    assert everything.preprocessing.region == card.preprocessing.region
+    assert everything.zone_thresholds == {}
 
     beyond = written(tmp_path / "beyond.json", [STAMP])
     refused = run("region", "new", beyond, "--normal", factory.data / "good", *given, status=1)

@@ -37,8 +37,13 @@ def record(outcome: str = "not-decodable", part_info: PartInfo | None = None) ->
 
 @contextmanager
 def running(
-    url: str, state: Path, spool_bytes: int = 1 << 20, policy: str = "none"
+    url: str,
+    state: Path,
+    spool_bytes: int = 1 << 20,
+    policy: str = "none",
+    on_late: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[History, Counter[str]]]:
+    """Counts all but the answers that are late, which is a matter of the machine's speed."""
     counts: Counter[str] = Counter()
     database = Database(url)
     images = Images(state / "images", 1 << 20, 90, database.labelled_images, lambda reason: counts.update({reason: 1}))
@@ -50,7 +55,7 @@ def running(
         images,
         365,
         on_lose=lambda reason, count: counts.update({reason: count}),
-        on_late=lambda: counts.update({"late": 1}),
+        on_late=on_late,
         on_write=lambda count: counts.update({TAKEN: count}),
         on_refuse=lambda count: counts.update({"refused": count}),
     )
@@ -203,12 +208,14 @@ def test_a_record_that_cannot_be_made_spoils_no_other(tmp_path: Path, url: str, 
 def test_an_answer_waits_for_a_slow_disk_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.01)
     url = f"sqlite:///{tmp_path / 'x.sqlite'}"
-    with running(url, tmp_path) as (history, counts):
+    late: list[bool] = []
+    with running(url, tmp_path, on_late=lambda: late.append(True)) as (history, counts):
         wait_until(lambda: history.database_up)
         with sqlite3.connect(tmp_path / "spool.sqlite", isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
             remember(history, record())
-            assert counts == {"late": 1}
+            assert late == [True]
+            assert counts == {}
             other.execute("ROLLBACK")
         wait_until(lambda: counts[TAKEN] == 1)
 
