@@ -25,15 +25,22 @@ PASTE = """bytes => {
 
 @contextmanager
 def held_back(page: Page, address: re.Pattern[str]) -> Iterator[list[Route]]:
-    """Requests for this address are not answered before the end of the block."""
+    """Requests for this address are not answered before the end of the block.
+
+    The handler stays: a request that Chromium sends while the last handler goes can stay without an answer.
+    """
     held: list[Route] = []
+    over = False
 
     def hold(route: Route) -> None:
-        held.append(route)
+        if over:
+            route.continue_()
+        else:
+            held.append(route)
 
     page.route(address, hold)
     yield held
-    page.unroute(address, hold)
+    over = True
     for route in held:
         with suppress(Error):  # the page has given up on this one, and asks again
             route.continue_()

@@ -220,7 +220,7 @@ def test_a_rolling_update_of_the_application_leaves_no_request_without_a_verdict
 @pytest.mark.filterwarnings("ignore:The `metrics_interval_s`")
 def test_replicas_come_and_go_with_the_load_and_no_request_is_lost(service: Service, image: bytes):
     service.deploy(
-        {"deadline_seconds": 29}, min_replicas=1, max_replicas=2, target_ongoing_requests=1,
+        {"deadline_seconds": 29}, min_replicas=1, max_replicas=2, target_ongoing_requests=2,
         upscale_delay_s=0, downscale_delay_s=0, look_back_period_s=2, metrics_interval_s=1,
     )  # fmt: skip
     wait_until(lambda: len(service.replicas()) == 1)

@@ -14,6 +14,7 @@ NEED_CARDS = {
     "model.lifecycle.report",
     "model.lifecycle.thresholds",
     "model.lifecycle.train",
+    "model.lifecycle.zones",
     "model.store.card",
     "model.store.history",
     "model.store.parts",
