@@ -96,7 +96,7 @@ def sets(data: Path | None) -> dict[str, list[np.ndarray]]:
 
 def look(image: np.ndarray) -> Look:
     """As in a category without region or tiles."""
-    return look_of(PREPARED.apply(image))
+    return look_of(PREPARED.apply(image), image.shape[1] / image.shape[0])
 
 
 def false_alarms(looks: list[Look], parts: int, splits: int) -> dict[str, float]:

@@ -145,6 +145,7 @@ class Reason(StrEnum):
     TOO_BRIGHT = "too-bright"
     TOO_LITTLE_CONTRAST = "too-little-contrast"
     BLURRED = "blurred"
+    WRONG_SHAPE = "wrong-shape"
     NOT_ALIGNED = "not-aligned"
 
 

@@ -1,6 +1,7 @@
-"""The check of a picture: whether it is as bright, as rich in contrast and as sharp as those of good parts.
+"""The check of a picture: whether it is as bright, as rich in contrast, as sharp and as wide as those of good parts.
 
 The score alone lets an empty, dark or blurred picture pass: where there is nothing to see, student and teacher agree.
+What a picture of another shape shows is squeezed, or is a sliver of it.
 """
 
 import math
@@ -19,7 +20,7 @@ DEVIATIONS = 6
 on magnetic tile, casting, leather, generated plates and bolts; ``benchmarks/quality.py`` measures what they do."""
 FEW = 4
 """With N parts their deviation is not known well, so it counts 1 + FEW / N times."""
-LEAST_FACTORS = {"brightness": 1.5, "contrast": 2.0, "sharpness": 1.28}
+LEAST_FACTORS = {"brightness": 1.5, "contrast": 2.0, "sharpness": 1.28, "aspect_ratio": 1.5}
 """By which a measure may differ from the mean of good parts at least, however alike these are."""
 NOISE = 1.0
 """Differences of neighbouring pixels that are no more than this, of 255, say nothing."""
@@ -35,18 +36,21 @@ class Look(NamedTuple):
         contrast: standard deviation of the brightness, 0 to 127.5.
         sharpness: fine detail as a share of all detail: the deviation of the Laplacian over the root of the mean
             squared gradient, so that neither light nor contrast changes it.
+        aspect_ratio: width over height of the file's picture.
     """
 
     brightness: float
     contrast: float
     sharpness: float
+    aspect_ratio: float
 
 
-def look_of(pixels: np.ndarray, masks: np.ndarray | None = None) -> Look:
+def look_of(pixels: np.ndarray, aspect_ratio: float, masks: np.ndarray | None = None) -> Look:
     """The measures of a picture.
 
     Args:
         pixels: of its views, uint8 RGB ``[V, size, size, 3]``.
+        aspect_ratio: see `Look`.
         masks: where they count, bool ``[V, size, size]``; None where they count everywhere.
     """
     grey = pixels.astype(np.float32) @ np.array(LUMA, np.float32)
@@ -62,6 +66,7 @@ def look_of(pixels: np.ndarray, masks: np.ndarray | None = None) -> Look:
         brightness(pixels, masks),
         float(grey[counted].std(dtype=np.float64)),
         float(laplacian.std(dtype=np.float64) / math.sqrt(gradient + NOISE**2)),
+        aspect_ratio,
     )
 
 
@@ -74,6 +79,8 @@ class PictureCheck:
         most_brightness: what is above is too bright.
         least_contrast: what is below has too little contrast.
         least_sharpness: what is below is blurred.
+        least_aspect_ratio: what is below is too high for its width; None in older cards, which take every shape.
+        most_aspect_ratio: what is above is too wide for its height; None as before.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -82,20 +89,26 @@ class PictureCheck:
     most_brightness: float
     least_contrast: float
     least_sharpness: float
+    least_aspect_ratio: float | None = None
+    most_aspect_ratio: float | None = None
 
     @classmethod
     def of(cls, looks: Sequence[Look]) -> Self:
         """The check that practically every picture passes that is like those of these good parts, one at least."""
         low, high = zip(*(_range(name, [getattr(one, name) for one in looks]) for name in Look._fields), strict=True)
-        return cls(low[0], high[0], low[1], low[2])
+        return cls(low[0], high[0], low[1], low[2], low[3], high[3])
 
     def widened(self, looks: Sequence[Look]) -> "PictureCheck":
-        """The check that also pictures pass which are as dark, as bright, as flat or as blurred as these."""
+        """The check that also pictures pass which are as dark, as bright, as flat, as blurred or as wide as these."""
+        ratios = [one.aspect_ratio for one in looks]
+        least, most = self.least_aspect_ratio, self.most_aspect_ratio
         return PictureCheck(
             min(self.least_brightness, *(one.brightness for one in looks)),
             max(self.most_brightness, *(one.brightness for one in looks)),
             min(self.least_contrast, *(one.contrast for one in looks)),
             min(self.least_sharpness, *(one.sharpness for one in looks)),
+            None if least is None else min(least, *ratios),
+            None if most is None else max(most, *ratios),
         )
 
     def reasons(self, look: Look) -> list[Reason]:
@@ -105,6 +118,8 @@ class PictureCheck:
             Reason.TOO_BRIGHT: look.brightness > self.most_brightness,
             Reason.TOO_LITTLE_CONTRAST: look.contrast < self.least_contrast,
             Reason.BLURRED: look.sharpness < self.least_sharpness,
+            Reason.WRONG_SHAPE: look.aspect_ratio < (self.least_aspect_ratio or 0)
+            or look.aspect_ratio > (self.most_aspect_ratio or math.inf),
         }
         return [reason for reason, is_so in wrong.items() if is_so]
 

@@ -137,7 +137,9 @@ def decode(data: bytes, ready: Ready, limits: Limits, read: Reader) -> Decoded:
     picture = read(data, ready.preprocessing)
     info = ImageInfo(width=picture.width, height=picture.height, sha256=picture.sha256)
     layout = ready.preprocessing.layout(picture.width, picture.height)
-    look = look_of(picture.pixels, layout.masks) if ready.card.picture_check is not None else None
+    look = None
+    if ready.card.picture_check is not None:
+        look = look_of(picture.pixels, picture.width / picture.height, layout.masks)
     return Decoded(picture.pixels, layout, info, look, picture.pose)
 
 

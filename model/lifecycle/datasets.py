@@ -97,10 +97,12 @@ class LoadedImages:
     def looks(self) -> list[Look]:
         """The plain measures of each."""
         v = self.views
-        return [
-            look_of(self.pixels[start : start + v], None if self.masks is None else self.masks[start : start + v])
-            for start in range(0, len(self.pixels), v)
-        ]
+        found = []
+        for start, (height, width) in zip(range(0, len(self.pixels), v), self.shapes, strict=True):
+            of_views = slice(start, start + v)
+            masks = None if self.masks is None else self.masks[of_views]
+            found.append(look_of(self.pixels[of_views], width / height, masks))
+        return found
 
     @property
     def stacked(self) -> np.ndarray:

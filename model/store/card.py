@@ -355,7 +355,7 @@ class Card(_Record):
     picture_check: PictureCheck | None = Field(
         default=None,
         description="Between which measures the pictures of good parts lie: brightness and contrast on the scale of 0 "
-        "to 255, and sharpness. Null for a category without this check",
+        "to 255, sharpness, and width over height. Null for a category without this check",
     )
     teacher: TeacherReference
     student_sha256: Sha256

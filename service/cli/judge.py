@@ -235,7 +235,7 @@ def features(
     (views, pose), layout = preprocessor.prepare(photograph), preprocessor.layout(photograph.width, photograph.height)
     scores = scores_of(detector, views, layout.masks)
     score, threshold = float(card.part_scores(scores)[0]), card.calibration.threshold
-    reasons = card.reasons(score, look_of(views, layout.masks), pose)
+    reasons = card.reasons(score, look_of(views, photograph.width / photograph.height, layout.masks), pose)
     view = int((scores * card.sensitivities).argmax())
     pixels, mask = views[view], None if layout.masks is None else layout.masks[view]
     which = "" if len(views) == 1 else f" (view {view + 1} of {len(views)}, where the score is largest)"

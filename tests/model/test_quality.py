@@ -1,4 +1,4 @@
-"""A picture that is not as those of good parts are is found by its brightness, contrast and sharpness."""
+"""A picture that is not as those of good parts are is found by its brightness, contrast, sharpness and shape."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ def plates(count: int, seed: int = 0) -> list[np.ndarray]:
 
 
 def look(image: np.ndarray) -> Look:
-    return look_of(PREPARED.apply(image))
+    return look_of(PREPARED.apply(image), image.shape[1] / image.shape[0])
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,11 @@ def check() -> PictureCheck:
 
 
 def test_the_measures_are_what_they_are_called():
-    flat = look_of(np.full((1, 32, 32, 3), 70, np.uint8))
-    assert flat == (pytest.approx(70), pytest.approx(0, abs=1e-4), pytest.approx(0, abs=1e-4))
+    flat = look_of(np.full((1, 32, 32, 3), 70, np.uint8), 0.5)
+    assert flat == (pytest.approx(70), pytest.approx(0, abs=1e-4), pytest.approx(0, abs=1e-4), 0.5)
     halves = np.full((1, 32, 32, 3), 50, np.uint8)
     halves[:, :, 16:] = 150
-    found = look_of(halves)
+    found = look_of(halves, 1)
     assert found.brightness == pytest.approx(100)
     assert found.contrast == pytest.approx(50)
     # Of 30 columns that count two have a Laplacian of 100 and -100, and one a gradient of 100.
@@ -54,21 +54,21 @@ def test_only_what_counts_is_measured():
     masks[:, 20:90, 30:100] = True
     other = pixels.copy()
     other[~masks] = 255
-    assert look_of(pixels, masks) == look_of(other, masks)
-    assert look_of(pixels, masks) != look_of(pixels)
-    assert look_of(pixels, np.ones_like(masks)) == look_of(pixels)
+    assert look_of(pixels, 1, masks) == look_of(other, 1, masks)
+    assert look_of(pixels, 1, masks) != look_of(pixels, 1)
+    assert look_of(pixels, 1, np.ones_like(masks)) == look_of(pixels, 1)
 
 
 def test_a_place_too_narrow_for_neighbours_is_measured_nevertheless():
     masks = np.zeros((1, 128, 128), bool)
     masks[:, 5] = True
-    found = look_of(PREPARED.apply(surface(1, size=(128, 128))), masks)
+    found = look_of(PREPARED.apply(surface(1, size=(128, 128))), 1, masks)
     assert all(np.isfinite(found))
     assert found.sharpness > 0
 
 
 def test_the_views_of_a_picture_are_measured_together():
-    tiled = look_of(np.concatenate([PREPARED.apply(image) for image in plates(2)]))
+    tiled = look_of(np.concatenate([PREPARED.apply(image) for image in plates(2)]), 1)
     one, other = (look(image) for image in plates(2))
     assert tiled.brightness == pytest.approx((one.brightness + other.brightness) / 2)
     assert min(one.sharpness, other.sharpness) <= tiled.sharpness <= max(one.sharpness, other.sharpness)
@@ -99,6 +99,25 @@ def test_each_fault_of_a_picture_has_its_word(check: PictureCheck):
     assert Reason.TOO_BRIGHT in reasons(np.full(image.shape, 255.0))
 
 
+@pytest.mark.parametrize(("width", "height", "right"), [(100, 100, True), (4, 3, True), (16, 9, False), (1, 2, False)])
+def test_a_picture_of_another_shape_than_those_of_good_parts_is_refused(width: int, height: int, right: bool):
+    good = Look(100, 20, 1, 1)
+    check = PictureCheck.of([good] * 10)
+    assert check.reasons(good._replace(aspect_ratio=width / height)) == ([] if right else [Reason.WRONG_SHAPE])
+
+
+def test_good_parts_of_many_shapes_let_more_shapes_pass():
+    check = PictureCheck.of([Look(100, 20, 1, ratio) for ratio in (0.5, 0.6, 0.8, 1, 1.2, 1.6, 2)] * 4)
+    assert check.reasons(Look(100, 20, 1, 0.4)) == check.reasons(Look(100, 20, 1, 2.5)) == []
+    assert check.reasons(Look(100, 20, 1, 400)) == [Reason.WRONG_SHAPE]
+
+
+def test_a_check_of_an_older_card_takes_every_shape():
+    old = PictureCheck(50, 150, 10, 0.5)
+    assert old.reasons(Look(100, 20, 1, 0.01)) == old.reasons(Look(100, 20, 1, 100)) == []
+    assert old.widened([Look(40, 20, 1, 3)]) == PictureCheck(40, 150, 10, 0.5)
+
+
 def test_the_less_is_known_of_good_parts_the_more_passes():
     looks = [look(image) for image in plates(60, seed=4)]
     narrow, wide = PictureCheck.of(looks), PictureCheck.of([looks[0]])
@@ -108,13 +127,13 @@ def test_the_less_is_known_of_good_parts_the_more_passes():
     }
     for found, wanted in factors.values():  # all plates are as bright, so the least factor holds
         assert found == pytest.approx(wanted, rel=1e-4)
-    varied = [Look(level, 20, 1) for level in (60, 80, 100, 120, 140, 160, 180, 200)]
+    varied = [Look(level, 20, 1, 1) for level in (60, 80, 100, 120, 140, 160, 180, 200)]
     assert PictureCheck.of(varied[::4]).least_brightness < PictureCheck.of(4 * varied).least_brightness < 60
 
 
 def test_a_check_is_widened_to_what_is_good_too(check: PictureCheck):
-    odd = [Look(20, 30, 1.5), Look(250, 1, 0.2)]
+    odd = [Look(20, 30, 1.5, 0.3), Look(250, 1, 0.2, 4)]
     wide = check.widened(odd)
     assert [wide.reasons(one) for one in odd] == [[], []]
-    assert wide == PictureCheck(20, 250, 1, 0.2)
+    assert wide == PictureCheck(20, 250, 1, 0.2, 0.3, 4)
     assert check.widened([look(plates(1)[0])]) == check

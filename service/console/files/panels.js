@@ -18,7 +18,7 @@ export function timesOf(answer) {
   return [`${text}×`, `Its score is ${text} times the threshold.`];
 }
 
-const PICTURES = { "too-dark": "too dark", "too-bright": "too bright", "too-little-contrast": "almost empty", blurred: "blurred" };
+const PICTURES = { "too-dark": "too dark", "too-bright": "too bright", "too-little-contrast": "almost empty", blurred: "blurred", "wrong-shape": "of a wrong shape" };
 
 /** What to do with a part that has this answer. */
 export function adviceOf(answer) {
