@@ -50,6 +50,7 @@ from service.http.prefix import UnderPrefix
 from service.http.protocol import BoundedProtocol, protocol_with
 from service.http.routes import metrics_router, no_metrics_router, router
 from service.http.uploads import BoundUploads, UploadMemory
+from service.http.watch import router as watch_router
 from service.inspection import Inspector, Limits
 from service.keeping import parse_policy
 from service.observe.observation import Observation, endpoint_of, is_probe
@@ -201,6 +202,7 @@ def create_app(
         telemetry.watch_uploads(lambda: upload_memory.held)
         telemetry.watch_connections(lambda: connections.count, lambda: connections.unread_bytes, most)
         telemetry.watch_categories(catalogue.summaries)
+        telemetry.watch_drift(lambda: [ready.card for ready in catalogue.ready()])
         for route in app.routes:
             if isinstance(route, APIRoute) and not is_probe(route):
                 telemetry.announce_endpoint(endpoint_of(route), {200, *map(int, route.responses)})
@@ -253,6 +255,7 @@ def create_app(
         router,
         history_router,
         audit_router,
+        watch_router,
         console.router,
         metrics_router if settings.metrics_port is None else no_metrics_router,
     ):

@@ -501,11 +501,18 @@ class Inspector:
             problem = problem_of(error)
             await self._remember(ready, data, wanted, problem.body(), uuid7(), problem.kind)
             raise problem from error
-        await self._remember(ready, data, wanted, inspection, inspection.id, inspection.decision)
+        await self._remember(ready, data, wanted, inspection, inspection.id, inspection.decision, decoded.look)
         return inspection, drawn
 
     async def _remember(
-        self, ready: Ready, data: bytes, wanted: Wanted, result: Inspection | ProblemBody, identity: UUID, outcome: str
+        self,
+        ready: Ready,
+        data: bytes,
+        wanted: Wanted,
+        result: Inspection | ProblemBody,
+        identity: UUID,
+        outcome: str,
+        look: Look | None = None,
     ) -> None:
         if self._history is None:
             return
@@ -523,6 +530,7 @@ class Inspector:
                 part=wanted.part,
                 part_inspection=wanted.part_inspection,
                 request_id=None if request is None else request.request_id,
+                look=look,
             )
         )
 
@@ -569,6 +577,7 @@ class Inspector:
             total_seconds=now - started,
         )
         self._telemetry.count_inspection(inspection)
+        self._telemetry.recent.add(ready.card, inspection.score, decoded.look)
         if (record := RECORD.get()) is not None:
             record.outcomes.append(inspection.decision)
             record.inspections.append((started, inspection))

@@ -1,7 +1,7 @@
 """The answers of the API. Every number has its unit in its name or its description."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -14,6 +14,8 @@ from model.store.parts import PartView
 from service.part_info import PartInfo, Value
 
 Decision = Literal["normal", "anomalous"]
+Measure = Literal["score", "brightness", "contrast", "sharpness", "aspect_ratio"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 PartDecision = Literal["normal", "anomalous", "incomplete"]
 PartVersion = Annotated[
     str | None, Field(description="Changes whenever the card of the part does; null if there is no card to go by")
@@ -292,6 +294,15 @@ class ProblemBody(BaseModel):
     detail: str = Field(description="What is wrong with this request, for the person who reads it")
 
 
+class LookInfo(BaseModel):
+    """Plain measures of the picture as the networks see it, where it counts."""
+
+    brightness: float = Field(ge=0, le=255, description="Mean")
+    contrast: float = Field(ge=0, description="Standard deviation of the brightness")
+    sharpness: float = Field(ge=0, description="Fine detail as a share of all detail")
+    aspect_ratio: float = Field(gt=0, description="Width over height of the image that was sent")
+
+
 class PastInspectionDetail(PastInspection):
     """An inspection of the history with everything that is kept of it. What a failure does not have is null."""
 
@@ -304,8 +315,116 @@ class PastInspectionDetail(PastInspection):
     tiles: list[TileVerdict] | None = None
     localization: PastLocalization | None = None
     timing_ms: TimingMs | None = None
+    look: LookInfo | None = Field(default=None, description="Null for a category without a check of the picture")
     problem: ProblemBody | None = Field(default=None, description="Why there is no decision")
     labels: list[LabelLine] = Field(description="What people said, the last one first")
+
+
+class MeasureDrift(BaseModel):
+    """How far a measure of the pictures is from the calibration."""
+
+    measure: Measure
+    distance: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Kolmogorov-Smirnov distance: the largest share of the pictures that lie beyond some value now and "
+        "did not at calibration. Null if there is nothing to compare with, or there are too few images",
+    )
+    limit: float | None = Field(
+        default=None,
+        description="Chance alone brings the distance above this in one of 1000 cases; it is 0.25 at least",
+    )
+    drifted: bool = Field(default=False, description="Whether the distance is above the limit")
+    reference_images: int | None = Field(default=None, description="Normal images of the calibration")
+    reference_median: float | None = Field(default=None, description="Median of the calibration")
+    images: int = Field(ge=0, description="Images that are compared")
+    median: float | None = Field(description="Median of these images; null if there are none")
+    text: str = Field(description="The same for people")
+
+    def told(self, text: str) -> Self:
+        """With this text."""
+        return self.model_copy(update={"text": text})
+
+
+class DriftPoint(BaseModel):
+    """An hour or a day of the series. What no image has is null."""
+
+    since: datetime
+    until: datetime
+    images: int = Field(ge=0, description="The last images of this time, at most 200, whose medians these are")
+    score: float | None
+    brightness: float | None
+    contrast: float | None
+    sharpness: float | None
+    aspect_ratio: float | None
+
+
+class Drift(BaseModel):
+    """How far the pictures of a category are from those of its calibration."""
+
+    category: str
+    model_version: str = Field(description="The version that serves; inspections of others are left out")
+    threshold: Threshold
+    since: datetime | None = Field(description="Time of the oldest inspection that is compared; null if there is none")
+    until: datetime | None = Field(description="Time of the newest one")
+    drifted: bool = Field(description="Whether a measure has drifted")
+    measures: list[MeasureDrift]
+    series: list[DriftPoint] = Field(description="Medians by hour or day, oldest first, for a chart")
+
+
+class AgreementTable(BaseModel):
+    """What two say of the same parts. Parts of which one is unsure are left out."""
+
+    first: str
+    second: str
+    inspections: int
+    normal_normal: int = Field(description="Both say normal")
+    normal_anomalous: int = Field(description="The first says normal, the second anomalous")
+    anomalous_normal: int = Field(description="The first says anomalous, the second normal")
+    anomalous_anomalous: int = Field(description="Both say anomalous")
+    agreed: float | None = Field(description="Share on which both say the same; null without parts")
+    kappa: float | None = Field(description="Cohen's, -1 to 1; null if one thing is all that both ever say")
+    standard_error: float | None = Field(
+        description="After Fleiss, Cohen and Everitt (1969); null where the formula gives none, as where all agree"
+    )
+    low: float | None = Field(description="Lower end of the 95 % interval of kappa")
+    high: float | None = Field(description="Upper end")
+
+
+class LabelledSample(BaseModel):
+    """How many parts of a kind were labelled."""
+
+    decision: Decision
+    kept_share: float = Field(description="Share of the images of this kind that were to be kept")
+    labelled: int
+    inspections: int = Field(description="All inspections with this decision in this time")
+
+
+class VersionCount(BaseModel):
+    """Labelled inspections of a version."""
+
+    model_version: str
+    labelled: int
+
+
+class Agreement(BaseModel):
+    """How far server and people, and people among each other, agree. It holds for the labelled parts only, which need
+    not be a random sample, and whoever labels a part sees what the server says."""
+
+    category: str
+    month: str
+    since: datetime
+    until: datetime = Field(description="Not included")
+    versions: list[VersionCount]
+    inspections: int = Field(description="With a decision")
+    failures: int = Field(description="Images that could not be judged")
+    labelled: int
+    complete: bool = Field(description="False if more are labelled than are looked at; the newest ones are")
+    unsure: int = Field(description="Labelled unsure; not counted in the tables")
+    samples: list[LabelledSample] = Field(description="Which parts were labelled")
+    server: AgreementTable
+    people: list[AgreementTable] = Field(description="Pairs of people, at most 20, with the most parts in common first")
 
 
 class BatchAnswer(BaseModel):

@@ -10,6 +10,7 @@ import torch
 from model.calibration import CalibrationError
 from model.choices import MapForm, Score
 from model.detector import Detector, maps_of, scores_of
+from model.drift import quantiles_of
 from model.error_rates import check_reachable
 from model.lifecycle import datasets, zones
 from model.lifecycle.datasets import DatasetError, LoadedImages, Sample, load_images
@@ -17,8 +18,8 @@ from model.lifecycle.pasting import paste_defect
 from model.lifecycle.regions import DrawnRegion, with_region
 from model.lifecycle.remarks import NONE, Remarks
 from model.lifecycle.thresholds import Rule, calibration_of, moved_by_hand
-from model.quality import PictureCheck
-from model.store.card import SCHEMA_VERSION, Calibration, Card, SeenImages
+from model.quality import Look, PictureCheck
+from model.store.card import SCHEMA_VERSION, Calibration, Card, SeenImages, Usual
 from model.store.store import Store
 from model.text import readable
 
@@ -217,7 +218,16 @@ def calibration_of_images(
         return found
 
     bad = np.empty(0, dtype=np.float32) if anomalous is None else of_views(anomalous).max(axis=1)
-    return calibration_of(good.max(axis=1), bad, pasted, rule, looked_at=looked_at)
+    scores = good.max(axis=1)
+    usual = _usual(scores if len(chosen) == normal.views else None, normal.looks())
+    return calibration_of(scores, bad, pasted, rule, looked_at=looked_at, usual=usual)
+
+
+def _usual(scores: np.ndarray | None, looks: Sequence[Look]) -> Usual:
+    measures = {name: np.array([getattr(look, name) for look in looks]) for name in Look._fields}
+    if scores is not None:  # else they are not those of all zones, as the scores of an inspection are
+        measures["score"] = scores
+    return Usual(**{name: tuple(quantiles_of(of).tolist()) for name, of in measures.items()})
 
 
 def _refuse_trained(images: LoadedImages, seen: SeenImages) -> None:

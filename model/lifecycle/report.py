@@ -19,6 +19,7 @@ from model.lifecycle import figures
 from model.lifecycle.datasets import pick
 from model.lifecycle.evaluate import Evaluation, Judged, maps_of_pictures
 from model.lifecycle.masks import decode_mask, on_grid
+from model.pages import STYLE, table
 from model.reading import Reading
 from model.store.card import Card
 from model.text import encodable, json_text, readable
@@ -246,12 +247,13 @@ def _page(
     counts = numbers["confusion"]
     auroc = found.image.auroc
     return template.substitute(
+        style=STYLE,
         title=escape(f"Evaluation of {found.category}"),
         threshold=f"{found.threshold:.6g}",
         side=judged.card.image_size,
-        facts=_table([], _facts(judged, found, numbers)),
-        measures=_table(["measure", "value", "95 % interval", "what it says"], _measure_rows(found), (1, 2)),
-        confusion=_table(
+        facts=table([], _facts(judged, found, numbers)),
+        measures=table(["measure", "value", "95 % interval", "what it says"], _measure_rows(found), (1, 2)),
+        confusion=table(
             ["images", "accepted", "rejected", "in all"],
             [
                 ["normal", counts["normal_accepted"], counts["normal_rejected"], found.normal_images],
@@ -287,7 +289,7 @@ def _page(
             + ".",
             "Each kind against all normal images, with its 95 % interval. The number of its images stands in brackets.",
         )
-        + _table(["kind", "images", "rejected", "AUROC", "95 % interval"], _defect_rows(found, numbers), (1, 2, 3, 4)),
+        + table(["kind", "images", "rejected", "AUROC", "95 % interval"], _defect_rows(found, numbers), (1, 2, 3, 4)),
         cases="\n".join(_end(picked, numbers["cases"][picked.name], drawn[picked.name]) for picked in ends),
     )
 
@@ -380,7 +382,7 @@ def _end(picked: Picked, cases: Sequence[dict[str, Any]], picture: bytes) -> str
     return (
         f"<h3>{escape(picked.title)}</h3>\n"
         + _figure(picture, f"{alt}.", picked.meaning)
-        + _table(["case", "kind", "score", "verdict", "file"], rows, (2,))
+        + table(["case", "kind", "score", "verdict", "file"], rows, (2,))
     )
 
 
@@ -393,23 +395,3 @@ def _figure(picture: bytes, alt: str, caption: str) -> str:
         f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{b64encode(picture).decode()}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
     )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> str:
-    """A table; the first cell of each row is its head.
-
-    Args:
-        heads: of the columns; none for a table without a head.
-        rows: texts and numbers.
-        numbers: the columns that stand to the right.
-    """
-    places = [' class="number"' if column in numbers else "" for column in range(max(map(len, rows)))]
-    head = "".join(f'<th scope="col"{place}>{escape(name)}</th>' for name, place in zip(heads, places, strict=False))
-    body = ""
-    for first, *others in rows:
-        cells = "".join(
-            f"<td{place}>{escape(str(value))}</td>" for value, place in zip(others, places[1:], strict=True)
-        )
-        body += f'<tr><th scope="row"{places[0]}>{escape(str(first))}</th>{cells}</tr>\n'
-    top = f"<thead><tr>{head}</tr></thead>\n" if heads else ""
-    return f'<div class="wide" tabindex="0"><table>\n{top}<tbody>\n{body}</tbody>\n</table></div>\n'

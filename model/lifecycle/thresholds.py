@@ -20,7 +20,7 @@ from model.calibration import (
 )
 from model.choices import NORMAL_QUANTILE, FalseAlarmTarget
 from model.measures import auroc_interval
-from model.store.card import Calibration, CalibrationMethod, ErrorRate, Interval, RocCurve, ScoreHistogram
+from model.store.card import Calibration, CalibrationMethod, ErrorRate, Interval, RocCurve, ScoreHistogram, Usual
 
 HISTOGRAM_BINS = 30
 
@@ -62,6 +62,7 @@ def calibration_of(
     rule: Rule,
     *,
     looked_at: bool = False,
+    usual: Usual = Usual(),
 ) -> Calibration:
     """The record of a calibration.
 
@@ -71,6 +72,7 @@ def calibration_of(
         pasted: gives the scores of the normal images with a defect pasted on each, ``[N]``; called where they decide.
         rule: where the threshold is to come from.
         looked_at: whether somebody may have seen the scores of some of these images before setting a threshold by hand.
+        usual: how the normal images lie.
 
     Raises:
         CalibrationError: if the scores give no threshold, or the rule is impossible.
@@ -109,6 +111,7 @@ def calibration_of(
         misses=misses,
         **_curve(found, len(normal), len(anomalous)),
         histogram=_histogram(normal, anomalous),
+        usual=usual,
         date=_now(),
     )
 

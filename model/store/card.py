@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from model.alignment import Alignment, Found
 from model.calibration import rejects
 from model.choices import Basis, Bayer, Colour, Fit, MapForm, Reason, Score
+from model.drift import QUANTILES
 from model.preprocessing import Normalization, Preprocessing, Tiles
 from model.quality import Look, PictureCheck
 from model.reading import Levels
@@ -143,6 +144,30 @@ class ScoreHistogram(_Record):
         return self
 
 
+Quantiles = Annotated[tuple[float, ...], Field(min_length=QUANTILES, max_length=QUANTILES)]
+
+
+class Usual(_Record):
+    """How the normal pictures of the calibration lay: of each measure 21 quantiles, from the least value to the largest
+    in steps of 5 % of the pictures. Drift is measured from here."""
+
+    score: Quantiles | None = Field(
+        default=None,
+        description="In score units; null for a category with zones whose threshold no calibration moves",
+    )
+    brightness: Quantiles | None = Field(default=None, description="On the scale of 0 to 255")
+    contrast: Quantiles | None = Field(default=None, description="On the scale of 0 to 127.5")
+    sharpness: Quantiles | None = Field(default=None, description="Fine detail as a share of all detail")
+    aspect_ratio: Quantiles | None = Field(default=None, description="Width over height")
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        for name, found in self:
+            if found is not None and any(left > right for left, right in pairwise(found)):
+                raise ValueError(f"the quantiles of {name} must rise")
+        return self
+
+
 class Interval(_Record):
     """A 95 % interval of a share."""
 
@@ -196,6 +221,7 @@ class Calibration(_Record):
     auroc_interval: Interval | None = Field(default=None, description="Where the AUROC may lie, with so few images")
     roc: RocCurve | None = None
     histogram: ScoreHistogram
+    usual: Usual = Usual()
     date: datetime
 
     @model_validator(mode="after")
@@ -315,6 +341,7 @@ RECORDS: dict[str, Any] = {
         "auroc_interval",
         "roc",
         "histogram",
+        "usual",
         "date",
     },
 }
@@ -326,7 +353,8 @@ class Card(_Record):
 
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
     ``auroc_interval`` and the weighted score, version 4 error rates and thresholds that a person asks for, version 5
-    regions, zones, tiles, how a picture is fitted and aligned, what its values mean, and the check of the picture.
+    regions, zones, tiles, how a picture is fitted and aligned, what its values mean, the check of the picture, and what
+    is usual.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -378,6 +406,8 @@ class Card(_Record):
         asked_for = found.method in ("false-alarm-target", "manual")
         if self.schema_version < 4 and (asked_for or found.false_alarms or found.misses):
             raise ValueError(f"schema version {self.schema_version} knows no error rates, and no threshold asked for")
+        if self.schema_version < 5 and found.usual != Usual():
+            raise ValueError(f"schema version {self.schema_version} does not know what is usual")
         newer = self.preprocessing.model_dump(exclude_defaults=True)
         if self.schema_version < 5 and newer:
             raise ValueError(f"schema version {self.schema_version} does not know preprocessing.{next(iter(newer))}")

@@ -1,7 +1,7 @@
 """The database of the history: SQLite or PostgreSQL, brought to the newest form when it is first reached."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from model.errors import MissingExtraError
+from model.quality import Look
 from model.store.files import locked
+from service.choices import DECISIONS
 from service.history.errors import DatabaseURLError, HistoryUnavailableError, LabelChangedError
 from service.history.records import Row, first_id_at
 from service.history.tables import AUDIT, INSPECTIONS
@@ -222,6 +224,71 @@ class Database:
         with self._connected() as connection:
             found = connection.execute(select(INSPECTIONS).where(INSPECTIONS.c.id == identity)).mappings().first()
             return None if found is None else dict(found)
+
+    def measures(
+        self, category: str, model_version: str, most: int, since: datetime | None = None, until: datetime | None = None
+    ) -> list[Row]:
+        """The measures of judged images, newest first: `id`, `score`, and what a `Look` has.
+
+        Args:
+            category: of the inspections.
+            model_version: that judged them.
+            most: of them.
+            since: not before this time.
+            until: before this time.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        conditions = [table.category == category, table.model_version == model_version, table.score.is_not(None)]
+        if since is not None:
+            conditions.append(table.id >= first_id_at(since))
+        if until is not None:
+            conditions.append(table.id < first_id_at(until))
+        looks = [table.details["look", name].as_float().label(name) for name in Look._fields]
+        statement = select(table.id, table.score, *looks).where(*conditions).order_by(table.id.desc()).limit(most)
+        with self._connected() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def outcomes(self, category: str, since: datetime, until: datetime) -> dict[str, int]:
+        """How many inspections of this time, its end not included, have each outcome.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        mine = (table.category == category, table.id >= first_id_at(since), table.id < first_id_at(until))
+        statement = select(table.outcome, func.count().label("many")).where(*mine).group_by(table.outcome)
+        with self._connected() as connection:
+            return {row.outcome: row.many for row in connection.execute(statement)}
+
+    def labelled(self, category: str, since: datetime, until: datetime, most: int) -> list[Row]:
+        """Labelled inspections of this time that have a decision, newest first: `id`, `model_version`, `outcome`,
+        `label` and `kept_share`.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        mine = (table.category == category, table.id >= first_id_at(since), table.id < first_id_at(until))
+        columns = (table.id, table.model_version, table.outcome, table.label, table.kept_share)
+        statement = select(*columns).where(*mine, table.label.is_not(None), table.outcome.in_(DECISIONS))
+        with self._connected() as connection:
+            rows = connection.execute(statement.order_by(table.id.desc()).limit(most))
+            return [dict(row) for row in rows.mappings()]
+
+    def labels_of(self, identities: Iterable[UUID]) -> list[Row]:
+        """All that people said of these inspections: lines of the log of changes, newest first.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        subjects = [str(identity) for identity in identities]
+        wanted = (AUDIT.c.subject.in_(subjects), AUDIT.c.action == "label")
+        statement = select(AUDIT).where(*wanted).order_by(AUDIT.c.n.desc())
+        with self._connected() as connection:
+            return [dict(line) for line in connection.execute(statement).mappings()]
 
     def label(self, identity: UUID, actor: str | None, label: Row, replaces: int | None) -> int:
         """Sets the label of an inspection.

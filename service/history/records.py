@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+from model.quality import Look
 from service.part_info import PartInfo
 from service.schemas import Inspection, ProblemBody
 
@@ -43,6 +44,7 @@ class Record:
         request_id: of the request.
         image_kept: whether the image is to be kept.
         kept_share: the share of images like this one that are, 0 to 1.
+        look: the plain measures of the picture; None where the category has no check of pictures.
     """
 
     id: UUID
@@ -58,6 +60,7 @@ class Record:
     request_id: str | None = None
     image_kept: bool = False
     kept_share: float = 0.0
+    look: Look | None = None
 
     def row(self) -> Row:
         """As the database has it."""
@@ -82,6 +85,7 @@ class Record:
             row |= {"score": self.result.score, "threshold": self.result.threshold}
             row |= {"sha256": image.sha256, "width": image.width, "height": image.height}
             details |= self.result.model_dump(mode="json", include=_DETAILS, exclude=_PICTURES)
+            details["look"] = None if self.look is None else {k: float(v) for k, v in self.look._asdict().items()}
         else:
             row |= dict.fromkeys(("score", "threshold", "width", "height"))
             assert self.data is not None

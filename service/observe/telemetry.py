@@ -17,6 +17,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from model.store.card import Card
+from service.drift import Recent
 from service.history.images import IMAGE_LOSSES
 from service.history.records import LOSSES
 from service.problems import FAILURES, KINDS
@@ -49,11 +51,13 @@ class Telemetry:
         history_lost: records that are in no history, by reason.
         history_late: answers that did not wait for their record any longer.
         history_refused: records that the database refuses, which are set aside.
+        recent: the measures of the last inspections, from which the drift is computed.
         images_not_kept: images that the history should keep and does not, by reason.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.recent = Recent()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.images = Counter(
@@ -187,6 +191,10 @@ class Telemetry:
         categories.collect()  # announces those that are there already
         self.registry.register(categories)
 
+    def watch_drift(self, cards: Callable[[], list[Card]]) -> None:
+        """Compares the last inspections with the calibration whenever metrics are scraped."""
+        self.registry.register(_Drifts(self.recent, cards))
+
     def watch_device(self, device: torch.device, running: Callable[[], bool]) -> None:
         """Reads the device's state, and on CUDA its memory, whenever metrics are scraped."""
         Gauge(
@@ -312,3 +320,30 @@ class _Categories(Collector):
                 self._announce(one.category)
                 info.add_metric((one.category, one.model_version, one.calibration, one.teacher), 1)
         return by_status, ready, info, separates
+
+
+class _Drifts(Collector):
+    """Compares at each scrape, so that an inspection costs next to nothing."""
+
+    def __init__(self, recent: Recent, cards: Callable[[], list[Card]]) -> None:
+        self._recent = recent
+        self._cards = cards
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        labels = ("category", "measure")
+        drift = GaugeMetricFamily(
+            "inspect_drift_ratio",
+            "Distance of the last inspections from the calibration, divided by its limit: above 1 they have drifted",
+            labels=labels,
+        )
+        median = GaugeMetricFamily(
+            "inspect_drift_median_ratio",
+            "Median of the last inspections divided by that of the calibration",
+            labels=labels,
+        )
+        for category, one in self._recent.drifts(self._cards()):
+            if one.distance is not None and one.limit:
+                drift.add_metric((category, one.measure), one.distance / one.limit)
+            if one.median is not None and one.reference_median:
+                median.add_metric((category, one.measure), one.median / one.reference_median)
+        return drift, median

@@ -125,6 +125,8 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
         "/v1/inspections/{id}/heatmap",
         "/v1/inspections/{id}/label",
         "/v1/audit",
+        "/v1/categories/{category}/drift",
+        "/v1/categories/{category}/agreement",
         "/livez",
         "/readyz",
         "/metrics",

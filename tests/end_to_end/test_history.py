@@ -7,10 +7,11 @@ import shutil
 import signal
 import sqlite3
 import time
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -81,7 +82,11 @@ def test_an_answer_is_remembered_as_it_was(server: Server, bad: bytes):
         "label": None,
         "labels": [],
         "problem": None,
+        "look": found["look"],
     }
+    pixels = cv2.imdecode(np.frombuffer(bad, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert found["look"]["brightness"] == pytest.approx(pixels.mean(), abs=5)
+    assert found["look"]["sharpness"] > 0
     assert abs(datetime.fromisoformat(found["time"]) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
@@ -152,6 +157,45 @@ def test_the_export_has_every_inspection_and_no_formula(server: Server, good: by
     assert empty.startswith("id,time,category")
     assert len(empty.splitlines()) == 1
     problem(httpx.get(server.url + HISTORY + "/export", params={"format": "xml"}), 422, "invalid-request")
+
+
+def test_a_picture_that_grows_dark_is_drift(factory: Factory):
+    images = [cv2.imread(str(path)) for path in sorted((factory.data / "good").glob("*.png"))]
+    with running_server(factory.weights) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        for number in range(40):
+            dark = cv2.imencode(".png", (0.4 * images[number % len(images)]).astype(np.uint8))[1].tobytes()
+            last = client.post("/v1/categories/striped/inspect", content=dark, headers=PNG).json()
+        in_history(server.url, last["id"])
+        found = client.get("/v1/categories/striped/drift", params={"per": "hour", "points": 3}).json()
+        assert found["drifted"]
+        assert (found["model_version"], found["threshold"]) == (last["model_version"], last["threshold"])
+        by_name = {one["measure"]: one for one in found["measures"]}
+        assert list(by_name) == ["score", "brightness", "contrast", "sharpness", "aspect_ratio"]
+        assert by_name["brightness"]["drifted"]
+        assert by_name["brightness"]["text"].startswith("brightness fell from ")
+        assert by_name["brightness"]["images"] == 40
+        assert len(found["series"]) == 3
+        assert sum(one["images"] for one in found["series"]) == 40
+        medians = [one["brightness"] for one in found["series"] if one["images"]]
+        assert by_name["brightness"]["median"] == pytest.approx(medians[-1], rel=0.2)
+        assert next(one["brightness"] for one in found["series"] if not one["images"]) is None
+        ratio = next(
+            line for line in client.get("/metrics").text.splitlines()
+            if line.startswith('inspect_drift_ratio{category="striped",measure="brightness"}')
+        )  # fmt: skip
+        assert float(ratio.split()[-1]) == pytest.approx(
+            by_name["brightness"]["distance"] / by_name["brightness"]["limit"]
+        )
+        (few, *_) = client.get("/v1/categories/fresh/drift").json()["measures"]
+        assert few["text"] == "0 images are too few; 20 are needed"
+        narrow = client.get("/v1/categories/striped/drift", params={"window": 5, "points": 0}).json()
+        assert (narrow["drifted"], narrow["series"]) == (False, [])
+        assert narrow["measures"][1]["text"] == "5 images are too few; 20 are needed"
+        problem(client.get("/v1/categories/nowhere/drift"), 404, "unknown-category")
+        problem(client.get("/v1/categories/striped/drift?window=0"), 422, "invalid-request")
+        problem(client.get("/v1/categories/striped/drift?per=week"), 422, "invalid-request")
+    with running_server(factory.weights, database="none") as server:
+        problem(httpx.get(server.url + "/v1/categories/striped/drift"), 404, "history-off")
 
 
 def test_a_wrong_question_is_refused(server: Server):
@@ -254,6 +298,25 @@ def test_a_label_is_kept_with_its_history_and_not_overwritten_unseen(server: Ser
     assert found.json()["labels"] == [second.json(), first.json()]
     assert answer["id"] in [one["id"] for one in search(server.url, label="normal")]
     assert httpx.put(there + "/label", json=said, headers={"If-Match": "*"}).status_code == 200
+
+
+def test_the_agreement_of_a_month_is_an_answer_and_a_page(server: Server, bad: bytes):
+    answer = inspected(server.url, bad)
+    httpx.put(f"{server.url}{HISTORY}/{answer['id']}/label", json={"label": "anomalous"}, headers={"If-Match": "*"})
+    there = server.url + "/v1/categories/striped/agreement"
+    found = httpx.get(there).json()
+    assert found["month"] == f"{datetime.now(UTC):%Y-%m}"
+    assert found["server"]["anomalous_anomalous"] >= 1
+    page = httpx.get(there, params={"format": "html", "month": found["month"]})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "Agreement on striped" in page.text
+    policy = page.headers["content-security-policy"]
+    style = page.text.split("<style>")[1].split("</style>")[0].encode()
+    assert f"style-src 'sha256-{b64encode(sha256(style).digest()).decode()}'" in policy
+    assert "unsafe" not in policy
+    for query in ("month=2026-13", "month=may", "format=pdf"):
+        problem(httpx.get(f"{there}?{query}"), 422, "invalid-request")
+    problem(httpx.get(server.url + "/v1/categories/nowhere/agreement"), 404, "unknown-category")
 
 
 def test_a_wrong_label_is_refused(server: Server, good: bytes):

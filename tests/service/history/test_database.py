@@ -237,3 +237,24 @@ def test_a_question_that_takes_too_long_is_given_up(database: Database):
     with pytest.raises(HistoryUnavailableError, match=r"interrupted|timeout"), database._connected(seconds=0.2) as one:
         one.execute(endless)
     assert database.find(Filters(), 1) == []
+
+
+def test_measures_come_newest_first_and_may_lack_a_look(database: Database):
+    look = {"brightness": 100.5, "contrast": 20.25, "sharpness": 0.5, "aspect_ratio": 1.5}
+    rows = [
+        row(score=1.0, details={"look": look}),
+        row(score=2.0, details={"look": None}),
+        row(score=3.0, details={}),
+        row(score=None, outcome="not-decodable", details={}),
+        row(model_version="v2"),
+        row(category="other"),
+    ]
+    database.add(rows)
+    nothing = dict.fromkeys(look)
+    expected = [{"score": 3.0, **nothing}, {"score": 2.0, **nothing}, {"score": 1.0, **look}]
+    found = database.measures("tile", "v1", 10)
+    assert [{name: one[name] for name in ("score", *look)} for one in found] == expected
+    assert [one["id"] for one in found] == [one["id"] for one in rows[2::-1]]
+    assert len(database.measures("tile", "v1", 2)) == 2
+    between = database.measures("tile", "v1", 10, rows[1]["time"], rows[2]["time"])
+    assert [one["score"] for one in between] == [2.0]
