@@ -15,11 +15,15 @@ USER = "nobody" if os.geteuid() == 0 else None
 
 
 class Cluster:
-    """A cluster that can be stopped and started again."""
+    """A cluster that can be stopped and started again.
+
+    Attributes:
+        programs: the folder of PostgreSQL's programs.
+    """
 
     def __init__(self) -> None:
         programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-        self._programs = programs[-1].parent if programs else Path(POSTGRES.program("pg_ctl")).resolve().parent
+        self.programs = programs[-1].parent if programs else Path(POSTGRES.program("pg_ctl")).resolve().parent
         self._folder = Path(mkdtemp(prefix="postgres-"))
         if USER is not None:
             shutil.chown(self._folder, USER)
@@ -32,7 +36,7 @@ class Cluster:
         return self._folder / "data"
 
     def _run(self, program: str, *arguments: object) -> None:
-        command = [str(self._programs / program), *map(str, arguments)]
+        command = [str(self.programs / program), *map(str, arguments)]
         subprocess.run(command, user=USER, cwd=self._folder, check=True, stdout=subprocess.DEVNULL)
 
     def start(self) -> None:

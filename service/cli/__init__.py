@@ -2,7 +2,7 @@
 
 import typer
 
-from service.cli import calibrate, judge, key, laboratory, parts, serve, teacher, train
+from service.cli import calibrate, history, judge, key, laboratory, parts, serve, teacher, train
 from service.cli.errors import CommandLine
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for command in (
     judge.inspect,
     parts.inspect_part,
     judge.features,
+    judge.model_card,
     serve.serve,
     laboratory.synthesize,
     laboratory.reproduce,
@@ -39,6 +40,10 @@ key_app.command("create")(key.create)
 key_app.command("list")(key.list_)
 key_app.command("revoke")(key.revoke)
 app.add_typer(key_app, name="key")
+
+history_app = typer.Typer(help="Keep a copy of the history.", no_args_is_help=True)
+history_app.command("backup")(history.backup)
+app.add_typer(history_app, name="history")
 
 
 def main() -> None:

@@ -204,6 +204,25 @@ def _inspection_line(path: Path, inspection: "Inspection") -> str:
     return f"{inspection.decision:<10}{numbers}  {path}{picture}{zones}{regions}"
 
 
+def model_card(
+    category: Category,
+    output: Annotated[Path | None, typer.Option(help="New HTML file. Default: CATEGORY.model-card.html here.")] = None,
+    weights: Weights = None,
+) -> None:
+    """Write the model card of a category: data, training, threshold, error rates and limits, as a page to print."""
+    from model.lifecycle.model_card import model_card
+    from model.store.store import Store
+
+    place = output or Path(f"{category}.model-card.html")
+    if place.exists():
+        raise UsageError(f"{place} exists; choose another file with --output")
+    store = Store(read_settings(weights=weights).weights)
+    page = model_card(store.card(category), store.seen(category))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(page, encoding="utf-8")
+    typer.echo(str(place))
+
+
 def features(
     category: Category,
     image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],

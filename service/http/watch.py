@@ -1,6 +1,8 @@
-"""The endpoints that watch a category: drift, and the agreement of server and people."""
+"""The endpoints that watch a category: drift, the agreement of server and people, and the model card."""
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -8,7 +10,10 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from model.lifecycle.model_card import model_card as make_model_card
 from model.store.card import Card
+from model.store.reading import StoreError
+from model.store.store import Store
 from service.choices import Role
 from service.drift import WINDOW, assess
 from service.history.agreement import months_agreement, page_of
@@ -93,6 +98,28 @@ async def agreement(
     chosen = month or f"{datetime.now(UTC):%Y-%m}"
     found = await history.ask(lambda database: months_agreement(database, category, chosen))
     return _as_page(page_of(found)) if form == "html" else JSONResponse(found.model_dump(mode="json"))
+
+
+@router.get(
+    "/v1/categories/{category}/model-card",
+    summary="The model card of the version that serves",
+    response_class=HTMLResponse,
+    responses=documented("unknown-category", "category-refused", "invalid-request"),
+)
+@needs(Role.INSPECT)
+async def model_card(category: CategoryName, state: StateOf) -> Response:
+    """Data, training, threshold, error rates and known limits, as a page to be printed."""
+    card, settings = state.catalogue.require(category).card, state.settings
+
+    def make() -> str:
+        store = Store(settings.weights, settings.teachers_folder)
+        seen = None
+        with suppress(StoreError):  # the disk may have another version, or none
+            if store.card(category).model_version == card.model_version:
+                seen = store.seen(category)
+        return make_model_card(card, seen)
+
+    return _as_page(await asyncio.to_thread(make))
 
 
 def _as_page(page: str) -> Response:

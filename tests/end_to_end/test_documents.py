@@ -127,6 +127,7 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
         "/v1/audit",
         "/v1/categories/{category}/drift",
         "/v1/categories/{category}/agreement",
+        "/v1/categories/{category}/model-card",
         "/livez",
         "/readyz",
         "/metrics",

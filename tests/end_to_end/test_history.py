@@ -317,6 +317,12 @@ def test_the_agreement_of_a_month_is_an_answer_and_a_page(server: Server, bad: b
     for query in ("month=2026-13", "month=may", "format=pdf"):
         problem(httpx.get(f"{there}?{query}"), 422, "invalid-request")
     problem(httpx.get(server.url + "/v1/categories/nowhere/agreement"), 404, "unknown-category")
+    card = httpx.get(server.url + "/v1/categories/striped/model-card")
+    assert card.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer["model_version"] in card.text
+    assert "could not be read" not in card.text
+    assert "style-src 'sha256-" in card.headers["content-security-policy"]
+    problem(httpx.get(server.url + "/v1/categories/nowhere/model-card"), 404, "unknown-category")
 
 
 def test_a_wrong_label_is_refused(server: Server, good: bytes):

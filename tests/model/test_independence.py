@@ -10,6 +10,7 @@ NEED_CARDS = {
     "model.lifecycle.calibrate",
     "model.lifecycle.evaluate",
     "model.lifecycle.many",
+    "model.lifecycle.model_card",
     "model.lifecycle.regions",
     "model.lifecycle.report",
     "model.lifecycle.thresholds",

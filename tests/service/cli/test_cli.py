@@ -411,3 +411,16 @@ def test_inspect_refuses_impossible_settings(factory: Factory, monkeypatch: pyte
     monkeypatch.setenv("INSPECT_MAX_IMAGE_BYTES", "none")
     image = factory.data / "good" / "000.png"
     assert "INSPECT_MAX_IMAGE_BYTES" in run("inspect", "striped", image, "--weights", factory.weights, status=1).stderr
+
+
+def test_model_card_writes_a_page_and_overwrites_none(factory: Factory, tmp_path: Path):
+    place = tmp_path / "cards" / "striped.html"
+    arguments = ["model-card", "striped", "--output", str(place), "--weights", str(factory.weights)]
+    run(*arguments)
+    assert "Model card: striped" in place.read_text(encoding="utf-8")
+    again = run(*arguments, status=1)
+    assert "exists; choose another file with --output" in again.output
+    unknown = run(
+        "model-card", "nowhere", "--output", str(tmp_path / "x.html"), "--weights", str(factory.weights), status=1
+    )
+    assert "nowhere" in unknown.output
