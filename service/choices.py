@@ -13,6 +13,7 @@ class Localize(StrEnum):
 
 
 DECISIONS = ("normal", "anomalous")
+LABELS = (*DECISIONS, "unsure")
 
 
 class Role(StrEnum):

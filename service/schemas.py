@@ -274,6 +274,23 @@ class PastInspections(BaseModel):
     next: str | None = Field(description="Send it as `cursor` for the next page; null if this is the last one")
 
 
+class ToReview(PastInspection):
+    """An inspection that a person should look at."""
+
+    weight: float | None = Field(
+        description="1 / `image.kept_share`: how many inspections it stands for in an estimate; null if none like it "
+        "were to be kept"
+    )
+
+
+class ReviewQueue(BaseModel):
+    """Inspections to review, in the order that was asked for."""
+
+    inspections: list[ToReview]
+    left: int = Field(description="To review in all, these included, as far as the newest `searched` tell")
+    searched: int = Field(description="Only that many of the newest that come into question were looked at")
+
+
 class PastLocalization(BaseModel):
     """Where the fault was; as `Localization`, without the pictures."""
 

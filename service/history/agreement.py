@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import combinations, takewhile
+from itertools import combinations
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from model.agreement import kappa
 from service.choices import DECISIONS
 from service.history.database import Database
 from service.history.records import Row
+from service.history.review import since_taken_back
 from service.schemas import Agreement, AgreementTable, LabelledSample, VersionCount
 
 MOST_LABELLED = 20_000
@@ -71,7 +72,7 @@ def _said(database: Database, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for subject, of_one in lines.items():
         found[subject] = {}
-        for line in takewhile(lambda line: line["after"] is not None, of_one):
+        for line in since_taken_back(of_one):
             found[subject].setdefault(_person(line), line["after"]["label"])
     return found
 

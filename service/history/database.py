@@ -215,6 +215,26 @@ class Database:
                     statement = statement.where(*ranges)
             return [dict(row) for row in connection.execute(statement).mappings()]
 
+    def newest_kept(self, category: str, label: str | None, decision: str | None, most: int) -> list[Row]:
+        """Inspections with a decision and an image that was to be kept, newest first, without their details.
+
+        Args:
+            category: of the inspections.
+            label: that they have; None for those that nobody has labelled.
+            decision: only this one; None if it does not matter.
+            most: of them.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        outcomes = DECISIONS if decision is None else (decision,)
+        columns = [column for column in table if column.name != "details"]
+        wanted = (table.category == category, table.label == label, table.image_kept, table.outcome.in_(outcomes))
+        statement = select(*columns).where(*wanted).order_by(table.id.desc()).limit(most)
+        with self._connected() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
     def get(self, identity: UUID) -> Row | None:
         """One inspection with its details; None if there is no such inspection.
 
@@ -290,13 +310,13 @@ class Database:
         with self._connected() as connection:
             return [dict(line) for line in connection.execute(statement).mappings()]
 
-    def label(self, identity: UUID, actor: str | None, label: Row, replaces: int | None) -> int:
-        """Sets the label of an inspection.
+    def label(self, identity: UUID, actor: str | None, label: Row | None, replaces: int | None) -> int:
+        """Sets the label of an inspection, or takes it back.
 
         Args:
             identity: of the inspection.
             actor: name of the key; None where no keys are asked for.
-            label: with `label` and what else the person said.
+            label: with `label` and what else the person said; None to take it back.
             replaces: version of the label that the person has seen, 0 if there was none; None if it does not matter.
 
         Returns:
@@ -314,11 +334,14 @@ class Database:
             found = connection.execute(now).first()
             if found is None:
                 raise LookupError(identity)
-            if replaces is not None and replaces != found.label_version:
+            seen = found.label_version if found.label is not None or replaces else 0
+            if replaces is not None and replaces != seen:
                 raise LabelChangedError(found.label, found.label_version)
+            if label is None and found.label is None:
+                return int(found.label_version)
             before = connection.execute(select(AUDIT.c.after).where(AUDIT.c.n == found.label_version)).scalar()
             version = self._log(connection, actor, "label", str(identity), before, label)
-            values = {"label": label["label"], "label_version": version}
+            values = {"label": None if label is None else label["label"], "label_version": version}
             connection.execute(INSPECTIONS.update().where(mine).values(values))
             return version
 

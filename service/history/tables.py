@@ -83,5 +83,11 @@ index("category", "score")
 index("outcome")
 index("model_version")
 index("sha256")
+Index(
+    "inspections_to_review",
+    *(INSPECTIONS.c[name] for name in ("category", "label", "id")),
+    sqlite_where=INSPECTIONS.c.image_kept,
+    postgresql_where=INSPECTIONS.c.image_kept,
+)
 for _name in ("part_id", "lot", "station", "part_inspection", "label"):
     index(_name, where_given=True)

@@ -6,9 +6,9 @@ import csv
 import io
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -22,6 +22,7 @@ from service.history.database import Database, Filters
 from service.history.errors import LabelChangedError
 from service.history.history import History
 from service.history.records import Row, time_of
+from service.history.review import NEWEST, Order, since_taken_back, to_review
 from service.http.access import ACTOR, needs
 from service.http.bodies import read_json_body
 from service.http.errors import documented
@@ -32,11 +33,14 @@ from service.rendering import MAX_DRAWN_SIDE
 from service.schemas import (
     Audit,
     AuditLine,
+    Decision,
     Label,
     LabelLine,
     PastInspection,
     PastInspectionDetail,
     PastInspections,
+    ReviewQueue,
+    ToReview,
 )  # fmt: skip
 from service.state import State, state_of
 
@@ -47,6 +51,7 @@ CSV_COLUMNS = (
     "station", "part", "part_inspection", "request_id", "sha256", "width", "height", "bytes", "kept_share",
 )  # fmt: skip
 _TEXT = {"type": "string"}
+T = TypeVar("T")
 audit_router = APIRouter(tags=["history"], dependencies=[Depends(refuse_unknown_parameters)])
 
 _SCHEMA = "#/components/schemas/{model}"
@@ -54,7 +59,8 @@ LABEL_BYTES = 64 << 10
 """Longest body of a label."""
 MOST = 500
 """Inspections of one page."""
-_Text = Annotated[str | None, Query(max_length=TEXT_CHARACTERS, pattern=r"^[^\x00-\x1f]+$")]
+_PRINTABLE = r"^[^\x00-\x1f]+$"
+_Text = Annotated[str | None, Query(max_length=TEXT_CHARACTERS, pattern=_PRINTABLE)]
 
 
 def _as_written(given: object) -> object:
@@ -249,6 +255,42 @@ def _cell(value: object) -> object:
 
 
 @router.get(
+    "/review",
+    summary="What to review next",
+    responses=documented("invalid-request", "history-off", "history-unavailable"),
+)
+@needs(Role.INSPECT)
+async def review(
+    history: HistoryOf,
+    category: Annotated[str, Query(max_length=TEXT_CHARACTERS, pattern=_PRINTABLE)],
+    order: Annotated[Order, Query(description="nearest: score nearest to the threshold first")] = "nearest",
+    decision: Annotated[Decision | None, Query(description="Only with this decision")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST, description="Most inspections of this answer")] = 50,
+) -> ReviewQueue:
+    """Inspections of a category that people should look at. The images of all of them are kept.
+
+    - `nearest`: nobody has labelled them; those first whose score is nearest to their threshold.
+    - `random`: the same ones in a random order, which stays the same. With `decision=normal` and `weight`, what people
+      find here estimates how many faulty parts the service accepts.
+    - `disagreements`: labelled otherwise than decided, or differently by two people, until two people agree on the
+      label; newest first.
+
+    Only the newest 2000 inspections that come into question are looked at.
+    """
+
+    def search(database: Database) -> ReviewQueue:
+        rows = [row for row in to_review(database, category, order, decision) if history.images.has(row["sha256"])]
+        page = [ToReview.model_validate(_fields_of(history, row) | {"weight": _weight(row)}) for row in rows[:limit]]
+        return ReviewQueue(inspections=page, left=len(rows), searched=NEWEST)
+
+    return await history.ask(search)
+
+
+def _weight(row: Row) -> float | None:
+    return 1 / row["kept_share"] if row["kept_share"] else None
+
+
+@router.get(
     "/{id}",
     summary="Show a past inspection",
     responses=documented("invalid-request", "unknown-inspection", "history-off", "history-unavailable"),
@@ -260,7 +302,7 @@ async def past_inspection(history: HistoryOf, identity: InspectionId, response: 
 
     def look(database: Database) -> PastInspectionDetail:
         lines = database.audited(MOST, subject=str(identity), action="label")
-        labels = [_label_line(line) for line in lines]
+        labels = [_label_line(line) for line in since_taken_back(lines)]
         return PastInspectionDetail.model_validate(_fields_of(history, row) | {"labels": labels})
 
     detail = await history.ask(look)
@@ -416,22 +458,58 @@ async def label(
 ) -> LabelLine:
     """What a person says of the part. The label before stays in the history of labels."""
     given = _read_label(await read_json_body(request, LABEL_BYTES))
-    replaces = _read_version(if_match)
-    actor = request.scope.get(ACTOR)
 
-    def set_label(database: Database) -> LabelLine:
-        version = database.label(identity, actor, given.model_dump(mode="json"), replaces)
+    def set_label(database: Database, replaces: int | None) -> LabelLine:
+        version = database.label(identity, request.scope.get(ACTOR), given.model_dump(mode="json"), replaces)
         (line,) = database.audited(1, version + 1, subject=str(identity), action="label")
         return _label_line(line)
 
+    line = await _changed(history, identity, if_match, set_label)
+    response.headers["ETag"] = f'"{line.version}"'
+    return line
+
+
+@router.delete(
+    "/{id}/label",
+    summary="Take a label back",
+    status_code=204,
+    responses=documented(
+        "invalid-request", "unknown-inspection", "label-changed", "history-off", "history-unavailable"
+    ),
+)
+@needs(Role.REVIEW)
+async def unlabel(
+    request: Request,
+    history: HistoryOf,
+    identity: InspectionId,
+    if_match: Annotated[
+        str | None, Header(description="The `ETag` of the label that you take back; `*` takes any back")
+    ] = None,
+) -> None:
+    """The inspection has no label then. What was said stays in the log of changes."""
+    await _changed(
+        history,
+        identity,
+        if_match,
+        lambda database, replaces: database.label(identity, request.scope.get(ACTOR), None, replaces),
+    )
+
+
+async def _changed(
+    history: History, identity: UUID, if_match: str | None, change: Callable[[Database, int | None], T]
+) -> T:
+    """What a change of a label answers.
+
+    Raises:
+        Problem: 404 if there is no such inspection, 412 if it has another label than the one of `If-Match`.
+    """
+    replaces = _read_version(if_match)
     try:
-        line = await history.ask(set_label)
+        return await history.ask(lambda database: change(database, replaces))
     except LookupError:
         raise Problem("unknown-inspection", id=identity) from None
     except LabelChangedError as error:
         raise Problem("label-changed", label=error.label, version=error.version) from None
-    response.headers["ETag"] = f'"{line.version}"'
-    return line
 
 
 def _label_line(line: Row) -> LabelLine:

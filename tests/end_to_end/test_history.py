@@ -325,6 +325,54 @@ def test_the_agreement_of_a_month_is_an_answer_and_a_page(server: Server, bad: b
     problem(httpx.get(server.url + "/v1/categories/nowhere/model-card"), 404, "unknown-category")
 
 
+def test_a_label_is_taken_back_and_stays_in_the_log(server: Server, bad: bytes):
+    there = f"{server.url}{HISTORY}/{inspected(server.url, bad)['id']}"
+    first = httpx.put(there + "/label", json={"label": "normal"})
+    problem(httpx.delete(there + "/label"), 412, "label-changed")
+    tag = {"If-Match": first.headers["etag"]}
+    assert httpx.delete(there + "/label", headers=tag).status_code == 204
+    found = httpx.get(there)
+    assert (found.json()["label"], found.json()["labels"]) == (None, [])
+    assert found.headers["etag"] != first.headers["etag"]
+    problem(httpx.put(there + "/label", json={"label": "unsure"}, headers=tag), 412, "label-changed")
+    lines = httpx.get(server.url + "/v1/audit", params={"subject": there.rpartition("/")[2]}).json()["lines"]
+    assert [(line["before"] or {}).get("label") for line in lines] == ["normal", None]
+    assert lines[0]["after"] is None
+    assert (
+        httpx.delete(there + "/label", headers={"If-Match": "*"}).status_code == 204
+    )  # there is none: nothing changes
+    again = httpx.put(there + "/label", json={"label": "unsure"})
+    assert again.status_code == 200, again.text
+    assert httpx.get(there).json()["labels"] == [again.json()]
+    problem(httpx.delete(f"{server.url}{HISTORY}/{UUID(int=1)}/label"), 404, "unknown-inspection")
+    problem(httpx.delete(there + "/label", headers={"If-Match": "new"}), 422, "invalid-request")
+
+
+def test_the_queue_for_review_has_what_people_should_look_at(server: Server, bad: bytes, good: bytes):
+    queue = f"{server.url}{HISTORY}/review"
+    answer = inspected(server.url, bad)
+    deadline = time.monotonic() + 30
+    while not in_history(server.url, answer["id"])["image"]["kept"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    unkept = inspected(server.url, good)
+    for order in ("nearest", "random"):
+        found = httpx.get(queue, params={"category": "striped", "order": order, "limit": 500}).json()
+        by_id = {one["id"]: one for one in found["inspections"]}
+        assert by_id[answer["id"]] == search(server.url, sha256=answer["image"]["sha256"])[0] | {"weight": 1.0}
+        assert unkept["id"] not in by_id
+        assert found["left"] == len(by_id) < found["searched"]
+    accepted = httpx.get(queue, params={"category": "striped", "decision": "normal"}).json()
+    assert (accepted["inspections"], accepted["left"]) == ([], 0)
+    said = {"label": "normal", "reviewer": "Ana"}
+    httpx.put(f"{server.url}{HISTORY}/{answer['id']}/label", json=said, headers={"If-Match": "*"}).raise_for_status()
+    found = httpx.get(queue, params={"category": "striped", "order": "disagreements", "limit": 1}).json()
+    assert [one["id"] for one in found["inspections"]] == [answer["id"]]
+    assert "category" in problem(httpx.get(queue), 422, "invalid-request")
+    for wrong in ({"order": "best"}, {"limit": 501}, {"decision": "none"}, {"category": ""}):
+        problem(httpx.get(queue, params={"category": "striped"} | wrong), 422, "invalid-request")
+
+
 def test_a_wrong_label_is_refused(server: Server, good: bytes):
     there = f"{server.url}{HISTORY}/{inspected(server.url, good)['id']}/label"
     for body, message in (

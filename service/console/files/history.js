@@ -1,8 +1,9 @@
 // The page History: the inspections that the server remembers, filtered as the address says, and one of them in detail.
 
-import { ANSWER_MS, Problem, call, json } from "./api.js";
+import { ANSWER_MS, json } from "./api.js";
 import { $, announce, count, dated, h, icon, significant } from "./dom.js";
 import { sentences } from "./errors.js";
+import { LABELS, asProblem, remembered } from "./labels.js";
 import { timesOf } from "./panels.js";
 import * as past from "./past.js";
 import { lastSaid, server } from "./server.js";
@@ -69,7 +70,6 @@ const changed = (changes) => {
 };
 
 const find = (filters, more) => json(`v1/inspections?${new URLSearchParams([...new URLSearchParams(filters), ...Object.entries(more)])}`, { limit: ANSWER_MS });
-const asProblem = (error) => (error instanceof Problem ? error : new Problem("console", 0, String(error)));
 
 // The form.
 
@@ -169,7 +169,7 @@ function row(one) {
   const verdict = VERDICTS[one.decision] ?? "No verdict";
   const why = one.decision ? null : sentences({ kind: one.outcome })[0];
   const score = one.decision && `score ${significant(one.score)}, threshold ${significant(one.threshold)}`;
-  const label = past.LABELS[one.label];
+  const label = LABELS[one.label];
   const names = [["part", one.part_id], ["lot", one.lot], ["station", one.station]];
   const words = [verdict, why, dated(one.time), one.category, score, ...names.map(([name, value]) => value && `${name} ${value}`), label && `label ${label}`];
   const cell = (name, ...children) => h("span", { className: name }, ...children);
@@ -234,11 +234,10 @@ async function open() {
   $("history-detail").setAttribute("aria-busy", "true");
   step();
   try {
-    const response = await call(`v1/inspections/${encodeURIComponent(id)}`, { limit: ANSWER_MS });
-    const detail = await response.json();
+    const { detail, etag } = await remembered(id);
     if (mine !== turn) return;
     fine();
-    past.draw($("history-detail"), detail, response.headers.get("ETag"));
+    past.draw($("history-detail"), detail, etag);
     if (list?.query !== query || place() < 0) await findAround(detail, mine);
   } catch (error) {
     if (mine === turn) tellProblem(asProblem(error));

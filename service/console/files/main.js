@@ -10,9 +10,10 @@ import * as intake from "./intake.js";
 import * as live from "./live.js";
 import * as part from "./part.js";
 import * as region from "./region.js";
+import * as review from "./review.js";
 import { lastSaid, look, server } from "./server.js";
 
-const TITLES = { inspect: "Inspect", part: "Part", history: "History", categories: "Categories", region: "Region", live: "Live" };
+const TITLES = { inspect: "Inspect", part: "Part", history: "History", review: "Review", categories: "Categories", region: "Region", live: "Live" };
 const LOOK_MS = 5000;
 
 let said = "";
@@ -54,9 +55,11 @@ function route() {
   live.end();
   categories.end();
   if (shown !== "history") remembered.end();
+  review.end();
   const left = shown === "history" ? remembered.show(name) : null;
   if (shown === "live") live.show();
   if (shown === "part") part.show();
+  if (shown === "review") review.show(decoded(name));
   if (shown === "categories") categories.show(decoded(name));
   if (shown === "region") region.show(decoded(name));
   if (left) left.focus();
@@ -112,6 +115,7 @@ inspect.start();
 part.start();
 region.start();
 remembered.start();
+review.start();
 route();
 await look();
 for (;;) {

@@ -1,17 +1,13 @@
 // One inspection of the history: its verdict and its picture, everything that is kept of it, and what people say of it.
 
-import { ANSWER_MS, Problem, call } from "./api.js";
+import { Problem } from "./api.js";
 import { announce, dated, h, icon, record } from "./dom.js";
 import { sentences } from "./errors.js";
+import { CHOICES, LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, reviewer, said } from "./labels.js";
 import { WORDS, adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, timesPanel, warning } from "./panels.js";
 import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
 import { doubtOf, isUseless } from "./standing.js";
 import { drawZones, zonesKey, zonesPanel } from "./zones.js";
-
-const WIDTH = 1280; // pixels of the picture that is asked for
-const REVIEWER = "eca-inspect-reviewer";
-const CHOICES = [["normal", "Good", "g"], ["anomalous", "Faulty", "f"], ["unsure", "Unsure", "u"]];
-export const LABELS = Object.fromEntries(CHOICES.map(([label, word]) => [label, word.toLowerCase()]));
 
 let page = null; // what the page gives: labelled()
 let shown = null; // {detail, etag, place, panel, left}; left: aborts what is still asked for it
@@ -26,7 +22,6 @@ export function end() {
 }
 
 const problemOf = ({ type, status, detail }) => new Problem(type.split(":").pop(), status, detail);
-const pathOf = (detail, what) => `v1/inspections/${detail.id}/${what}`;
 
 /** Shows an inspection as `GET /v1/inspections/{id}` answers it, with the version of its label. */
 export function draw(place, detail, etag) {
@@ -103,7 +98,7 @@ async function picture(mine) {
   const here = () => shown === mine;
   if (detail.image.kept) {
     try {
-      item.file = await (await call(pathOf(detail, `image?width=${WIDTH}`), { headers: { Accept: "image/png" }, signal })).blob();
+      item.file = await pictureOf(detail, signal);
     } catch (error) {
       if (here()) note.textContent = said(error);
     }
@@ -129,7 +124,7 @@ function toggle(words, name) {
 async function heat(mine) {
   const { detail, stage, note, controls, left: { signal } } = mine;
   try {
-    const png = await (await call(pathOf(detail, "heatmap"), { headers: { Accept: "image/png" }, signal })).blob();
+    const png = await heatOf(detail, signal);
     if (shown !== mine) return;
     await showHeat(stage, png, detail.image);
   } catch (error) {
@@ -138,14 +133,6 @@ async function heat(mine) {
   }
   const strength = ({ target }) => stage.style.setProperty("--heat", target.value / 100);
   controls.prepend(h("label", { htmlFor: "past-heat" }, "Heat map"), h("input", { id: "past-heat", type: "range", min: 0, max: 100, value: 70, oninput: strength }));
-}
-
-const said = (error) => sentences(error instanceof Problem ? error : new Problem("console")).join(" ");
-
-function notKept({ image, localization, zones, tiles }) {
-  const places = localization || zones || tiles ? " What is drawn here shows the places only." : "";
-  const why = image.kept_share === 0 ? "The server's rule for keeping images leaves it out." : image.kept_share < 1 ? "The server keeps only a sample of such images." : "It has been removed, or is still on its way.";
-  return `The image was not kept. ${why}${places}`;
 }
 
 // What people say of it.
@@ -163,72 +150,45 @@ function drawLabels({ said: words = "", typed = null }) {
     h("h3", { id: "label-title" }, "What do you say?"),
     h("p", {}, now ? `The label is “${LABELS[now.label]}”, ${byWhom(now)}.` : "Nobody has labelled this yet."),
     h("div", { className: "buttons" }, CHOICES.map(([label, word, key]) =>
-      h("button", { type: "button", "data-label": label, "aria-pressed": String(now?.label === label), "aria-keyshortcuts": key, onclick: () => give(label) }, word, h("kbd", {}, key)))),
+      h("button", { type: "button", "data-label": label, "aria-pressed": String(now?.label === label), "aria-keyshortcuts": key, onclick: () => say(label) }, word, h("kbd", {}, key)))),
     h("div", { className: "fields" },
       field("kind", "Kind of fault", typed?.kind ?? now?.kind, 64),
       field("comment", "Comment", typed?.comment ?? now?.comment, 2000),
-      field("reviewer", "Your name", typed?.reviewer ?? sessionStorage.getItem(REVIEWER), 64)),
+      field("reviewer", "Your name", typed?.reviewer ?? reviewer(), 64)),
     words ? h("div", { className: "warning" }, icon("failed"), h("p", {}, words)) : "",
     labels.length > 1 ? h("details", {}, h("summary", {}, `Earlier labels (${labels.length - 1})`), h("ol", { className: "small" }, labels.slice(1).map(earlier))) : "");
   if (focused) panel.querySelector(`[data-label=${focused}]`).focus({ preventScroll: true });
 }
 
-const byWhom = ({ reviewer, actor, time }) => [reviewer && `by ${reviewer}`, actor && `key ${actor}`, dated(time)].filter(Boolean).join(", ");
-
 const earlier = (line) => h("li", {}, `${LABELS[line.label]}, ${byWhom(line)}${[line.kind, line.comment].filter(Boolean).map((text) => `: ${text}`).join("")}`);
 
-async function give(label) {
+async function say(label) {
   const mine = shown;
-  const { detail, panel, etag } = mine;
+  const { detail, panel } = mine;
   if (mine.giving) return;
   mine.giving = true;
   const typed = Object.fromEntries([...panel.querySelectorAll("input")].map(({ name, value }) => [name, value.trim()]));
-  sessionStorage.setItem(REVIEWER, typed.reviewer);
+  rememberReviewer(typed.reviewer);
   const [now] = detail.labels;
   const given = { label, ...Object.fromEntries(Object.entries(typed).filter(([, value]) => value)), boxes: now?.label === label ? now.boxes : [] };
+  let words = "";
   try {
-    const response = await call(pathOf(detail, "label"), {
-      method: "PUT",
-      body: JSON.stringify(given),
-      headers: { "Content-Type": "application/json", ...(now && { "If-Match": etag }) },
-      limit: ANSWER_MS,
-    });
-    const line = await response.json();
-    detail.labels.unshift(line);
-    mine.etag = response.headers.get("ETag");
-    page.labelled(detail.id, line.label);
-    if (shown !== mine) return;
-    drawLabels({});
-    announce(`Labelled ${LABELS[label]}.`);
+    await give(mine, given);
   } catch (error) {
-    if (shown === mine) await refused(mine, error instanceof Problem ? error : new Problem("console", 0, String(error)), typed);
+    words = refusal(asProblem(error));
   }
   mine.giving = false;
-}
-
-/** Says why a label was not taken. Where another person was first, their label is shown. */
-async function refused(mine, problem, typed) {
-  let words = [...sentences(problem), problem.status === 403 ? problem.detail : ""].filter(Boolean).join(" ");
-  if (problem.kind === "label-changed") {
-    const response = await call(`v1/inspections/${mine.detail.id}`, { limit: ANSWER_MS }).catch(() => null);
-    const detail = await response?.json();
-    if (shown !== mine) return;
-    if (detail) {
-      mine.detail.labels = detail.labels;
-      mine.etag = response.headers.get("ETag");
-      page.labelled(detail.id, detail.label);
-    }
-    words = "Another person has labelled this meanwhile. Look at that label, and decide again.";
-  }
-  drawLabels({ said: words, typed });
-  announce(words);
+  page.labelled(detail.id, detail.labels[0]?.label ?? null);
+  if (shown !== mine) return;
+  drawLabels(words ? { said: words, typed } : {});
+  announce(words || `Labelled ${LABELS[label]}.`);
 }
 
 export function pressed(event) {
   const choice = CHOICES.find(([, , key]) => key === event.key);
   if (!choice || !shown?.panel) return;
   event.preventDefault();
-  give(choice[0]);
+  say(choice[0]);
 }
 
 export function start(given) {

@@ -71,7 +71,8 @@ export async function showPicture(stage, item) {
 /** Colours a heat map, a PNG, over the picture in a stage, below the outlines. */
 export async function showHeat(stage, png, { width, height }) {
   const canvas = h("canvas", { className: "heat", "aria-hidden": "true" });
-  stage.querySelector(".outlines").before(canvas);
+  const frame = stage.querySelector(".frame");
+  frame.insertBefore(canvas, frame.querySelector("svg"));
   const scale = Math.min(1, LARGEST / Math.max(width, height));
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));

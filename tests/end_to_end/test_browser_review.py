@@ -1,0 +1,145 @@
+"""The page Review, in a real browser: one part after the other, with a key for each answer."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from service.choices import Role
+from service.http.keys import create_key
+from tests.conftest import ROOT
+from tests.end_to_end.browsing import Visit, Visits, announced, overhang, sample
+from tests.end_to_end.conftest import running_server
+from tests.end_to_end.test_browser_history import CATEGORY, DESK, Line
+
+NAMES = ("good", "scratch", "pit", "stain", "dent")
+TABLET = {"viewport": {"width": 810, "height": 1080}, "has_touch": True}
+
+
+@pytest.fixture
+def line(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    """A server whose history has an inspection with its image of each of `NAMES`."""
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    looker, reviewer = (create_key(keys, role.value, role) for role in (Role.INSPECT, Role.REVIEW))
+    with running_server(ROOT / "weights", device="cpu", keys_file=str(keys), keep_images="all") as server:
+        made = Line(server.url, looker, reviewer, "", "")
+        for name in NAMES:
+            made.inspect(sample(name), part_id=name)
+        deadline = datetime.now() + timedelta(seconds=60)
+        while len(queue(made)) < len(NAMES):
+            assert datetime.now() < deadline
+        yield made
+
+
+def queue(line: Line, order: str = "nearest") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = line.ask(f"/review?category={CATEGORY}&order={order}").json()["inspections"]
+    return found
+
+
+def labels_of(line: Line, one: dict[str, Any]) -> list[tuple[str, str | None]]:
+    labels = line.ask(f"/{one['id']}").json()["labels"]
+    return [(said["label"], said["reviewer"]) for said in labels]
+
+
+def enter(browse: Visits, line: Line, expected: str = "", **options: object) -> Visit:
+    refusals = "|".join(filter(None, ["status of 401", expected]))
+    visit = browse(f"{line.url}/#/review", expected=refusals, **(DESK | options))
+    dialog = visit.page.get_by_role("dialog")
+    dialog.get_by_label("API key").fill(line.reviewer)
+    dialog.get_by_role("button", name="Use this key").click()
+    expect(dialog).to_be_hidden()
+    return visit
+
+
+def expect_part(page: Page, one: dict[str, Any]) -> None:
+    """Returns when this part is shown with its picture and its heat map."""
+    expect(page.get_by_role("img", name=f"Photograph {one['part_id']}")).to_be_visible()
+    expect(page.locator("#review-stage .heat")).to_have_count(1)
+    expect(page.locator("#review-label")).not_to_be_empty()
+
+
+def test_parts_are_labelled_one_after_the_other_with_the_keyboard(browse: Visits, line: Line):
+    first, second, third, fourth, fifth = queue(line)
+    opposite = {"normal": "anomalous", "anomalous": "normal"}
+    visit = enter(browse, line, "status of 412")
+    page = visit.page
+    left = page.locator("#review-left")
+    expect(left).to_have_text("5 left")
+    expect_part(page, first)
+    assert page.get_by_role("button", name=re.compile("^Agree")).bounding_box()["y"] < 740  # type: ignore[index]
+    page.get_by_label("Your name").fill("Ana")
+    page.keyboard.press("a")  # a letter of the name
+    page.get_by_label("Your name").fill("Ana")
+    page.get_by_role("heading", name="Review", exact=True).click()
+    page.keyboard.press("a")
+    expect_part(page, second)
+    expect(left).to_have_text("4 left")
+    expect(announced(page)).to_contain_text("4 left")
+    assert labels_of(line, first) == [(first["decision"], "Ana")]
+
+    page.keyboard.press("ArrowRight")
+    expect_part(page, third)
+    page.keyboard.press("ArrowLeft")
+    expect_part(page, second)
+    page.keyboard.press("d")
+    expect_part(page, third)
+    assert labels_of(line, second) == [(opposite[second["decision"]], "Ana")]
+    page.keyboard.press("Control+z")
+    expect_part(page, second)
+    expect(announced(page)).to_have_text("The label is taken back.")
+    expect(page.get_by_text("Nobody has labelled this yet.")).to_be_visible()
+    expect(left).to_have_text("4 left")
+    assert labels_of(line, second) == []
+    page.keyboard.press("Enter")
+    expect_part(page, third)
+
+    line.label(third["id"], {"label": "unsure", "reviewer": "Bo"})
+    page.keyboard.press("d")
+    expect(page.locator("#review-said")).to_contain_text("Another person has labelled this meanwhile.")
+    expect(page.get_by_text("The label is “unsure”, by Bo")).to_be_visible()
+    assert labels_of(line, third) == [("unsure", "Bo")]
+    visit.shot("review labelled meanwhile")
+    assert visit.findings() == []
+    page.get_by_role("button", name="Go on without a label").click()
+
+    expect_part(page, fourth)
+    page.get_by_role("button", name=re.compile("^Disagree")).click()
+    expect_part(page, fifth)
+    heat = page.locator("#review-stage .heat")
+    page.keyboard.press("h")
+    expect(heat).to_be_hidden()
+    page.get_by_label("Heat map").check()
+    expect(heat).to_be_visible()
+    page.get_by_role("button", name="Unsure").click()
+    expect(page.get_by_role("heading", name="Nothing is left to review here.")).to_be_visible()
+    expect(page.get_by_text("4 parts are labelled, 1 passed over.")).to_be_visible()
+
+    page.get_by_label("Show").select_option("where people and service differ")
+    expect_part(page, fourth)
+    expect(page.get_by_text(re.compile("^The label is .*by Ana"))).to_be_visible()
+    assert "order=disagreements" in page.url
+    page.get_by_role("link", name="Show it in the history").click()
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
+    page.go_back()
+    expect_part(page, fourth)
+
+
+def test_a_random_sample_is_shown_with_its_weight_on_a_tablet(browse: Visits, line: Line):
+    visit = enter(browse, line, **TABLET)
+    page = visit.page
+    page.get_by_label("Show").select_option("random sample of accepted parts")
+    (accepted,) = (one for one in queue(line, "random") if one["decision"] == "normal")
+    expect_part(page, accepted)
+    expect(page.get_by_text("1: in an estimate it counts for so many parts")).to_be_visible()
+    expect(page.locator("#review-left")).to_have_text("1 left")
+    assert overhang(page) <= 0
+    assert visit.findings() == []
+    visit.shot("review tablet")
+    page.get_by_role("button", name=re.compile("^Agree: good")).tap()
+    expect(page.get_by_role("heading", name="Nothing is left to review here.")).to_be_visible()
+    page.get_by_role("button", name="Undo the last label").tap()
+    expect_part(page, accepted)
+    assert labels_of(line, accepted) == []
