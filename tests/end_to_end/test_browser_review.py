@@ -111,7 +111,7 @@ def test_parts_are_labelled_one_after_the_other_with_the_keyboard(browse: Visits
     heat = page.locator("#review-stage .heat")
     page.keyboard.press("h")
     expect(heat).to_be_hidden()
-    page.get_by_label("Heat map").check()
+    page.get_by_role("checkbox", name="Heat map h").check()
     expect(heat).to_be_visible()
     page.get_by_role("button", name="Unsure").click()
     expect(page.get_by_role("heading", name="Nothing is left to review here.")).to_be_visible()
