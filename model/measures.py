@@ -279,3 +279,19 @@ def _curve(maps: np.ndarray, masks: np.ndarray) -> PixelCurve:
     for anomaly_map, mask in zip(maps, masks, strict=True):
         curve.add(anomaly_map, mask)
     return curve
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The p-value of McNemar's exact test: how often chance alone would give two equally good judges, asked about the
+    same parts, a difference as large as this one.
+
+    Args:
+        only_first: parts about which only the first is right.
+        only_second: parts about which only the second is right.
+
+    Returns:
+        0 to 1, two-sided; 1 if they are right about the same parts.
+    """
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)

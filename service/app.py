@@ -57,6 +57,7 @@ from service.observe.observation import Observation, endpoint_of, is_probe
 from service.observe.telemetry import Telemetry
 from service.rendering import MAX_DRAWN_PIXELS
 from service.settings import Settings
+from service.shadow import Shadow
 from service.state import State
 from service.versions import Versions
 
@@ -146,14 +147,17 @@ def _history(settings: Settings, database: Database, telemetry: Telemetry) -> Hi
     return history
 
 
-async def _reload_what_changes(versions: Versions, engine: Engine[Job, Outcome], seconds: float) -> None:
-    """Looks for new versions in the weights folder until it is cancelled."""
+async def _reload_what_changes(
+    versions: Versions, engine: Engine[Job, Outcome], shadow: Shadow, seconds: float
+) -> None:
+    """Looks for new versions and candidates in the weights folder until it is cancelled."""
     while True:
         await asyncio.sleep(seconds)
         try:
             for category in await asyncio.to_thread(versions.changed):
                 with suppress(VersionRefusedError):  # already logged, with the reason
                     await asyncio.wrap_future(engine.call_in_steps(versions.reload(category)))
+            await shadow.look()
         except Exception:
             log.exception("looking for new versions failed")
 
@@ -218,16 +222,25 @@ def create_app(
         with decoders, pool:
             limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
             history = None if database is None else _history(settings, database, telemetry)
-            inspector = Inspector(engine, pool, decoders, limits, settings.deadline_seconds, telemetry, history)
+            shadow = Shadow(
+                engine, versions, decoders, limits, telemetry, history, settings.shadow_inspections,
+                settings.deadline_seconds,
+            )  # fmt: skip
+            inspector = Inspector(
+                engine, pool, decoders, limits, settings.deadline_seconds, telemetry, history, shadow.offer
+            )
+            await shadow.look()
             cards = PartCards(settings.parts_folder)
             if settings.parts is not None and not settings.parts.is_dir():
                 log.error("there is no folder of cards of parts %s", settings.parts)
             app.state.parts = State(
-                settings, catalogue, cards, versions, engine, inspector, history, telemetry, tracing
+                settings, catalogue, cards, versions, engine, inspector, history, shadow, telemetry, tracing
             )
-            reloading = None
+            tasks = [asyncio.create_task(shadow.run())]
             if settings.reload_seconds > 0:
-                reloading = asyncio.create_task(_reload_what_changes(versions, engine, settings.reload_seconds))
+                tasks.append(
+                    asyncio.create_task(_reload_what_changes(versions, engine, shadow, settings.reload_seconds))
+                )
             if history is not None:
                 history.start()
             try:
@@ -235,8 +248,8 @@ def create_app(
             finally:
                 if history is not None:
                     await asyncio.to_thread(history.close)
-                if reloading is not None:
-                    reloading.cancel()
+                for task in tasks:
+                    task.cancel()
                 engine.close(timeout_seconds=CLOSE_SECONDS)
                 if tracing is not None:
                     tracing.close()

@@ -47,6 +47,14 @@ class NoSuchVersionError(ExpectedError):
     """There is no such version of the category to go back to; the message lists the versions that exist."""
 
 
+class NoSuchCandidateError(ExpectedError):
+    """The category has no candidate, or another one than the one that was meant."""
+
+
+class WeightsNotChangedError(ExpectedError):
+    """The folder of weights cannot be changed; the message says what to do."""
+
+
 class VersionRefusedError(ExpectedError):
     """A new version is refused; the previous version stays in use if possible. The message gives the reason."""
 

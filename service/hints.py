@@ -9,8 +9,8 @@ from model.errors import ExpectedError, MissingSetError
 from model.lifecycle.calibrate import YoudenThresholdError
 from model.lifecycle.datasets import MasksAmongImagesError
 from model.lifecycle.evaluate import SeenImagesError
-from model.lifecycle.train import InterruptedTrainingError, ReplacesYoudenError
-from model.store.store import CategoryExistsError, ChangedMeanwhileError, StoreNotWritableError
+from model.lifecycle.train import InterruptedTrainingError, NoCategoryError, ReplacesYoudenError
+from model.store.store import CategoryExistsError, ChangedMeanwhileError, NoCandidateError, StoreNotWritableError
 from model.store.teachers import VGG16_FILE, DownloadError, MissingTeacherError
 
 
@@ -34,6 +34,8 @@ HINTS: dict[type[ExpectedError], Callable[[Any], str]] = {
     MasksAmongImagesError: lambda error: "or, in a plain folder, select the image files: --pattern '*.jpg'",
     MissingSetError: lambda error: "add --download to let torchvision download these files",
     MissingTeacherError: _of_teacher,
+    NoCategoryError: lambda error: "leave out --candidate to train its first version",
+    NoCandidateError: lambda error: "make one with `eca-inspect train CATEGORY --candidate`",
     StoreNotWritableError: lambda error: "name another folder with --weights, or run as the user who owns this one",
     ReplacesYoudenError: lambda error: (
         "add --without-anomalous, and run `eca-inspect calibrate` with anomalous images afterwards"

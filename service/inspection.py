@@ -15,7 +15,7 @@ import numpy as np
 from uuid_utils.compat import uuid7
 
 from model.alignment import Found as Pose
-from model.choices import MapForm
+from model.choices import MapForm, Reason
 from model.detector import batches_of
 from model.preprocessing import Layout
 from model.quality import Look, look_of
@@ -134,7 +134,11 @@ def decode(data: bytes, ready: Ready, limits: Limits, read: Reader) -> Decoded:
         raise Problem("empty-body")
     if len(data) > limits.image_bytes:
         raise Problem("too-many-bytes", what="the image", limit=limits.image_bytes)
-    picture = read(data, ready.preprocessing)
+    return decoded_of(read(data, ready.preprocessing), ready)
+
+
+def decoded_of(picture: Picture, ready: Ready) -> Decoded:
+    """What a category sees of a picture that its preprocessing has made."""
     info = ImageInfo(width=picture.width, height=picture.height, sha256=picture.sha256)
     layout = ready.preprocessing.layout(picture.width, picture.height)
     look = None
@@ -204,9 +208,7 @@ def answer(
     total_seconds: float,
 ) -> Inspection:
     """Builds the answer for one image."""
-    scores = np.array([outcome.score for outcome in found.outcomes])
-    score = float(card.part_scores(scores)[0])
-    reasons = card.reasons(score, decoded.look, decoded.pose)
+    scores, score, reasons = judge(card, decoded, found.outcomes)
     queue, inference, localizing = found.seconds_of_stages
     return Inspection(
         **dict(part_info),
@@ -216,7 +218,7 @@ def answer(
         threshold=card.calibration.threshold,
         calibration=card.calibration.method,
         separates=card.calibration.separates,
-        decision=_word(bool(reasons)),
+        decision=decision_of(bool(reasons)),
         reasons=reasons,
         alignment=_alignment(decoded),
         zones=_zones(card, decoded.layout, scores),
@@ -233,7 +235,15 @@ def answer(
     )
 
 
-def _word(rejected: bool) -> Decision:
+def judge(card: Card, decoded: Decoded, outcomes: Sequence[Outcome]) -> tuple[np.ndarray, float, list[Reason]]:
+    """The scores of the views of a picture, its own score, and why it is anomalous."""
+    scores = np.array([outcome.score for outcome in outcomes])
+    score = float(card.part_scores(scores)[0])
+    return scores, score, card.reasons(score, decoded.look, decoded.pose)
+
+
+def decision_of(rejected: bool) -> Decision:
+    """The word for it."""
     return "anomalous" if rejected else "normal"
 
 
@@ -250,7 +260,7 @@ def _zones(card: Card, layout: Layout, scores: np.ndarray) -> list[ZoneVerdict] 
                 name=zone.name,
                 score=scores[views].max(),
                 threshold=card.threshold_of(zone.name),
-                decision=_word(card.calibration.rejects(float(of_views[views].max()))),
+                decision=decision_of(card.calibration.rejects(float(of_views[views].max()))),
             )
         )
     return found
@@ -272,7 +282,7 @@ def _tiles(card: Card, decoded: Decoded, scores: np.ndarray) -> list[TileVerdict
             zone=view.zone,
             box=_box(view.box, decoded),
             score=score,
-            decision=_word(card.calibration.rejects(weighed)),
+            decision=decision_of(card.calibration.rejects(weighed)),
         )
         for view, score, weighed in zip(decoded.layout.views, scores.tolist(), of_views, strict=True)
     ]
@@ -299,7 +309,7 @@ def inspect_offline(
     read = partial(read_picture, max_pixels=limits.image_pixels)
     decoded = decode(data, ready, limits, read)
     decode_seconds = perf_counter() - started
-    waiting, jobs = perf_counter(), _jobs(ready, decoded, wanted)
+    waiting, jobs = perf_counter(), jobs_of(ready, decoded, wanted)
     outcomes: list[Outcome] = []
     for batch in batches_of(ready.detector(), decoded.pixels):
         outcomes += inspect_jobs(jobs[len(outcomes) : len(outcomes) + len(batch)])
@@ -320,8 +330,8 @@ def inspect_offline(
     return inspection, draw_overlay(data, ready.card, decoded, found, read) if with_overlay else None
 
 
-def _jobs(ready: Ready, decoded: Decoded, wanted: Wanted) -> list[Job]:
-    """One for each view."""
+def jobs_of(ready: Ready, decoded: Decoded, wanted: Wanted) -> list[Job]:
+    """What the device does for a picture: one job for each view."""
     card, masks = ready.card, decoded.layout.masks
     form = wanted.form or card.map_form
 
@@ -353,6 +363,7 @@ class Inspector:
         deadline_seconds: longest time from the arrival of the whole body to the answer.
         telemetry: counts every image.
         history: remembers every image; None if it is off.
+        on_judged: called with every image that was judged, after its record is made; must not wait.
     """
 
     def __init__(
@@ -364,6 +375,7 @@ class Inspector:
         deadline_seconds: float,
         telemetry: Telemetry,
         history: "History | None" = None,
+        on_judged: Callable[[Ready, bytes, Decoded, UUID], None] = lambda ready, data, decoded, identity: None,
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -372,6 +384,7 @@ class Inspector:
         self._deadline_seconds = deadline_seconds
         self._telemetry = telemetry
         self._history = history
+        self._on_judged = on_judged
 
     async def inspect(self, ready: Ready, data: bytes, wanted: Wanted) -> Inspection:
         """The JSON answer for one image.
@@ -502,6 +515,7 @@ class Inspector:
             await self._remember(ready, data, wanted, problem.body(), uuid7(), problem.kind)
             raise problem from error
         await self._remember(ready, data, wanted, inspection, inspection.id, inspection.decision, decoded.look)
+        self._on_judged(ready, data, decoded, inspection.id)
         return inspection, drawn
 
     async def _remember(
@@ -542,7 +556,7 @@ class Inspector:
         started = perf_counter()
         decoded = await self._in_pool(partial(decode, data, ready, self._limits, read))
         waiting = perf_counter()
-        views = [asyncio.wrap_future(self._engine.submit(job)) for job in _jobs(ready, decoded, wanted)]
+        views = [asyncio.wrap_future(self._engine.submit(job)) for job in jobs_of(ready, decoded, wanted)]
         try:
             outcomes = await asyncio.gather(*views)
         finally:

@@ -14,7 +14,14 @@ from starlette.requests import ClientDisconnect
 
 from model.images import ImageError, ImageTooLargeError
 from model.store.parts import UnknownPartError
-from service.catalogue import CategoryRefusedError, NoSuchVersionError, UnknownCategoryError, VersionRefusedError
+from service.catalogue import (
+    CategoryRefusedError,
+    NoSuchCandidateError,
+    NoSuchVersionError,
+    UnknownCategoryError,
+    VersionRefusedError,
+    WeightsNotChangedError,
+)
 from service.decoding.pool import DecoderLostError
 from service.device.backend import DeviceMemoryError
 from service.device.engine import DeviceLostError, EngineClosedError, QueueFullError
@@ -110,6 +117,10 @@ KINDS: Mapping[str, Kind] = {
         408, "the whole body did not arrive in time", "the whole body must arrive within {seconds:g} s"
     ),
     "reload-refused": Kind(409, "the version on disk is refused; the current version stays in use", "{reason}"),
+    "no-candidate": Kind(404, "the category has no candidate, or another one", "{reason}"),
+    "weights-not-changed": Kind(
+        409, "the server cannot change the folder of weights; nothing has changed", "{reason}"
+    ),
     "no-previous-version": Kind(
         409,
         "no such version of this category is kept",
@@ -244,6 +255,10 @@ def problem_of(error: Exception) -> Problem:
             return Problem("reload-refused", reason=error)
         case NoSuchVersionError():
             return Problem("no-previous-version", reason=error)
+        case NoSuchCandidateError():
+            return Problem("no-candidate", reason=error)
+        case WeightsNotChangedError():
+            return Problem("weights-not-changed", reason=error)
         case HistoryUnavailableError():
             log.error("the database of the history does not answer: %s", error)
             return Problem("history-unavailable", reason=error)

@@ -16,6 +16,7 @@ from service.part_info import PartInfo, Value
 Decision = Literal["normal", "anomalous"]
 Measure = Literal["score", "brightness", "contrast", "sharpness", "aspect_ratio"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
+CandidateStatus = Literal["scoring", "complete", "off", "refused"]
 PartDecision = Literal["normal", "anomalous", "incomplete"]
 PartVersion = Annotated[
     str | None, Field(description="Changes whenever the card of the part does; null if there is no card to go by")
@@ -254,7 +255,7 @@ class AuditLine(BaseModel):
     n: int
     time: datetime
     actor: str | None = Field(description="Name of the key; null where the server asks for none")
-    action: str = Field(description="label, reload or rollback")
+    action: str = Field(description="label, reload, rollback, promote or drop-candidate")
     subject: str = Field(description="Id of the inspection, or the category")
     before: Any = Field(description="A label, or a `model_version`; null if there was none")
     after: Any
@@ -546,6 +547,71 @@ class RolledBack(CategorySummary):
     persistent: bool = Field(
         description="Whether the rollback was also written to disk; if not, it lasts until the server stops"
     )
+
+
+class ChangedDecision(BaseModel):
+    """An inspection of which the candidate says something else than the version in force said."""
+
+    id: UUID
+    time: datetime
+    score: Score
+    threshold: Threshold
+    decision: Decision
+    candidate_score: Score
+    candidate_threshold: Threshold
+    candidate_decision: Decision
+    label: str | None = Field(description="What a person said of it; null if nobody did")
+
+
+class LabelledComparison(BaseModel):
+    """Both versions on inspections that a person labelled `normal` or `anomalous`."""
+
+    normal: int = Field(ge=0, description="Inspections labelled normal")
+    anomalous: int = Field(ge=0, description="Inspections labelled anomalous")
+    false_alarms: int = Field(ge=0, description="Labelled normal and rejected by the version in force")
+    misses: int = Field(ge=0, description="Labelled anomalous and accepted by the version in force")
+    candidate_false_alarms: int = Field(ge=0, description="Labelled normal and rejected by the candidate")
+    candidate_misses: int = Field(ge=0, description="Labelled anomalous and accepted by the candidate")
+    only_in_force_right: int = Field(ge=0, description="Inspections about which only the version in force is right")
+    only_candidate_right: int = Field(ge=0, description="Inspections about which only the candidate is right")
+    p_value: float = Field(
+        ge=0,
+        le=1,
+        description="McNemar's exact test, two-sided: how often two equally good versions would differ so much",
+    )
+
+
+class Comparison(BaseModel):
+    """The candidate and the version in force on the same images."""
+
+    model_version: str = Field(description="The version in force; only inspections that it decided are counted")
+    inspections: int = Field(ge=0, description="Inspections that both have judged")
+    agreement: float | None = Field(ge=0, le=1, description="Share with the same decision; null if there is none yet")
+    to_anomalous: int = Field(ge=0, description="Inspections that only the candidate rejects")
+    to_normal: int = Field(ge=0, description="Inspections that only the version in force rejects")
+    labelled: LabelledComparison
+    changed: list[ChangedDecision] = Field(description="Newest first, 100 at most")
+
+
+class Candidate(BaseModel):
+    """A version that is compared with the one in force. What is not known of a refused one is null."""
+
+    category: str
+    status: CandidateStatus = Field(
+        description="complete: it has scored as many inspections as INSPECT_SHADOW_INSPECTIONS says. off: that is 0, "
+        "or the server keeps no history, so that nothing is compared. refused: it cannot be used"
+    )
+    reason: str | None = Field(description="Why it is refused; else null")
+    model_version: str | None
+    threshold: float | None
+    calibration: CalibrationMethod | None
+    wanted: int = Field(ge=0, description="Inspections that it is to score")
+    scored: int = Field(ge=0, description="Inspections that it has scored")
+    skipped: int = Field(
+        ge=0, description="Images that this process left out since it read the candidate: no idle time"
+    )
+    failed: int = Field(ge=0, description="Images on which it failed, since this process read it")
+    comparison: Comparison | None = Field(description="null if there is no history, or no version is in force")
 
 
 class Health(BaseModel):

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     history_days: float = Field(default=365.0, gt=0)
     """Days after which an inspection is removed from the history, unless it is labelled."""
 
+    shadow_inspections: int = Field(default=1000, ge=0)
+    """Inspections that a candidate scores in idle time, to be compared with the version in force; 0 turns that off."""
+
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1`` ...; ``auto`` takes the first GPU if there is one."""
 

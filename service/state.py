@@ -13,6 +13,7 @@ from service.history.history import History
 from service.inspection import Inspector
 from service.observe.telemetry import Telemetry
 from service.settings import Settings
+from service.shadow import Shadow
 from service.versions import Versions
 
 if TYPE_CHECKING:  # needs the extra `otel`
@@ -31,6 +32,7 @@ class State:
     engine: Engine[Job, Outcome]
     inspector: Inspector
     history: History | None
+    shadow: Shadow
     telemetry: Telemetry
     tracing: "Tracing | None"
 

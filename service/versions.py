@@ -16,17 +16,19 @@ from model.networks.vgg import Teacher
 from model.preprocessing import MAX_VIEWS
 from model.store.card import Card
 from model.store.history import Kept, NoPreviousVersionError
-from model.store.store import ChangedMeanwhileError, Store
+from model.store.store import ChangedMeanwhileError, NoCandidateError, Store
 from model.store.teachers import TeacherError, load_teacher
 from model.store.version import Stamp, StoreError, build_detector, read_card
 from model.text import encodable, readable
 from service.catalogue import (
     Catalogue,
     CategoryRefusedError,
+    NoSuchCandidateError,
     NoSuchVersionError,
     Ready,
     Refused,
     VersionRefusedError,
+    WeightsNotChangedError,
 )
 from service.device.allowance import Allowance, TooCostlyError
 from service.device.backend import DeviceFailedError, DeviceMemoryError
@@ -66,8 +68,9 @@ class Versions:
     Students stay in memory up to a budget, and are read again when needed; see `Students`. In addition, the previous
     student of each reloaded category stays in memory.
 
-    Call all methods on the device thread, except `changed` and `kept`. Work in several steps is a generator, see
-    `service.device.engine.Engine.call_in_steps`; if it does not run to its end, nothing has changed.
+    Call all methods on the device thread, except `changed`, `kept`, `candidates` and `drop_candidate`. Work in several
+    steps is a generator, see `service.device.engine.Engine.call_in_steps`; if it does not run to its end, nothing has
+    changed.
 
     Args:
         store: contains the versions.
@@ -241,6 +244,94 @@ class Versions:
         self._enter(version)
         return persistent
 
+    def candidates(self) -> dict[str, Stamp]:
+        """The categories that have a candidate on disk; each stamp changes with its files. For any thread.
+
+        Raises:
+            OSError: if the folder cannot be read.
+        """
+        store = self._store.candidates
+        return {category: store.stamp(category) for category in store.names()}
+
+    def candidate(self, category: str) -> Generator[None, None, Ready]:
+        """Reads and tests the candidate of a category. Its pair stays in memory, outside the budget, with its entry.
+
+        Raises:
+            NoSuchCandidateError: if there is none.
+            VersionRefusedError: if it is refused.
+        """
+        return (yield from self._candidate(category)).entry
+
+    def promote(self, category: str, version: str | None = None) -> Generator[None, None, Ready]:
+        """Serves the candidate of a category, on the disk too, after a test. The version that it replaces is kept.
+
+        Args:
+            category: its name.
+            version: the candidate's name; None for whichever is there.
+
+        Raises:
+            UnknownCategoryError: if there is no such category.
+            NoSuchCandidateError: if there is no candidate, or another one.
+            VersionRefusedError: if it is refused, or the category was changed during the test.
+            WeightsNotChangedError: if the disk cannot be written.
+        """
+        self._catalogue.find(category)
+        before = self._store.in_place(category)
+        candidate = yield from self._candidate(category)
+        name = candidate.entry.card.model_version
+        try:
+            if version not in (None, name):
+                raise NoCandidateError(f"the candidate of {category!r} is version {name}, not {version!r}")
+            self._store.promote(category, name, replace=before)
+        except NoCandidateError as error:
+            raise NoSuchCandidateError(str(error)) from None
+        except (ChangedMeanwhileError, StoreError) as error:
+            raise VersionRefusedError(str(error)) from None
+        except OSError as error:
+            raise _not_changed(error, f"eca-inspect promote {category}") from None
+        assert candidate.kept is not None
+        self._students.put(candidate, candidate.kept)
+        candidate.kept = None
+        self._stamps[category] = self._store.stamp(category)
+        self._enter(candidate)
+        log.info("the candidate of category %s serves, version %s", category, name)
+        return candidate.entry
+
+    def drop_candidate(self, category: str, version: str | None = None) -> str | None:
+        """Takes the candidate of a category away from the disk. For any thread.
+
+        Args:
+            category: its name.
+            version: the candidate's name; None for whichever is there.
+
+        Returns:
+            Its name; None if its card cannot be read.
+
+        Raises:
+            NoSuchCandidateError: if there is no candidate, or another one.
+            WeightsNotChangedError: if the disk cannot be written.
+        """
+        try:
+            return self._store.drop_candidate(category, version)
+        except StoreError as error:
+            raise NoSuchCandidateError(str(error)) from None
+        except OSError as error:
+            raise _not_changed(error, f"eca-inspect drop-candidate {category}") from None
+
+    def _candidate(self, category: str) -> Generator[None, None, _Version]:
+        store = self._store.candidates
+        if not store.holds(category):
+            raise NoSuchCandidateError(
+                f"there is no candidate of {category!r}; `eca-inspect train --candidate` makes one"
+            )
+        try:
+            version = self._read(store.folder(category), category)
+            version.kept = self._students.take(version)
+            yield from self._try(version)
+        except CANNOT_SERVE as error:
+            raise VersionRefusedError(f"the candidate of {category!r} is refused: {with_hint(error)}") from None
+        return version
+
     def _previous(self, category: str, to: str | None) -> Generator[None, None, _Version]:
         """The version to go back to, read from disk and tested; or the previous one in memory if the disk has none."""
         serving = self._serving.get(category)
@@ -350,3 +441,10 @@ class Versions:
     def _build(self, version: _Version) -> Detector:
         entry = version.entry
         return translated(partial(self._store.build, entry.card, entry.teacher, self._device, self._precision))
+
+
+def _not_changed(error: OSError, command: str) -> WeightsNotChangedError:
+    return WeightsNotChangedError(
+        f"the server cannot change the folder of weights ({error.strerror}); run `{command}` as a user who can, and "
+        "the server will follow"
+    )

@@ -43,6 +43,7 @@ def calibrate_category(
     rule: Rule = Rule(),
     each_zone: bool | None = None,
     without_anomalous: bool = False,
+    candidate: bool = False,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
     skip_unreadable: bool = False,
@@ -60,6 +61,9 @@ def calibrate_category(
 
     Where it comes from is the rule's to say. Images held out of training may serve again. A threshold set by hand needs
     no images; with none, the record of the images of the last calibration stays, without error rates.
+
+    With ``candidate`` the new version is a candidate, see `model.store.store.Store.candidates`. It comes from the
+    candidate that is there, else from the version in place.
 
     Images that cannot be aligned are left out, for no threshold changes what becomes of them.
 
@@ -80,8 +84,8 @@ def calibrate_category(
             ``without_anomalous`` is not set.
     """
     rule.check()
-    store = Store(weights, teachers)
-    before = store.in_place(category)
+    store, target = source_and_target(Store(weights, teachers), category, candidate=candidate)
+    before = target.in_place(category)
     card, detector = store.load(category, device, precision)
     seen, encoded, traces = store.seen(category), store.encoded_student(category, card), store.traces(category)
     by_hand = rule.threshold is not None and not normal and not anomalous
@@ -95,7 +99,7 @@ def calibrate_category(
             f"the calibration of {category!r} comes from {card.calibration.anomalous_images} anomalous images, and no "
             "anomalous images are given: the new one would know no real fault"
         )
-    store.check_writable()
+    target.check_writable()
     remarks = NONE
     if by_hand and rule.threshold is not None:
         if score not in (None, card.score):
@@ -140,8 +144,14 @@ def calibrate_category(
         )
         seen = seen.model_copy(update={"calibration": tuple(used)})
     card = card.model_copy(update={"schema_version": SCHEMA_VERSION, "calibration": calibration}).named()
-    store.write(card, encoded, seen, traces, replace=before)
+    target.write(card, encoded, seen, traces, replace=before)
     return card, remarks
+
+
+def source_and_target(store: Store, category: str, *, candidate: bool) -> tuple[Store, Store]:
+    """Where the version to be calibrated lies, and where the new one goes; see `calibrate_category`."""
+    target = store.candidates if candidate else store
+    return target if target.holds(category) else store, target
 
 
 def _picture_check(card: Card, good: LoadedImages, *, is_new: bool) -> PictureCheck | None:

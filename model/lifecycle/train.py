@@ -46,6 +46,10 @@ class InterruptedTrainingError(TrainingError):
     """An interrupted training of this category is kept, and it was not said what should become of it."""
 
 
+class NoCategoryError(TrainingError):
+    """There is no category that the candidate could be compared with."""
+
+
 class ReplacesYoudenError(TrainingError):
     """A pair whose threshold comes from anomalous images would be replaced by one whose threshold does not."""
 
@@ -57,6 +61,7 @@ def check_trainable(
     resume: bool = False,
     replace: bool = False,
     without_anomalous: bool = False,
+    candidate: bool = False,
     rule: Rule = Rule(),
 ) -> InPlace | None:
     """Whether a training could begin, as far as that is known before its teacher and images are; see `train_category`.
@@ -71,9 +76,14 @@ def check_trainable(
         CalibrationError: if the rule of the threshold is impossible.
         TrainingError: if there is nothing to resume.
         InterruptedTrainingError: if there is an interrupted training that is not to be resumed.
+        NoCategoryError: for a candidate, if there is no category.
         ReplacesYoudenError: if the threshold in place comes from anomalous images, and not ``without_anomalous``.
     """
     store = Store(weights)
+    if candidate:
+        if not store.folder(category).exists():
+            raise NoCategoryError(f"there is no category {category!r} that a candidate could be compared with")
+        store, replace, without_anomalous = store.candidates, True, True
     before = store.in_place(category)
     if store.folder(category).exists() and not replace:
         raise CategoryExistsError(f"{store.folder(category)} exists")
@@ -111,6 +121,7 @@ def train_category(
     resume: bool = False,
     replace: bool = False,
     without_anomalous: bool = False,
+    candidate: bool = False,
     rule: Rule = Rule(),
     memory_bytes: int = FEATURE_MEMORY_BYTES,
     spill_folder: Path | None = None,
@@ -137,6 +148,8 @@ def train_category(
         resume: go on from the checkpoint of an interrupted run.
         replace: put the new pair in place of one that exists.
         without_anomalous: also in place of one whose threshold comes from anomalous images.
+        candidate: put the new pair beside the one in place, where it replaces another candidate; see
+            `model.store.store.Store.candidates`.
         rule: for the first threshold.
         memory_bytes: see `model.lifecycle.distillation.teacher_features`.
         spill_folder: see `model.lifecycle.distillation.teacher_features`.
@@ -155,9 +168,15 @@ def train_category(
         InterruptedTrainingError: if the category was changed while this ran; nothing is written, and `resume` goes on.
     """
     before = check_trainable(
-        weights, category, resume=resume, replace=replace, without_anomalous=without_anomalous, rule=rule
+        weights,
+        category,
+        resume=resume,
+        replace=replace,
+        without_anomalous=without_anomalous,
+        candidate=candidate,
+        rule=rule,
     )
-    store = Store(weights)
+    store = Store(weights).candidates if candidate else Store(weights)
     checkpoint = store.checkpoint(category)
     prepared = settled(recipe.preprocessing if preprocessing is None else preprocessing, recipe, samples)
     images = datasets.unique(datasets.aligned(load_images(samples, prepared, skip_unreadable=skip_unreadable)))

@@ -4,6 +4,7 @@
 
     CATEGORY/             a version: card.json, student.safetensors, images.json, losses.*
     .versions/CATEGORY/   versions that were replaced, see `model.store.history`
+    .candidates/CATEGORY/ a version beside the one in place, see `Store.candidates`; a folder of categories of its own
     .training/            progress of trainings that were stopped
     .CATEGORY-xxxxxxxx/   a change under way; the next change removes what a crash has left
     teachers/             unless another folder is named
@@ -47,6 +48,7 @@ from model.store.version import (
 )
 
 TEACHERS = "teachers"
+CANDIDATES = ".candidates"
 RESERVED_NAMES = frozenset((TEACHERS,))
 _CHANGE = re.compile(rf"\.({CATEGORY_NAME.pattern})-[a-z0-9_]{{8}}")
 _NEW, _OLDER, _COPY, _GONE = _PARTS = ("new", "older", "copy", "gone")
@@ -57,6 +59,10 @@ log = logging.getLogger(__name__)
 
 class CategoryExistsError(StoreError):
     """The category exists, and was not to be replaced."""
+
+
+class NoCandidateError(StoreError):
+    """The category has no candidate, or another one than the one that was meant."""
 
 
 class StoreNotWritableError(StoreError):
@@ -107,6 +113,14 @@ class Store:
         """
         check_category_name(category)
         return self.weights / category
+
+    @property
+    def candidates(self) -> "Store":
+        """The candidates: versions that lie beside those in place, to be compared with them before they replace them.
+
+        A folder of categories like this one, in which the category's name is that of the category in place.
+        """
+        return Store(self.weights / CANDIDATES, self.teachers)
 
     def checkpoint(self, category: str) -> Path:
         """Where the progress of a category's training is kept until its first version is written."""
@@ -304,6 +318,78 @@ class Store:
                     if number > chosen.number and not rolled_back:
                         folder.rename(folder.with_name(f"{number}{ROLLED_BACK}"))
         return chosen.card
+
+    def promote(self, category: str, version: str | None = None, *, replace: InPlace | None = None) -> Card:
+        """Puts the candidate of a category in its place, and keeps the version that it replaces.
+
+        Args:
+            category: its name.
+            version: the candidate's name; None for whichever is there.
+            replace: what is to be replaced, from `in_place`; None for whatever is there.
+
+        Returns:
+            The card that is in place now.
+
+        Raises:
+            NoCandidateError: if there is no candidate, or another one.
+            ChangedMeanwhileError: if another version is in place than the one to be replaced; it has not changed.
+            StoreError: if the name is impossible, or the candidate is damaged.
+            OSError: if the folder cannot be written; then the version in place has not changed.
+        """
+        candidates = self._with_candidate(category)
+        with candidates._change(category), self._change(category) as scratch:
+            card = self._check_candidate(category, version)
+            if not is_whole(candidates.folder(category), category):
+                raise StoreError(f"the candidate in {candidates.folder(category)} is damaged")
+            if replace is not None:
+                self._check_unchanged(category, replace)
+            link_folder(candidates.folder(category), scratch / _NEW)
+            self._put(category, scratch, keep_as="")
+        try:
+            self.drop_candidate(category, card.model_version)
+        except (NoCandidateError, OSError) as error:
+            log.warning("the candidate of category %s is in place, and its copy stays: %s", category, error)
+        return card
+
+    def drop_candidate(self, category: str, version: str | None = None) -> str | None:
+        """Takes the candidate of a category away, and the candidates that it replaced.
+
+        Args:
+            category: its name.
+            version: the candidate's name; None for whichever is there, also for one whose card cannot be read.
+
+        Returns:
+            Its name; None if its card cannot be read.
+
+        Raises:
+            NoCandidateError: if there is no candidate, or another one.
+            StoreError: if the name is impossible.
+            OSError: if the folder cannot be written.
+        """
+        candidates = self._with_candidate(category)
+        with candidates._change(category) as scratch:
+            dropped = candidates._present(category)
+            if version is not None:
+                self._check_candidate(category, version)
+            candidates.folder(category).rename(scratch / _GONE)
+            kept = candidates.weights / VERSIONS / category
+            if kept.exists():
+                kept.rename(scratch / _COPY)
+            sync_folder(candidates.weights)
+        return dropped
+
+    def _with_candidate(self, category: str) -> "Store":
+        candidates = self.candidates
+        if not candidates.folder(category).is_dir():
+            raise NoCandidateError(f"there is no candidate of {category!r}")
+        return candidates
+
+    def _check_candidate(self, category: str, version: str | None) -> Card:
+        """The candidate's card; raises `NoCandidateError` if it is not of this version. The caller holds the lock."""
+        card = self.candidates.card(category)
+        if version not in (None, card.model_version):
+            raise NoCandidateError(f"the candidate of {category!r} is version {card.model_version}, not {version!r}")
+        return card
 
     def recover(self) -> None:
         """Ends what a crash has left half done. Does nothing while another process changes something.

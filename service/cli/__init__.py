@@ -18,6 +18,8 @@ for command in (
     calibrate.calibrate,
     calibrate.region,
     calibrate.rollback,
+    calibrate.promote,
+    calibrate.drop_candidate,
     judge.evaluate,
     judge.inspect,
     parts.inspect_part,

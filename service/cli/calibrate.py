@@ -1,4 +1,4 @@
-"""``calibrate``, ``region`` and ``rollback``."""
+"""``calibrate``, ``region``, ``rollback``, ``promote`` and ``drop-candidate``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from model.choices import ANY_NAME, Score
 from service.cli.options import (
+    AsCandidate,
     Category,
     Data,
     Device,
@@ -63,12 +64,16 @@ def calibrate(
         ),
     ] = None,
     without_anomalous: WithoutAnomalous = False,
+    candidate: AsCandidate = False,
     skip_unreadable: SkipUnreadable = False,
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
 ) -> None:
-    """Set the threshold: by --threshold or --max-false-alarms, else Youden's, or from pasted defects without faults."""
+    """Set the threshold: by --threshold or --max-false-alarms, else Youden's, or from pasted defects without faults.
+
+    With --candidate: of the candidate, or a candidate with the category's own student if there is none.
+    """
     from model.lifecycle.datasets import Listing
     from service.cli.samples import judged_samples
 
@@ -88,6 +93,7 @@ def calibrate(
         without_anomalous,
         skip_unreadable,
         each_zone,
+        candidate,
     )
 
 
@@ -147,13 +153,15 @@ def _calibrate(
     without_anomalous: bool,
     skip_unreadable: bool,
     each_zone: bool | None = None,
+    candidate: bool = False,
 ) -> None:
-    from model.lifecycle.calibrate import calibrate_category
+    from model.lifecycle.calibrate import calibrate_category, source_and_target
     from model.store.store import Store
     from service.cli.samples import by_label, report, report_promise, warn_of_few
 
     good, bad = by_label(samples)
-    before = Store(settings.weights).card(category)
+    source, _ = source_and_target(Store(settings.weights), category, candidate=candidate)
+    before = source.card(category)
     card, about_images = calibrate_category(
         settings.weights,
         settings.teachers_folder,
@@ -165,6 +173,7 @@ def _calibrate(
         rule=rule,
         each_zone=each_zone,
         without_anomalous=without_anomalous,
+        candidate=candidate,
         device=torch_device(settings.device),
         precision=settings.dtype,
         skip_unreadable=skip_unreadable,
@@ -214,3 +223,29 @@ def rollback(
         calibration = one.card.calibration
         note = "; replaced by a rollback" if one.rolled_back else ""
         typer.echo(f"kept: version {one.version}, threshold {calibration.threshold:.6g} ({calibration.method}){note}")
+
+
+CandidateVersion = Annotated[
+    str | None, typer.Option("--version", help="Only if the candidate is this version. Default: whichever is there.")
+]
+
+
+def promote(category: Category, version: CandidateVersion = None, weights: Weights = None) -> None:
+    """Put the candidate in the place of the category. The version it replaces is kept; `rollback` restores it."""
+    from model.store.store import Store
+
+    store = Store(read_settings(weights=weights).weights)
+    card = store.promote(category, version)
+    calibration = card.calibration
+    typer.echo(
+        f"{store.folder(category)}: version {card.model_version}, threshold {calibration.threshold:.6g} "
+        f"({calibration.method})"
+    )
+
+
+def drop_candidate(category: Category, version: CandidateVersion = None, weights: Weights = None) -> None:
+    """Take the candidate of a category away; what serves stays as it is."""
+    from model.store.store import Store
+
+    dropped = Store(read_settings(weights=weights).weights).drop_candidate(category, version)
+    typer.echo(f"the candidate of {category} is gone: version {dropped or 'unknown'}")

@@ -208,6 +208,14 @@ SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave o
 WithoutAnomalous = Annotated[
     bool, typer.Option("--without-anomalous", help="Allow replacing a threshold that was set with anomalous images.")
 ]
+AsCandidate = Annotated[
+    bool,
+    typer.Option(
+        "--candidate",
+        help="Put the new version beside the one in place, where the server compares the two. It decides after "
+        "`eca-inspect promote`.",
+    ),
+]
 PartId = Annotated[str | None, typer.Option(help="Serial number or other name of the part, for the answer.")]
 Lot = Annotated[str | None, typer.Option(help="Its lot, for the answer.")]
 Station = Annotated[str | None, typer.Option(help="Where it is inspected, for the answer.")]

@@ -13,6 +13,7 @@ from service.cli.errors import EXIT_INTERRUPTED, UsageError, ray_or_the_extra
 from service.cli.options import (
     GIB,
     Alignment,
+    AsCandidate,
     BayerOrder,
     BlackLevel,
     Category,
@@ -91,6 +92,7 @@ def train(
     with_confidence: WithConfidence = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was stopped.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the category if it exists.")] = False,
+    candidate: AsCandidate = False,
     without_anomalous: WithoutAnomalous = False,
     region: RegionFile = None,
     each_zone: EachZone = False,
@@ -120,6 +122,7 @@ def train(
     from model.lifecycle.preparation import reference_alignment
     from model.lifecycle.regions import prepared, read_region
     from model.lifecycle.train import check_trainable, train_category
+    from model.store.store import Store
     from model.store.teachers import resolve_teacher
     from service.cli.progress import EpochBar
     from service.cli.samples import report, report_promise, training_samples
@@ -143,6 +146,8 @@ def train(
     rule = rule_of(quantile, max_false_alarms, with_confidence)
     grid = grid_of(tiles, smallest_fault)
     drawn = None if region is None else read_region(region)
+    if candidate and replace:
+        raise UsageError("--candidate replaces nothing that serves: leave out --replace")
     if reference is not None and align is Align.NONE:
         raise UsageError("--reference goes with --align")
     if region is not None and align is not Align.NONE and reference is None:
@@ -157,6 +162,7 @@ def train(
         resume=resume,
         replace=replace,
         without_anomalous=without_anomalous,
+        candidate=candidate,
         rule=rule,
     )
     alignment = None if reference is None else reference_alignment(reference, recipe, samples)
@@ -194,6 +200,7 @@ def train(
                 resume=resume,
                 replace=replace,
                 without_anomalous=without_anomalous,
+                candidate=candidate,
                 rule=rule,
                 memory_bytes=round(feature_memory * GIB),
                 spill_folder=spill_folder,
@@ -203,7 +210,9 @@ def train(
     except TrainingInterrupted as stop:
         typer.echo(f"{stop}; run the same command with --resume to continue", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    typer.echo(f"{settings.weights / category}: version {card.model_version}, loss {card.training.final_loss:.4g}")
+    store = Store(settings.weights)
+    place = (store.candidates if candidate else store).folder(category)
+    typer.echo(f"{place}: version {card.model_version}, loss {card.training.final_loss:.4g}")
     if card.preprocessing.levels is not None:
         typer.echo(f"white level {card.preprocessing.levels.white}, black level {card.preprocessing.levels.black}")
     if card.preprocessing.reference_brightness is not None:
@@ -217,7 +226,7 @@ def train(
     pasted = " and defects pasted on them" if card.calibration.method == "synthetic" else ""
     typer.echo(
         f"threshold {card.calibration.threshold:.4g}: from {card.calibration.normal_images} held-out images{pasted}; "
-        "to improve it, run `eca-inspect calibrate` with images of real defects"
+        f"to improve it, run `eca-inspect calibrate{' --candidate' if candidate else ''}` with images of real defects"
     )
     report_promise(card)
 

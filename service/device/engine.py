@@ -98,6 +98,7 @@ class Engine(Generic[JobT, OutcomeT]):
         self._admitted = 0
         self._queue: deque[Waiting[JobT]] = deque()
         self._calls: deque[Call] = deque()
+        self._idle: deque[Call] = deque()
         self._images_next = False
         self._changed = threading.Condition()
         self._draining = self._closed = self._lost = self._stuck = False
@@ -179,6 +180,8 @@ class Engine(Generic[JobT, OutcomeT]):
         finally:
             with self._changed:
                 self._admitted -= images
+                if self._idle:
+                    self._changed.notify()
 
     def submit(self, job: JobT) -> Future[OutcomeT]:
         """Queues an image. Cancelling the future before the device takes it drops the image.
@@ -192,6 +195,29 @@ class Engine(Generic[JobT, OutcomeT]):
             self._queue.append(waiting)
             self._changed.notify()
         return waiting.future
+
+    def submit_when_idle(self, job: JobT) -> Future[OutcomeT]:
+        """Queues an image that must not delay others; see `call_when_idle`. It is a batch of its own.
+
+        Raises:
+            EngineClosedError, DeviceLostError: as `submit`.
+        """
+        return self.call_when_idle(lambda: self._backend.run([job])[0])
+
+    def call_when_idle(self, work: Callable[[], T]) -> Future[T]:
+        """Does work on the device thread that must not delay others: it begins while no image is admitted.
+
+        The future is cancelled if the engine is closed before that.
+
+        Raises:
+            EngineClosedError, DeviceLostError: as `submit`.
+        """
+        call = Call(in_one_step(work), self._timeout_seconds)
+        with self._changed:
+            self._check_open()
+            self._idle.append(call)
+            self._changed.notify()
+        return call.future
 
     def call(self, work: Callable[[], T], timeout_seconds: float | None = None) -> Future[T]:
         """Does other work on the device thread, before the images that wait.
@@ -242,7 +268,10 @@ class Engine(Generic[JobT, OutcomeT]):
         """Takes no more images, finishes those that were queued, and returns when that is done, or time is up."""
         with self._changed:
             self._closed = True
+            idle, self._idle = self._idle, deque()
             self._changed.notify()
+        for call in idle:
+            call.future.cancel()
         self._ended.wait(timeout_seconds)
 
     def _check_open(self) -> None:
@@ -304,11 +333,12 @@ class Engine(Generic[JobT, OutcomeT]):
                 self._shift = _Shift()  # nobody's: a stuck thread that comes back finds that it is not wanted
                 concerned = [
                     *concerned,
-                    *(call.future for call in self._calls if call.begin()),
+                    *(call.future for call in (*self._calls, *self._idle) if call.begin()),
                     *(job.future for job in self._queue if job.future.set_running_or_notify_cancel()),
                 ]
                 self._queue.clear()
                 self._calls.clear()
+                self._idle.clear()
                 self._ended.set()
         for future in concerned:
             fail(future, DeviceLostError())
@@ -339,6 +369,11 @@ class Engine(Generic[JobT, OutcomeT]):
                         return batch
                 elif self._closed:
                     return None
+                elif self._idle and not self._admitted:
+                    call = self._idle.popleft()
+                    if call.begin():
+                        shift.futures, shift.until = [call.future], self._clock() + call.seconds
+                        return call
                 else:
                     self._changed.wait()
             return None

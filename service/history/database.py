@@ -14,7 +14,7 @@ from uuid import UUID
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, func, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
@@ -24,7 +24,7 @@ from model.store.files import locked
 from service.choices import DECISIONS
 from service.history.errors import DatabaseURLError, HistoryUnavailableError, LabelChangedError
 from service.history.records import Row, first_id_at
-from service.history.tables import AUDIT, INSPECTIONS
+from service.history.tables import AUDIT, INSPECTIONS, SHADOW
 
 CONNECT_SECONDS = 5
 """Longest wait for the database to accept a connection, or for another process that writes to the SQLite file."""
@@ -370,7 +370,7 @@ class Database:
             most: of them.
             before: only lines before the one of this number.
             subject: the id of an inspection, or a category.
-            action: `label`, `reload` or `rollback`.
+            action: such as `label` or `reload`.
 
         Raises:
             HistoryUnavailableError: if the database is away.
@@ -383,13 +383,84 @@ class Database:
             lines = connection.execute(select(AUDIT).where(*conditions).order_by(AUDIT.c.n.desc()).limit(most))
             return [dict(line) | {"time": line["time"].replace(tzinfo=UTC)} for line in lines.mappings()]
 
+    def add_shadow(self, row: Row) -> None:
+        """Adds what a candidate said of an inspection; once is enough.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        insert = sqlite.insert if self._is_sqlite else postgresql.insert
+        with self._connected(write=True) as connection:
+            connection.execute(insert(SHADOW).values(row).on_conflict_do_nothing())
+
+    def count_shadow(self, candidate: str) -> int:
+        """How many inspections a candidate has scored.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        statement = select(func.count()).select_from(SHADOW).where(SHADOW.c.model_version == candidate)
+        with self._connected() as connection:
+            return int(connection.execute(statement).scalar_one())
+
+    def compared(self, candidate: str, in_force: str) -> list[Row]:
+        """Counts of the inspections that both versions judged.
+
+        Args:
+            candidate: its version.
+            in_force: the version that decided.
+
+        Returns:
+            For each combination that there is: `decision`, `candidate_decision`, `label` and `count`.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        groups = [table.outcome.label("decision"), SHADOW.c.outcome.label("candidate_decision"), table.label]
+        statement = self._both(candidate, in_force, *groups, func.count().label("count"))
+        with self._connected() as connection:
+            return [dict(row) for row in connection.execute(statement.group_by(*groups)).mappings()]
+
+    def changed_decisions(self, candidate: str, in_force: str, most: int) -> list[Row]:
+        """Inspections of which the candidate says something else, newest first.
+
+        Args:
+            candidate: its version.
+            in_force: the version that decided.
+            most: of them.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        columns = [table.id, table.time, table.score, table.threshold, table.outcome.label("decision"), table.label]
+        of_candidate = [SHADOW.c[name].label(f"candidate_{name}") for name in ("score", "threshold")]
+        of_candidate.append(SHADOW.c.outcome.label("candidate_decision"))
+        statement = self._both(candidate, in_force, *columns, *of_candidate)
+        statement = statement.where(table.outcome != SHADOW.c.outcome).order_by(table.id.desc()).limit(most)
+        with self._connected() as connection:
+            rows = connection.execute(statement).mappings()
+            return [dict(row) | {"time": row["time"].replace(tzinfo=UTC)} for row in rows]
+
+    def _both(self, candidate: str, in_force: str, *columns: Any) -> Select[Any]:
+        """Of inspections that a candidate has scored, and of which the version in force has decided."""
+        joined = SHADOW.join(INSPECTIONS, INSPECTIONS.c.id == SHADOW.c.inspection)
+        mine = SHADOW.c.model_version == candidate, INSPECTIONS.c.model_version == in_force
+        return select(*columns).select_from(joined).where(*mine)
+
     def remove_before(self, time: datetime) -> int:
-        """Removes inspections that are older and have no label. Returns how many.
+        """Removes inspections that are older and have no label, and what candidates said of any that is older.
+
+        Returns:
+            How many inspections.
 
         Raises:
             HistoryUnavailableError: if the database is away.
         """
         table, removed = INSPECTIONS.c, 0
+        with self._connected(write=True) as connection:
+            connection.execute(SHADOW.delete().where(SHADOW.c.inspection < first_id_at(time)))
         old = select(table.id).where(table.id < first_id_at(time), table.label.is_(None)).order_by(table.id)
         while True:  # a few at a time, so that nobody waits for long
             with self._connected(write=True) as connection:

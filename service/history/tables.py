@@ -64,6 +64,18 @@ AUDIT = Table(
 )
 """What people changed, one line each; lines are added and never changed."""
 
+SHADOW = Table(
+    "shadow",
+    METADATA,
+    Column("model_version", String, primary_key=True),
+    Column("inspection", Uuid, primary_key=True),
+    Column("score", Float, nullable=False),
+    Column("threshold", Float, nullable=False),
+    Column("outcome", String, nullable=False),
+    Index("shadow_by_inspection", "inspection"),
+)
+"""What candidates said of inspections, beside the version that decided; `model_version` is the candidate's."""
+
 
 def index(*names: str, where_given: bool = False) -> Index:
     """For a search by these columns, newest first.

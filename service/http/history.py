@@ -544,11 +544,11 @@ def _read_version(if_match: str | None) -> int | None:
 async def audit(
     history: HistoryOf,
     subject: Annotated[_Text, Query(description="Id of an inspection, or a category")] = None,
-    action: Annotated[str | None, Query(pattern="^(label|reload|rollback)$")] = None,
+    action: Annotated[str | None, Query(pattern="^(label|reload|rollback|promote|drop-candidate)$")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="Most lines of this page")] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$", description="`next` of the page before")] = None,
 ) -> Audit:
-    """Labels, reloads and rollbacks, newest first. Lines are added and never changed."""
+    """Labels, and changes of what is served, newest first. Lines are added and never changed."""
     before = None if cursor is None else int(cursor)
     lines = await history.ask(lambda database: database.audited(limit + 1, before, subject=subject, action=action))
     page = lines[:limit]

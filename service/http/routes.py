@@ -32,6 +32,7 @@ from service.parts import arrange, read_part_card, summaries
 from service.problems import Problem, problem_of
 from service.schemas import (
     BatchAnswer,
+    Candidate,
     CategoryDetail,
     CategoryList,
     CategorySummary,
@@ -79,6 +80,10 @@ PartQuery = Annotated[
 VersionQuery = Annotated[
     str | None,
     Query(description="`model_version` of a kept version, see `GET /v1/categories/{category}`; else one step back"),
+]
+CandidateQuery = Annotated[
+    str | None,
+    Query(alias="version", description="`model_version` of the candidate that you have seen; else whichever is there"),
 ]
 PartInfoQuery = Annotated[PartInfo, Depends(part_info_of_query)]
 StateOf = Annotated[State, Depends(state_of)]
@@ -410,7 +415,8 @@ async def reload(request: Request, category: CategoryName, state: StateOf) -> Ca
     """Reads what is on the disk while the current version serves, tries it, and swaps the two in one step."""
     before = _version_of(state, category)
     summary = summary_of(await asyncio.wrap_future(state.engine.call_in_steps(state.versions.reload(category))))
-    await _audit(request, state, "reload", category, before)
+    await state.shadow.look()
+    await _audit(request, state, "reload", category, before, _version_of(state, category))
     return summary
 
 
@@ -419,11 +425,13 @@ def _version_of(state: State, category: str) -> str | None:
     return entry.card.model_version if isinstance(entry, Ready) else None
 
 
-async def _audit(request: Request, state: State, action: str, category: str, before: str | None) -> None:
+async def _audit(
+    request: Request, state: State, action: str, category: str, before: str | None, after: str | None
+) -> None:
     """Notes a change in the history, which may be away."""
     if state.history is None:
         return
-    actor, after = request.scope.get(ACTOR), _version_of(state, category)
+    actor = request.scope.get(ACTOR)
     try:
         await state.history.ask(lambda database: database.audit(actor, action, category, before, after))
     except HistoryUnavailableError as error:
@@ -445,8 +453,62 @@ async def rollback(request: Request, category: CategoryName, state: StateOf, to:
     before = _version_of(state, category)
     work = state.versions.roll_back(category, to)
     persistent = await asyncio.wrap_future(state.engine.call_in_steps(work))
-    await _audit(request, state, "rollback", category, before)
+    await _audit(request, state, "rollback", category, before, _version_of(state, category))
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
+
+
+@router.get(
+    "/v1/categories/{category}/candidate",
+    summary="Compare the candidate with the version in force",
+    tags=["categories"],
+    responses=documented("unknown-category", "no-candidate", "history-unavailable", "invalid-request"),
+)
+@needs(Role.INSPECT)
+async def candidate(category: CategoryName, state: StateOf) -> Candidate:
+    """What the candidate says of the images that were inspected, beside what the version in force said."""
+    state.catalogue.find(category)
+    return await state.shadow.describe(category, _version_of(state, category))
+
+
+@router.post(
+    "/v1/categories/{category}/candidate/promote",
+    summary="Serve the candidate",
+    tags=["categories"],
+    responses=documented(
+        "unknown-category", "no-candidate", "reload-refused", "weights-not-changed", "invalid-request", "device-lost",
+        "shutting-down",
+    ),
+)  # fmt: skip
+@needs(Role.ADMIN)
+async def promote(
+    request: Request, category: CategoryName, state: StateOf, version: CandidateQuery = None
+) -> CategorySummary:
+    """The candidate replaces the version in force, on the disk too. That version is kept, and `rollback` brings it
+    back."""
+    before = _version_of(state, category)
+    work = state.versions.promote(category, version)
+    summary = summary_of(await asyncio.wrap_future(state.engine.call_in_steps(work)))
+    await state.shadow.look()
+    await _audit(request, state, "promote", category, before, summary.model_version)
+    return summary
+
+
+@router.delete(
+    "/v1/categories/{category}/candidate",
+    summary="Drop the candidate",
+    tags=["categories"],
+    status_code=204,
+    responses=documented("unknown-category", "no-candidate", "weights-not-changed", "invalid-request"),
+)
+@needs(Role.ADMIN)
+async def drop_candidate(
+    request: Request, category: CategoryName, state: StateOf, version: CandidateQuery = None
+) -> None:
+    """Takes the candidate away from the disk. The version in force stays as it is."""
+    state.catalogue.find(category)
+    dropped = await asyncio.to_thread(state.versions.drop_candidate, category, version)
+    await state.shadow.look()
+    await _audit(request, state, "drop-candidate", category, dropped, None)
 
 
 @router.get(

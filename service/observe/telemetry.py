@@ -52,6 +52,7 @@ class Telemetry:
         history_late: answers that did not wait for their record any longer.
         history_refused: records that the database refuses, which are set aside.
         recent: the measures of the last inspections, from which the drift is computed.
+        shadow: images for candidates, by result.
         images_not_kept: images that the history should keep and does not, by reason.
     """
 
@@ -166,6 +167,15 @@ class Telemetry:
             "Inspections that the database of the history refuses, and that are set aside",
             registry=self.registry,
         )
+
+        self.shadow = Counter(
+            "inspect_shadow",
+            "Images for candidates: scored, skipped because there was no idle time, or failed",
+            ("result",),
+            registry=self.registry,
+        )
+        for result in ("scored", "skipped", "failed"):
+            self.shadow.labels(result)
 
     def announce_endpoint(self, endpoint: str, statuses: Iterable[int]) -> None:
         """Starts an endpoint's counters at 0, so that its first failure shows as an increase."""

@@ -26,7 +26,7 @@ from service.app import create_app
 from service.http.access import find_route
 from service.http.errors import response_of
 from service.http.prefix import UnderPrefix
-from service.http.routes import metrics, reload, rollback
+from service.http.routes import metrics, promote, reload, rollback
 from service.observe import logs
 from service.problems import Problem
 from service.settings import Settings, read_settings
@@ -39,7 +39,7 @@ SPREAD_SECONDS = 60.0
 """For all other replicas to do what one has done."""
 
 _METRICS = metrics.__name__
-_CHANGES = (reload.__name__, rollback.__name__)
+_CHANGES = (reload.__name__, rollback.__name__, promote.__name__)
 """Names of the routes that concern all replicas."""
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,7 @@ class Replica:
         work = versions.reload(category) if change == "reload" else versions.roll_back(category, version)
         try:
             await asyncio.wrap_future(parts.engine.call_in_steps(work))
+            await parts.shadow.look()
         except Exception as error:
             log.error("the %s of category %s cannot be followed: %s", change, category, error)
             return str(error) or type(error).__name__
@@ -245,7 +246,7 @@ class OnAllReplicas:
     ) -> tuple[int, MutableHeaders, bytes]:
         """Has the others follow, and says so if one cannot."""
         answer = json.loads(body)
-        if change == "rollback" and answer["persistent"]:
+        if change == "promote" or (change == "rollback" and answer["persistent"]):
             change = "reload"  # the disk has the version in place
         told = await self._all("follow", self._replica, change, category, answer["model_version"])
         refusals = [reason for reason in told if reason is not None]

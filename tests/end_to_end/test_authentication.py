@@ -75,7 +75,7 @@ def test_a_key_opens_by_either_header(guarded: Guarded, png: bytes):
 
 
 def test_403_a_role_that_is_too_low(guarded: Guarded):
-    for call in ("reload", "rollback"):
+    for call in ("reload", "rollback", "candidate/promote"):
         url = f"{guarded.server.url}/v1/categories/striped/{call}"
         refused = httpx.post(url, headers={"X-API-Key": guarded.inspect})
         assert "'line' has the role inspect" in problem(refused, 403, "forbidden")

@@ -275,3 +275,39 @@ def test_it_knows_neither_torch_nor_networks_nor_the_api():
     script = "import sys, service.device.engine; print(sorted({'torch', 'model', 'pydantic'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_must_not_delay_others_begins_when_no_image_is_admitted(
+    gated: Engine, striped: Detector, sizes: list[int], gate: Gate
+):
+    gate.open.set()
+    order: list[str] = []
+    with gated.admit():
+        shadow = gated.submit_when_idle(job(striped, 0))
+        shadow.add_done_callback(lambda _: order.append("shadow"))
+        for seed in range(1, 4):  # the device is idle in between, and the image is not yet answered
+            gated.submit(job(striped, seed)).result(30)
+        order.append("answered")
+        assert not shadow.done()
+    assert shadow.result(30).score == pytest.approx(striped(image(0)[None]).scores[0], rel=1e-6)
+    assert order == ["answered", "shadow"]
+    assert sizes == [1, 1, 1]  # of the images that were admitted
+
+
+def test_what_waits_for_idle_time_is_cancelled_at_the_end(gated: Engine, striped: Detector, gate: Gate):
+    gate.open.set()
+    with gated.admit():
+        shadow = gated.submit_when_idle(job(striped, 0))
+        gated.close(30)
+    assert shadow.cancelled()
+    with pytest.raises(EngineClosedError):
+        gated.submit_when_idle(job(striped, 0))
+
+
+def test_what_waits_for_idle_time_fails_alone(gated: Engine, striped: Detector, gate: Gate):
+    gate.open.set()
+    gate.failure = FloatingPointError("not finite")
+    with pytest.raises(FloatingPointError):
+        gated.submit_when_idle(job(striped, 0)).result(30)
+    gate.failure = None
+    assert gated.submit(job(striped, 1)).result(30).score > 0

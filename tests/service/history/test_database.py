@@ -258,3 +258,42 @@ def test_measures_come_newest_first_and_may_lack_a_look(database: Database):
     assert len(database.measures("tile", "v1", 2)) == 2
     between = database.measures("tile", "v1", 10, rows[1]["time"], rows[2]["time"])
     assert [one["score"] for one in between] == [2.0]
+
+
+def test_what_a_candidate_says_is_compared_with_what_the_version_in_force_said(database: Database):
+    plain = [row() for _ in range(3)]
+    rejected, older, failed = row(outcome="anomalous"), row(model_version="v0"), row(outcome="not-decodable")
+    database.add([*plain, rejected, older])
+    said = [*zip([*plain, rejected, older], ["normal", "normal", "anomalous", "normal", "anomalous"], strict=True)]
+    for one, outcome in [*said, said[0], (failed, "normal")]:  # one twice, and one that is not in the history yet
+        database.add_shadow(
+            {"model_version": "next", "inspection": one["id"], "score": 3.0, "threshold": 2.5, "outcome": outcome}
+        )
+    database.label(plain[2]["id"], None, {"label": "anomalous"}, None)
+    assert database.count_shadow("next") == 6
+    assert database.count_shadow("other") == 0
+    counts = {
+        (one["decision"], one["candidate_decision"], one["label"]): one["count"]
+        for one in database.compared("next", "v1")
+    }
+    assert counts == {
+        ("normal", "normal", None): 2,
+        ("normal", "anomalous", "anomalous"): 1,
+        ("anomalous", "normal", None): 1,
+    }
+    changed = database.changed_decisions("next", "v1", 10)
+    assert ids(changed) == [rejected["id"], plain[2]["id"]]
+    assert changed[1] == {
+        "id": plain[2]["id"],
+        "time": time_of(plain[2]["id"]),
+        "score": 1.0,
+        "threshold": 2.0,
+        "decision": "normal",
+        "label": "anomalous",
+        "candidate_score": 3.0,
+        "candidate_threshold": 2.5,
+        "candidate_decision": "anomalous",
+    }
+    assert ids(database.changed_decisions("next", "v1", 1)) == [rejected["id"]]
+    database.remove_before(rejected["time"])
+    assert database.count_shadow("next") == 3
