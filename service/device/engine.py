@@ -36,6 +36,9 @@ GATHERING_SECONDS = 0.02
 this share of that batch's time, and at most so long. Without it the clients of one batch and those that waited
 meanwhile would take turns in two small batches for ever."""
 
+QUIET_SECONDS = 0.1
+"""Without an image before work begins that must not delay others: the next image of a client comes at once."""
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 JobT = TypeVar("JobT")
@@ -99,6 +102,7 @@ class Engine(Generic[JobT, OutcomeT]):
         self._queue: deque[Waiting[JobT]] = deque()
         self._calls: deque[Call] = deque()
         self._idle: deque[Call] = deque()
+        self._quiet_since = -math.inf
         self._images_next = False
         self._changed = threading.Condition()
         self._draining = self._closed = self._lost = self._stuck = False
@@ -180,6 +184,7 @@ class Engine(Generic[JobT, OutcomeT]):
         finally:
             with self._changed:
                 self._admitted -= images
+                self._quiet_since = self._clock()
                 if self._idle:
                     self._changed.notify()
 
@@ -205,7 +210,8 @@ class Engine(Generic[JobT, OutcomeT]):
         return self.call_when_idle(lambda: self._backend.run([job])[0])
 
     def call_when_idle(self, work: Callable[[], T]) -> Future[T]:
-        """Does work on the device thread that must not delay others: it begins while no image is admitted.
+        """Does work on the device thread that must not delay others: it begins when no image is admitted, and none
+        has been for `QUIET_SECONDS`.
 
         The future is cancelled if the engine is closed before that.
 
@@ -370,8 +376,10 @@ class Engine(Generic[JobT, OutcomeT]):
                 elif self._closed:
                     return None
                 elif self._idle and not self._admitted:
-                    call = self._idle.popleft()
-                    if call.begin():
+                    left = self._quiet_since + QUIET_SECONDS - self._clock()
+                    if left > 0:
+                        self._changed.wait(left)
+                    elif (call := self._idle.popleft()).begin():
                         shift.futures, shift.until = [call.future], self._clock() + call.seconds
                         return call
                 else:
