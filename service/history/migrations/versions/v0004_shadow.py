@@ -3,12 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
-    """From the second version, in which no candidates were compared."""
+    """From the third version, in which no candidates were compared."""
     op.create_table(
         "shadow",
         sa.Column("model_version", sa.String, primary_key=True),
