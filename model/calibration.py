@@ -54,12 +54,13 @@ class Youden:
     thresholds: np.ndarray
 
 
-def youden(normal: np.ndarray, anomalous: np.ndarray) -> Youden:
+def youden(normal: np.ndarray, anomalous: np.ndarray, weights: tuple[np.ndarray, np.ndarray] | None = None) -> Youden:
     """Finds the threshold of the largest Youden index; among equals, the one with the fewest false alarms.
 
     Args:
         normal: scores of normal images, ``[N]``.
         anomalous: scores of anomalous images, ``[M]``.
+        weights: how many images each of them stands for, ``[N]`` and ``[M]``, all above 0; None for 1.
 
     Raises:
         CalibrationError: if a group is empty, a score is not finite, or no threshold separates the groups at all
@@ -71,7 +72,7 @@ def youden(normal: np.ndarray, anomalous: np.ndarray) -> Youden:
         check_scores(name, scores)
     labels = np.r_[np.zeros(len(normal)), np.ones(len(anomalous))]
     scores = np.r_[normal, anomalous].astype(np.float64)
-    fpr, tpr, thresholds = roc_curve(labels, scores)
+    fpr, tpr, thresholds = roc_curve(labels, scores, sample_weight=None if weights is None else np.concatenate(weights))
     best = int(np.argmax(tpr - fpr))
     if tpr[best] - fpr[best] <= 0:
         raise CalibrationError(

@@ -87,12 +87,16 @@ def same_parts(errors: int, parts: int, expected: float | None) -> ErrorRate:
     return ErrorRate(errors, parts, expected, bound, Basis.SAME_PARTS)
 
 
-def left_out(parts: int, errors_of: Callable[[np.ndarray, np.ndarray], int]) -> float | None:
+def left_out(
+    parts: int, errors_of: Callable[[np.ndarray, np.ndarray], float], whole: float | None = None
+) -> float | None:
     """The rate of errors among parts that are left out in turn of choosing the threshold.
 
     Args:
         parts: how many there are.
-        errors_of: from the places of the parts that choose, and of those left out, to the number of errors among these.
+        errors_of: from the places of the parts that choose, and of those left out, to the number of errors among these,
+            or the sum of their weights.
+        whole: the sum of all weights; None where each part counts once.
 
     Returns:
         0 to 1; None if some of the parts alone give no threshold.
@@ -104,7 +108,7 @@ def left_out(parts: int, errors_of: Callable[[np.ndarray, np.ndarray], int]) -> 
         errors = sum(errors_of(np.setdiff1d(order, out), out) for out in np.array_split(order, min(parts, FOLDS)))
     except CalibrationError:
         return None
-    return errors / parts
+    return errors / (parts if whole is None else whole)
 
 
 def check_target(target: FalseAlarmTarget) -> None:

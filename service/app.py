@@ -37,6 +37,7 @@ from service.history.database import Database
 from service.history.history import History
 from service.history.images import Images
 from service.http.access import RequireKey, document_keys, endpoint_behind, open_to_all, role_of
+from service.http.calibrations import calibration_router
 from service.http.connections import OpenConnections, most_connections
 from service.http.errors import AnswerErrors, answer_errors, drop_foreign_errors
 from service.http.examples import add_examples
@@ -64,6 +65,8 @@ from service.versions import Versions
 if TYPE_CHECKING:
     from service.observe.tracing import Tracing
 
+AUTOMATIC = "automatic"
+"""Who has done it, in the log of changes, where the server did it by itself."""
 CLOSE_SECONDS = 2.0
 """Longest wait for the device at shutdown, when every request has been answered. A device that hangs is dropped."""
 
@@ -148,15 +151,24 @@ def _history(settings: Settings, database: Database, telemetry: Telemetry) -> Hi
 
 
 async def _reload_what_changes(
-    versions: Versions, engine: Engine[Job, Outcome], shadow: Shadow, seconds: float
+    versions: Versions,
+    engine: Engine[Job, Outcome],
+    catalogue: Catalogue,
+    history: History | None,
+    shadow: Shadow,
+    seconds: float,
 ) -> None:
-    """Looks for new versions and candidates in the weights folder until it is cancelled."""
+    """Looks for new versions and candidates in the weights folder until it is cancelled, and notes new versions in the
+    log of changes."""
     while True:
         await asyncio.sleep(seconds)
         try:
             for category in await asyncio.to_thread(versions.changed):
+                before = catalogue.version_of(category)
                 with suppress(VersionRefusedError):  # already logged, with the reason
-                    await asyncio.wrap_future(engine.call_in_steps(versions.reload(category)))
+                    entry = await asyncio.wrap_future(engine.call_in_steps(versions.reload(category)))
+                    if history is not None and entry.card.model_version != before:
+                        await history.note(AUTOMATIC, "reload", category, before, entry.card.model_version)
             await shadow.look()
         except Exception:
             log.exception("looking for new versions failed")
@@ -239,7 +251,9 @@ def create_app(
             tasks = [asyncio.create_task(shadow.run())]
             if settings.reload_seconds > 0:
                 tasks.append(
-                    asyncio.create_task(_reload_what_changes(versions, engine, shadow, settings.reload_seconds))
+                    asyncio.create_task(
+                        _reload_what_changes(versions, engine, catalogue, history, shadow, settings.reload_seconds)
+                    )
                 )
             if history is not None:
                 history.start()
@@ -269,6 +283,7 @@ def create_app(
         history_router,
         audit_router,
         watch_router,
+        calibration_router,
         console.router,
         metrics_router if settings.metrics_port is None else no_metrics_router,
     ):

@@ -111,6 +111,11 @@ class Catalogue:
         """A category by name, or None if it does not exist."""
         return self._entries.get(category)
 
+    def version_of(self, category: str) -> str | None:
+        """The version of a category that serves; None if none does."""
+        entry = self.get(category)
+        return entry.card.model_version if isinstance(entry, Ready) else None
+
     def find(self, category: str) -> Ready | Refused:
         """A category by name.
 

@@ -24,6 +24,11 @@ class Rule:
         """Of the images with this outcome."""
         return {"anomalous": self.anomalous, "normal": self.normal}.get(outcome, self.failures)
 
+    @property
+    def sample(self) -> float:
+        """Of all images that were judged, whatever the outcome, the share that is surely kept: a random sample."""
+        return min(self.anomalous, self.normal)
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -34,7 +39,11 @@ class Policy:
 
     def share(self, category: str, outcome: str) -> float:
         """Of the images of a category with this outcome that are kept, 0 to 1."""
-        return self.categories.get(category, self.default).share(outcome)
+        return self.of(category).share(outcome)
+
+    def of(self, category: str) -> Rule:
+        """The rule of a category."""
+        return self.categories.get(category, self.default)
 
 
 def is_failure(outcome: str) -> bool:

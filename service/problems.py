@@ -104,6 +104,12 @@ KINDS: Mapping[str, Kind] = {
         "the version that judged the image does not serve now, so that its picture cannot be drawn",
         "version {version} of {category!r} judged it and does not serve now, so that its picture cannot be drawn",
     ),
+    "category-changed": Kind(
+        409,
+        "the category was changed meanwhile, or its folder has another version than the one that serves; nothing is "
+        "changed",
+        "nothing is changed: {reason}",
+    ),
     "label-changed": Kind(
         412,
         "somebody else has labelled this inspection",
@@ -137,6 +143,9 @@ KINDS: Mapping[str, Kind] = {
     ),
     "not-decodable": Kind(422, "the image cannot be decoded", "{reason}"),
     "invalid-request": Kind(422, "a parameter is wrong", "{reason}"),
+    "calibration-refused": Kind(
+        422, "the labels do not give the threshold that was asked for; nothing is changed", "{reason}"
+    ),
     "unknown-map": Kind(
         422,
         "the category has no map of this form",

@@ -1,15 +1,16 @@
 """The answers of the API. Every number has its unit in its name or its description."""
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 from uuid_utils.compat import uuid7
 
 from model.alignment import LEAST_QUALITY, LEAST_SEEN
 from model.choices import MapForm, Reason
-from model.store.card import CalibrationMethod, Card, ErrorRate
+from model.store.card import CalibrationMethod, Card, ErrorRate, LabelRecord
 from model.store.parts import PartView
 from service.part_info import PartInfo, Value
 
@@ -226,6 +227,19 @@ class PastInspection(BaseModel):
     label: str | None = Field(description="What a person said; null while nobody has")
 
 
+def _as_written(given: object) -> object:
+    """Numbers would be taken for seconds since 1970."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d[T ].+", str(given)):
+        raise ValueError("give a time such as 2026-05-01T06:00:00Z")
+    return given
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+
+
+WrittenTime = Annotated[datetime, Field(strict=False), BeforeValidator(_as_written), AfterValidator(_in_utc)]
+"""A time as text; UTC if it names no zone."""
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x08\x0b-\x1f]+$")]
 
 
@@ -254,10 +268,12 @@ class AuditLine(BaseModel):
 
     n: int
     time: datetime
-    actor: str | None = Field(description="Name of the key; null where the server asks for none")
-    action: str = Field(description="label, reload, rollback, promote or drop-candidate")
+    actor: str | None = Field(
+        description="Name of the key; `automatic` where the server did it by itself; null where it asks for no key"
+    )
+    action: str = Field(description="label, reload, rollback, calibrate, promote or drop-candidate")
     subject: str = Field(description="Id of the inspection, or the category")
-    before: Any = Field(description="A label, or a `model_version`; null if there was none")
+    before: Any = Field(description="A label, a `model_version`, or that with the threshold; null if there was none")
     after: Any
 
 
@@ -612,6 +628,62 @@ class Candidate(BaseModel):
     )
     failed: int = Field(ge=0, description="Images on which it failed, since this process read it")
     comparison: Comparison | None = Field(description="null if there is no history, or no version is in force")
+
+
+class CalibrationOrder(BaseModel):
+    """Where a new threshold is to come from: exactly one of `method`, `max_false_alarms` and `threshold`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    method: Literal["youden"] | None = Field(
+        default=None, description="youden: the largest Youden index, from labelled good and faulty parts"
+    )
+    max_false_alarms: float | None = Field(
+        default=None, ge=1e-6, lt=1, description="At most this share of good parts is rejected, on average; 0.01 is 1 %"
+    )
+    with_confidence: bool = Field(
+        default=False, description="With `max_false_alarms`: not on average but with 95 % confidence"
+    )
+    threshold: float | None = Field(default=None, gt=0, description="Chosen by a person, in score units")
+    reason: Annotated[Text, Field(max_length=2000)] | None = Field(
+        default=None, description="Why, for the log of changes; `threshold` needs it"
+    )
+    since: WrittenTime | None = Field(default=None, description="Only inspections not before this time")
+    until: WrittenTime | None = Field(default=None, description="Only inspections before this time")
+    dry_run: bool = Field(default=False, description="Compute and answer, but change nothing")
+
+    @model_validator(mode="after")
+    def _asks_for_one_thing(self) -> Self:
+        ways = {"method": self.method, "max_false_alarms": self.max_false_alarms, "threshold": self.threshold}
+        if sum(value is not None for value in ways.values()) != 1:
+            raise ValueError(f"give exactly one of {', '.join(ways)}")
+        if self.with_confidence and self.max_false_alarms is None:
+            raise ValueError("with_confidence goes with max_false_alarms")
+        if self.threshold is not None and self.reason is None and not self.dry_run:
+            raise ValueError("a threshold that a person chooses needs a reason")
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ValueError("since must be before until")
+        return self
+
+
+class VersionThreshold(BaseModel):
+    """A version and its threshold."""
+
+    model_version: str
+    threshold: Threshold
+    calibration: CalibrationMethod
+
+
+class Calibrated(VersionThreshold):
+    """What a calibration from labels made, or would make."""
+
+    category: str
+    dry_run: bool = Field(description="Whether nothing was changed")
+    before: VersionThreshold
+    error_rates: ErrorRates
+    labels: LabelRecord | None = Field(description="The inspections that count; null if none do")
+    left_out: dict[str, int] = Field(description="How many labelled inspections do not count, by the reason")
+    remarks: list[str] = Field(description="What a person should know of these labels, in sentences")
 
 
 class Health(BaseModel):

@@ -110,9 +110,9 @@ def calibration_of(
         false_alarms=false_alarms_found,
         misses=misses,
         **_curve(found, len(normal), len(anomalous)),
-        histogram=_histogram(normal, anomalous),
+        histogram=histogram_of(normal, anomalous),
         usual=usual,
-        date=_now(),
+        date=now(),
     )
 
 
@@ -124,11 +124,12 @@ def moved_by_hand(before: Calibration, threshold: float) -> Calibration:
     """
     check_threshold(threshold)
     forgotten = dict.fromkeys(("quantile", "max_false_alarms", "with_confidence", "false_alarms", "misses"))
-    changed = {"method": "manual", "threshold": threshold, "date": _now()}
+    changed = {"method": "manual", "threshold": threshold, "date": now()}
     return Calibration.model_validate(before.model_dump() | forgotten | changed)
 
 
-def _now() -> datetime:
+def now() -> datetime:
+    """The time of a calibration, to the second."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
@@ -181,10 +182,15 @@ def _curve(found: Youden | None, normal: int, anomalous: int) -> dict[str, Any]:
     if found is None:
         return {}
     low, high = auroc_interval(found.auroc, normal, anomalous)
+    return curve_of(found, Interval(low=low, high=high))
+
+
+def curve_of(found: Youden, interval: Interval) -> dict[str, Any]:
+    """What a `Calibration` has of a ROC curve, and of the interval of its AUROC."""
     return {
         "youden_index": found.index,
         "auroc": found.auroc,
-        "auroc_interval": Interval(low=low, high=high),
+        "auroc_interval": interval,
         "roc": RocCurve(
             false_alarm_rate=tuple(found.false_alarm_rates.tolist()),
             detection_rate=tuple(found.detection_rates.tolist()),
@@ -193,7 +199,8 @@ def _curve(found: Youden | None, normal: int, anomalous: int) -> dict[str, Any]:
     }
 
 
-def _histogram(normal: np.ndarray, anomalous: np.ndarray) -> ScoreHistogram:
+def histogram_of(normal: np.ndarray, anomalous: np.ndarray) -> ScoreHistogram:
+    """Counts of the scores of both kinds."""
     edges = np.histogram_bin_edges(np.concatenate((normal, anomalous)).astype(np.float64), bins=HISTOGRAM_BINS)
     return ScoreHistogram(
         edges=tuple(edges.tolist()),

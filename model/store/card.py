@@ -21,7 +21,7 @@ from model.quality import Look, PictureCheck
 from model.reading import Levels
 from model.region import Region
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SEPARATION = 0.6
 """A category whose AUROC may be this low or lower is not shown to separate faulty parts from good ones."""
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -194,6 +194,17 @@ class ErrorRate(_Record):
         return self
 
 
+class LabelRecord(_Record):
+    """The inspections that a calibration from labels counts; see `model.lifecycle.labelled`."""
+
+    first: datetime = Field(description="Time of the first of these inspections")
+    last: datetime = Field(description="Time of the last of them")
+    normal: Count = Field(description="Good parts among them, each in the random sample or with a known weight")
+    anomalous: Count = Field(description="Faulty parts, likewise")
+    sampled_normal: Count = Field(description="Good parts in the random sample of all images")
+    sampled_anomalous: Count = Field(description="Faulty parts in it")
+
+
 class Calibration(_Record):
     """Where the threshold comes from.
 
@@ -222,6 +233,9 @@ class Calibration(_Record):
     roc: RocCurve | None = None
     histogram: ScoreHistogram
     usual: Usual = Usual()
+    labels: LabelRecord | None = Field(
+        default=None, description="Where the images are inspections that people labelled; null for files"
+    )
     date: datetime
 
     @model_validator(mode="after")
@@ -342,10 +356,22 @@ RECORDS: dict[str, Any] = {
         "roc",
         "histogram",
         "usual",
+        "labels",
         "date",
     },
 }
 """What a card says that decides nothing. All else goes into the name of its version, a field that is added too."""
+
+
+_SCORING = {
+    "architecture", "image_size", "preprocessing", "score", "squared_weight", "direction_weight", "teacher",
+    "student_sha256",
+}  # fmt: skip
+"""What a card says that decides the scores of views."""
+
+
+def _scoring(card: "Card") -> dict[str, Any]:
+    return card.model_dump(include=_SCORING)
 
 
 class Card(_Record):
@@ -353,8 +379,8 @@ class Card(_Record):
 
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
     ``auroc_interval`` and the weighted score, version 4 error rates and thresholds that a person asks for, version 5
-    regions, zones, tiles, how a picture is fitted and aligned, what its values mean, the check of the picture, and what
-    is usual.
+    regions, zones, tiles, how a picture is fitted and aligned, what its values mean, the check of the picture, what is
+    usual, and calibrations from labels.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -419,6 +445,8 @@ class Card(_Record):
             raise ValueError(f"the zone {sorted(both)[0]!r} has both a threshold of its own and a weight")
         if self.schema_version < 5 and self.zone_weights:
             raise ValueError(f"schema version {self.schema_version} knows no zone_weights")
+        if self.schema_version < 6 and found.labels is not None:
+            raise ValueError(f"schema version {self.schema_version} knows no calibration from labels")
         return self
 
     def fingerprint(self) -> str:
@@ -436,6 +464,10 @@ class Card(_Record):
         """This card with the name of its version: the day of its calibration, and 12 digits of its fingerprint."""
         name = f"{self.calibration.date:%Y%m%d}-{self.fingerprint()[:12]}"
         return self.model_copy(update={"model_version": name})
+
+    def scores_like(self, other: "Card") -> bool:
+        """Whether the other card's version gives every view of every picture the same score as this one's."""
+        return _scoring(self) == _scoring(other)
 
     @property
     def preprocessor(self) -> Preprocessing:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from model.choices import ANY_NAME, Score
+from service.cli.errors import UsageError
 from service.cli.options import (
     AsCandidate,
     Category,
@@ -66,6 +67,24 @@ def calibrate(
     without_anomalous: WithoutAnomalous = False,
     candidate: AsCandidate = False,
     skip_unreadable: SkipUnreadable = False,
+    from_history: Annotated[
+        bool,
+        typer.Option(
+            "--from-history", help="From the labelled inspections of INSPECT_DATABASE and not from files of images."
+        ),
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(help="With --from-history: only inspections not before this time, such as 2026-05-01T06:00:00Z."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="With --from-history: only inspections before this time.")] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(help="With --from-history: why, for the log of changes. --threshold needs it there."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --from-history: show the new threshold and change nothing.")
+    ] = False,
     weights: Weights = None,
     teachers: Teachers = None,
     device: Device = None,
@@ -79,6 +98,20 @@ def calibrate(
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     rule = rule_of(quantile, max_false_alarms, with_confidence, threshold)
+    of_files = {
+        "--normal": normal, "--anomalous": anomalous, "--data": data, "--score": score, "--quantile": quantile,
+        "--each-zone": each_zone, "--without-anomalous": without_anomalous or None,
+        "--skip-unreadable": skip_unreadable or None,
+    }  # fmt: skip
+    of_labels = {"--since": since, "--until": until, "--reason": reason, "--dry-run": dry_run or None}
+    wrong = [name for name, given in (of_files if from_history else of_labels).items() if given is not None]
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)} {'cannot go' if from_history else 'goes only'} with --from-history")
+    if from_history:
+        from service.cli.labels import calibrate_from_history
+
+        calibrate_from_history(settings, category, rule, since, until, reason, dry_run=dry_run)
+        return
     if threshold is not None and data is None and normal is None and anomalous is None:
         listing = Listing()
     else:

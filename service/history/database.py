@@ -14,7 +14,19 @@ from uuid import UUID
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, func, make_url, select, text
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
@@ -193,10 +205,7 @@ class Database:
             conditions.append(table.outcome.in_(filters.outcomes))
         if filters.label is not None:
             conditions.append(table.label.is_(None) if filters.label == "none" else table.label == filters.label)
-        if filters.since is not None:
-            conditions.append(table.id >= first_id_at(filters.since))
-        if filters.until is not None:
-            conditions.append(table.id < first_id_at(filters.until))
+        conditions += _between(filters.since, filters.until)
         if before is not None:
             conditions.append(table.id < before)
         ranges = []
@@ -309,6 +318,29 @@ class Database:
         statement = select(AUDIT).where(*wanted).order_by(AUDIT.c.n.desc())
         with self._connected() as connection:
             return [dict(line) for line in connection.execute(statement).mappings()]
+
+    def scored_labels(self, category: str, since: datetime | None, until: datetime | None, most: int) -> list[Row]:
+        """Inspections that are labelled `normal` or `anomalous`, newest first.
+
+        Args:
+            category: of the inspections.
+            since: not before this time.
+            until: before this time.
+            most: of them.
+
+        Returns:
+            What `service.calibrating` needs of them.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        labels = table.category == category, table.label.in_(("normal", "anomalous")), table.score.is_not(None)
+        names = "id", "model_version", "score", "sha256", "label", "kept_share", "sample_share", "details"
+        with self._connected() as connection:
+            found = select(*(table[name] for name in names)).where(*labels, *_between(since, until))
+            rows = connection.execute(found.order_by(table.id.desc()).limit(most))
+            return [dict(row) for row in rows.mappings()]
 
     def label(self, identity: UUID, actor: str | None, label: Row | None, replaces: int | None) -> int:
         """Sets the label of an inspection, or takes it back.
@@ -495,6 +527,12 @@ class Database:
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+
+def _between(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    table = INSPECTIONS.c
+    from_then = [] if since is None else [table.id >= first_id_at(since)]
+    return from_then if until is None else [*from_then, table.id < first_id_at(until)]
 
 
 def _concerns_a_value(error: Exception) -> bool:

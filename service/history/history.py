@@ -142,6 +142,7 @@ class History:
     def _with_needed_data(self, record: Record) -> Record:
         """With its image only if that is to be kept, or its hash is not known yet, and there is memory for it."""
         share = self._policy.share(record.category, record.outcome)
+        record = replace(record, sample_share=self._policy.of(record.category).sample)
         kept = chosen(record.id, share)
         if not kept and not is_failure(record.outcome):
             return replace(record, data=None, kept_share=share)
@@ -171,6 +172,13 @@ class History:
                 return await asyncio.get_running_loop().run_in_executor(self._readers, work)
         except TimeoutError:
             raise HistoryUnavailableError(f"it did not answer within {2 * QUERY_SECONDS} s") from None
+
+    async def note(self, actor: str | None, action: str, subject: str, before: object, after: object) -> None:
+        """Adds a line to the log of changes; if the database is away, the line is only in the server's log."""
+        try:
+            await self.ask(lambda database: database.audit(actor, action, subject, before, after))
+        except HistoryUnavailableError as error:
+            log.error("the %s of %s by %s is not in the log of changes: %s", action, subject, actor, error)
 
     def _lose(self, reason: str, count: int) -> None:
         self._on_lose(reason, count)

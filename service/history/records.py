@@ -45,6 +45,7 @@ class Record:
         image_kept: whether the image is to be kept.
         kept_share: the share of images like this one that are, 0 to 1.
         look: the plain measures of the picture; None where the category has no check of pictures.
+        sample_share: the share of all judged images of the category that are surely kept, 0 to 1.
     """
 
     id: UUID
@@ -61,6 +62,7 @@ class Record:
     image_kept: bool = False
     kept_share: float = 0.0
     look: Look | None = None
+    sample_share: float = 0.0
 
     def row(self) -> Row:
         """As the database has it."""
@@ -78,6 +80,7 @@ class Record:
             "bytes": self.size,
             "image_kept": self.image_kept,
             "kept_share": self.kept_share,
+            "sample_share": self.sample_share,
         }
         details: Row = {"metadata": self.part_info.metadata}
         if isinstance(self.result, Inspection):
@@ -102,6 +105,7 @@ def columns_of(text: str) -> Row:
     """
     row: Row = json.loads(text)
     identity, part = UUID(row["id"]), row["part_inspection"]
+    row = {"sample_share": 0.0} | row  # older software wrote rows without it
     return row | {"id": identity, "time": time_of(identity), "part_inspection": None if part is None else UUID(part)}
 
 

@@ -43,6 +43,7 @@ INSPECTIONS = Table(
     Column("image_kept", Boolean, nullable=False, server_default=false()),
     Column("kept_share", Float, nullable=False, server_default="0"),
     Column("label_version", Integer, nullable=False, server_default="0"),
+    Column("sample_share", Float, nullable=False, server_default="0"),
 )
 """One row for each image that was received. Its id has the time in it, so that ids are in the order of time.
 
@@ -103,3 +104,12 @@ Index(
 )
 for _name in ("part_id", "lot", "station", "part_inspection", "label"):
     index(_name, where_given=True)
+index("station", "category", where_given=True)
+_labelled = INSPECTIONS.c.label.is_not(None)
+Index(
+    "inspections_labelled",
+    INSPECTIONS.c.category,
+    INSPECTIONS.c.id,
+    sqlite_where=_labelled,
+    postgresql_where=_labelled,
+)

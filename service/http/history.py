@@ -13,7 +13,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BeforeValidator, ValidationError
+from pydantic import ValidationError
 
 from model.reading import Reading
 from service.catalogue import Ready
@@ -41,6 +41,7 @@ from service.schemas import (
     PastInspections,
     ReviewQueue,
     ToReview,
+    WrittenTime,
 )  # fmt: skip
 from service.state import State, state_of
 
@@ -54,7 +55,7 @@ _TEXT = {"type": "string"}
 T = TypeVar("T")
 audit_router = APIRouter(tags=["history"], dependencies=[Depends(refuse_unknown_parameters)])
 
-_SCHEMA = "#/components/schemas/{model}"
+SCHEMA = "#/components/schemas/{model}"
 LABEL_BYTES = 64 << 10
 """Longest body of a label."""
 MOST = 500
@@ -63,14 +64,6 @@ _PRINTABLE = r"^[^\x00-\x1f]+$"
 _Text = Annotated[str | None, Query(max_length=TEXT_CHARACTERS, pattern=_PRINTABLE)]
 
 
-def _as_written(given: object) -> object:
-    """Numbers would be taken for seconds since 1970."""
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d[T ].+", str(given)):
-        raise ValueError("give a time such as 2026-05-01T06:00:00Z")
-    return given
-
-
-_Time = Annotated[datetime, BeforeValidator(_as_written)]
 StateOf = Annotated[State, Depends(state_of)]
 InspectionId = Annotated[UUID, Path(alias="id", description="The `id` of an answer")]
 
@@ -112,10 +105,10 @@ def filters_of_query(
     model_version: _Text = None,
     sha256: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description="The same image again")] = None,
     since: Annotated[
-        _Time | None,
+        WrittenTime | None,
         Query(description="Not before this time, such as `2026-05-01T06:00:00Z`; UTC if it names no zone"),
     ] = None,
-    until: Annotated[_Time | None, Query(description="Before this time")] = None,
+    until: Annotated[WrittenTime | None, Query(description="Before this time")] = None,
     min_score: Annotated[
         float | None, Query(allow_inf_nan=False, description="With `category`, because each has a unit of its own")
     ] = None,
@@ -145,18 +138,14 @@ def filters_of_query(
         part_inspection=part_inspection,
         model_version=model_version,
         sha256=sha256,
-        since=_in_utc(since),
-        until=_in_utc(until),
+        since=since,
+        until=until,
         min_score=min_score,
         max_score=max_score,
     )
 
 
 FiltersOfQuery = Annotated[Filters, Depends(filters_of_query)]
-
-
-def _in_utc(time: datetime | None) -> datetime | None:
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
 
 
 def _cursor_after(row: Row) -> str:
@@ -438,7 +427,7 @@ def _as_file(identity: UUID, ending: str) -> dict[str, str]:
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": Label.model_json_schema(ref_template=_SCHEMA)}},
+            "content": {"application/json": {"schema": Label.model_json_schema(ref_template=SCHEMA)}},
         }
     },
 )  # fmt: skip
@@ -520,8 +509,12 @@ def _read_label(data: bytes) -> Label:
     try:
         return Label.model_validate_json(data)
     except ValidationError as error:
-        reason = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors())
-        raise Problem("invalid-request", reason=reason) from None
+        raise Problem("invalid-request", reason=reason_of(error)) from None
+
+
+def reason_of(error: ValidationError) -> str:
+    """What is wrong with a body, by the names of its fields."""
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors())
 
 
 def _read_version(if_match: str | None) -> int | None:
@@ -544,7 +537,7 @@ def _read_version(if_match: str | None) -> int | None:
 async def audit(
     history: HistoryOf,
     subject: Annotated[_Text, Query(description="Id of an inspection, or a category")] = None,
-    action: Annotated[str | None, Query(pattern="^(label|reload|rollback|promote|drop-candidate)$")] = None,
+    action: Annotated[str | None, Query(pattern="^(label|reload|rollback|calibrate|promote|drop-candidate)$")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="Most lines of this page")] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$", description="`next` of the page before")] = None,
 ) -> Audit:

@@ -17,7 +17,6 @@ from service.catalogue import Ready, Refused, summary_of
 from service.choices import Localize, Role
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
 from service.device.jobs import Job, Outcome
-from service.history.errors import HistoryUnavailableError
 from service.http.access import ACTOR, needs, open_to_all
 from service.http.bodies import FIELD, FORM_TYPE, IMAGE_TYPES, read_form, read_image_body, read_image_form
 from service.http.errors import documented
@@ -374,11 +373,12 @@ async def category_detail(category: CategoryName, state: StateOf) -> CategoryDet
     entry: Ready | Refused = state.catalogue.find(category)
     card = entry.card if isinstance(entry, Ready) else None
     kept = [_kept_version_of(one) for one in await asyncio.to_thread(state.versions.kept, category)]
-    rates = None if card is None else await asyncio.to_thread(_error_rates_of, card)  # older cards need scipy for it
+    rates = None if card is None else await asyncio.to_thread(error_rates_of, card)  # older cards need scipy for it
     return CategoryDetail(**summary_of(entry).model_dump(), card=card, error_rates=rates, kept_versions=kept)
 
 
-def _error_rates_of(card: Card) -> ErrorRates:
+def error_rates_of(card: Card) -> ErrorRates:
+    """How often a card's threshold will be wrong; for older cards this takes scipy, and a second."""
     false_alarms, misses = card.calibration.error_rates
     return ErrorRates(false_alarms=false_alarms, misses=misses, text=card.promise)
 
@@ -413,29 +413,19 @@ async def _works(engine: Engine[Job, Outcome]) -> bool:
 @needs(Role.ADMIN)
 async def reload(request: Request, category: CategoryName, state: StateOf) -> CategorySummary:
     """Reads what is on the disk while the current version serves, tries it, and swaps the two in one step."""
-    before = _version_of(state, category)
+    before = state.catalogue.version_of(category)
     summary = summary_of(await asyncio.wrap_future(state.engine.call_in_steps(state.versions.reload(category))))
     await state.shadow.look()
-    await _audit(request, state, "reload", category, before, _version_of(state, category))
+    await _audit(request, state, "reload", category, before, state.catalogue.version_of(category))
     return summary
-
-
-def _version_of(state: State, category: str) -> str | None:
-    entry = state.catalogue.get(category)
-    return entry.card.model_version if isinstance(entry, Ready) else None
 
 
 async def _audit(
     request: Request, state: State, action: str, category: str, before: str | None, after: str | None
 ) -> None:
-    """Notes a change in the history, which may be away."""
-    if state.history is None:
-        return
-    actor = request.scope.get(ACTOR)
-    try:
-        await state.history.ask(lambda database: database.audit(actor, action, category, before, after))
-    except HistoryUnavailableError as error:
-        log.error("the %s of %s by %s is not in the log of changes: %s", action, category, actor, error)
+    """Notes a change in the history, if there is one."""
+    if state.history is not None:
+        await state.history.note(request.scope.get(ACTOR), action, category, before, after)
 
 
 @router.post(
@@ -450,10 +440,10 @@ async def _audit(
 async def rollback(request: Request, category: CategoryName, state: StateOf, to: VersionQuery = None) -> RolledBack:
     """Serves the version that served before, or the one named, on the disk too if that can be written. What it
     replaces is kept, and `to` brings it back."""
-    before = _version_of(state, category)
+    before = state.catalogue.version_of(category)
     work = state.versions.roll_back(category, to)
     persistent = await asyncio.wrap_future(state.engine.call_in_steps(work))
-    await _audit(request, state, "rollback", category, before, _version_of(state, category))
+    await _audit(request, state, "rollback", category, before, state.catalogue.version_of(category))
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 
 
@@ -467,7 +457,7 @@ async def rollback(request: Request, category: CategoryName, state: StateOf, to:
 async def candidate(category: CategoryName, state: StateOf) -> Candidate:
     """What the candidate says of the images that were inspected, beside what the version in force said."""
     state.catalogue.find(category)
-    return await state.shadow.describe(category, _version_of(state, category))
+    return await state.shadow.describe(category, state.catalogue.version_of(category))
 
 
 @router.post(
@@ -485,7 +475,7 @@ async def promote(
 ) -> CategorySummary:
     """The candidate replaces the version in force, on the disk too. That version is kept, and `rollback` brings it
     back."""
-    before = _version_of(state, category)
+    before = state.catalogue.version_of(category)
     work = state.versions.promote(category, version)
     summary = summary_of(await asyncio.wrap_future(state.engine.call_in_steps(work)))
     await state.shadow.look()

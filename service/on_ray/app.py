@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.app import create_app
 from service.http.access import find_route
+from service.http.calibrations import calibrate
 from service.http.errors import response_of
 from service.http.prefix import UnderPrefix
 from service.http.routes import metrics, promote, reload, rollback
@@ -39,7 +40,7 @@ SPREAD_SECONDS = 60.0
 """For all other replicas to do what one has done."""
 
 _METRICS = metrics.__name__
-_CHANGES = (reload.__name__, rollback.__name__, promote.__name__)
+_CHANGES = (reload.__name__, rollback.__name__, promote.__name__, calibrate.__name__)
 """Names of the routes that concern all replicas."""
 
 log = logging.getLogger(__name__)
@@ -246,7 +247,9 @@ class OnAllReplicas:
     ) -> tuple[int, MutableHeaders, bytes]:
         """Has the others follow, and says so if one cannot."""
         answer = json.loads(body)
-        if change == "promote" or (change == "rollback" and answer["persistent"]):
+        if answer.get("dry_run"):
+            return 200, headers, body
+        if change in ("promote", "calibrate") or (change == "rollback" and answer["persistent"]):
             change = "reload"  # the disk has the version in place
         told = await self._all("follow", self._replica, change, category, answer["model_version"])
         refusals = [reason for reason in told if reason is not None]

@@ -14,6 +14,8 @@ const SENTENCES = {
   "unknown-inspection": ["The history does not have this inspection.", "It may have been removed because of its age. If it is new, try again in a second."],
   "image-not-kept": ["The image of this inspection is not kept.", "Which images are kept is set with INSPECT_KEEP_IMAGES on the server."],
   "version-not-served": ["The version that judged this image does not serve any more.", "Its picture cannot be drawn; the image and the verdict are there."],
+  "category-changed": ["Somebody else has changed this category.", "Look at it again, and repeat what you did."],
+  "calibration-refused": ["The labels do not give this threshold.", "Label more inspections, or ask for less."],
   "label-changed": ["Somebody else has labelled this inspection.", "Look at that label, and decide again."],
   "history-off": ["This server keeps no history.", "The administrator can turn it on with INSPECT_DATABASE."],
   "history-unavailable": ["The database of the history does not answer.", "Inspection goes on. Try again in a moment; if this continues, tell the administrator."],

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, event, inspect, text
 
 from model.errors import MissingExtraError
 from service.history.database import FEW, Database, Filters
@@ -29,7 +29,7 @@ def test_a_row_comes_back_as_it_was_and_only_once(database: Database):
     assert database.add([given | {"score": 9.0}, other := row()]) == {}
     found = database.get(given["id"])
     assert found is not None
-    fresh = {"label": None, "image_kept": False, "kept_share": 0.0, "label_version": 0}
+    fresh = {"label": None, "image_kept": False, "kept_share": 0.0, "label_version": 0, "sample_share": 0.0}
     assert found | {"time": given["time"]} == given | fresh
     assert database.get(UUID(int=1)) is None
     assert ids(database.find(Filters(), 10)) == [other["id"], given["id"]]
@@ -297,3 +297,36 @@ def test_what_a_candidate_says_is_compared_with_what_the_version_in_force_said(d
     assert ids(database.changed_decisions("next", "v1", 1)) == [rejected["id"]]
     database.remove_before(rejected["time"])
     assert database.count_shadow("next") == 3
+
+
+def test_labelled_inspections_are_found_by_category_and_time(database: Database):
+    rows = [row(label=label) for label in ("normal", "anomalous", "unsure", None, "normal")]
+    others = [row(label="normal", category="plate"), row(label="normal", model_version="v0")]
+    database.add([*rows, *others, row(label="normal", score=None)])
+    found = database.scored_labels("tile", None, None, 10)
+    assert ids(found) == [others[1]["id"], rows[4]["id"], rows[1]["id"], rows[0]["id"]]
+    assert (found[0]["details"], found[0]["sample_share"]) == ({"reasons": []}, 0.0)
+    assert ids(database.scored_labels("tile", rows[1]["time"], rows[4]["time"], 10)) == [rows[1]["id"]]
+    assert ids(database.scored_labels("tile", None, None, 1)) == [others[1]["id"]]
+
+
+def test_sqlite_searches_labels_and_stations_by_their_indexes(tmp_path: Path):
+    database = Database(f"sqlite:///{tmp_path / 'h.sqlite'}")
+    database.prepare()
+    asked: list[tuple[str, object]] = []
+
+    def note(_: object, __: object, statement: str, values: object, *___: object) -> None:
+        asked.append((statement, values))
+
+    event.listen(database._engine, "before_cursor_execute", note)
+    database.scored_labels("tile", None, None, 10)
+    database.find(Filters(station="s", category="tile"), 10)
+    with sqlite3.connect(tmp_path / "h.sqlite") as connection:
+        plans = [
+            " ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values))
+            for statement, values in asked
+            if statement.startswith("SELECT")
+        ]
+    assert "inspections_labelled (category=?)" in plans[0]
+    assert "inspections_by_station_category (station=? AND category=?)" in plans[1]
+    assert "TEMP B-TREE" not in plans[1]

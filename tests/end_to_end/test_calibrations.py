@@ -1,0 +1,165 @@
+"""Labels set the threshold of the running server, and nothing is changed where they cannot."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import pytest
+
+from model.store.version import read_card
+from tests.conftest import Factory, surface
+from tests.end_to_end.conftest import COMMAND, Server, running_server
+from tests.end_to_end.test_history import HISTORY, in_history
+from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem
+
+CALIBRATIONS = "/v1/categories/striped/calibrations"
+
+
+def png(seed: int, *, fault: bool = False) -> bytes:
+    return cv2.imencode(".png", surface(seed, fault=fault))[1].tobytes()
+
+
+def inspect_and_label(url: str) -> None:
+    """30 good and 10 faulty parts that nobody has seen."""
+    labels = {}
+    for start, count, fault, label in ((5000, 30, False, "normal"), (6000, 10, True, "anomalous")):
+        images = [("image", png(seed, fault=fault)) for seed in range(start, start + count)]
+        results = httpx.post(url + BATCH, files=images, timeout=60).json()["results"]
+        labels |= {one["id"]: label for one in results}
+    for identity, label in labels.items():
+        in_history(url, identity)
+        assert httpx.put(f"{url}{HISTORY}/{identity}/label", json={"label": label}).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def weights(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    ignore = shutil.ignore_patterns(".versions")
+    return Path(shutil.copytree(factory.weights, tmp_path_factory.mktemp("calibrations") / "weights", ignore=ignore))
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def server(weights: Path, state: Path) -> Iterator[Server]:
+    with running_server(weights, keep_images="all", state=str(state)) as started:
+        inspect_and_label(started.url)
+        yield started
+
+
+def calibrate(server: Server, **order: object) -> httpx.Response:
+    return httpx.post(server.url + CALIBRATIONS, json=order, timeout=60)
+
+
+def serving(server: Server) -> dict[str, Any]:
+    answer: dict[str, Any] = httpx.post(server.url + URL, content=png(5000), headers=PNG).json()
+    return answer
+
+
+def test_a_threshold_from_labels_serves_at_once_and_a_rollback_goes_back(server: Server, weights: Path):
+    before = serving(server)
+    dry = calibrate(server, max_false_alarms=0.1, dry_run=True).json()
+    assert serving(server)["model_version"] == before["model_version"]
+    made = calibrate(server, max_false_alarms=0.1, reason="a line of its own").json()
+    assert made | {"dry_run": True} == dry
+    assert made["calibration"] == "false-alarm-target"
+    assert made["before"]["model_version"] == before["model_version"]
+    assert (made["labels"]["normal"], made["labels"]["sampled_anomalous"]) == (30, 10)
+    assert made["error_rates"]["false_alarms"]["expected"] == pytest.approx(3 / 31)
+    assert "Of new good parts, about 9.7 % are rejected on average" in made["error_rates"]["text"]
+    assert (made["left_out"], made["remarks"]) == ({}, [])
+    now = serving(server)
+    assert (now["model_version"], now["threshold"]) == (made["model_version"], made["threshold"])
+    assert read_card(weights / "striped").calibration.labels is not None
+    line = httpx.get(server.url + "/v1/audit", params={"subject": "striped", "action": "calibrate"}).json()["lines"][0]
+    assert line["before"] == made["before"]
+    assert line["after"]["threshold"] == made["threshold"]
+    assert line["after"]["reason"] == "a line of its own"
+    back = httpx.post(server.url + "/v1/categories/striped/rollback").json()
+    assert back["model_version"] == before["model_version"]
+    assert serving(server)["threshold"] == before["threshold"]
+
+
+def test_labels_of_a_kept_version_count_and_a_person_may_choose(server: Server):
+    made = calibrate(server, threshold=123.5, reason="by the slider").json()
+    assert (made["calibration"], made["threshold"], made["labels"]["anomalous"]) == ("manual", 123.5, 10)
+    assert made["error_rates"]["misses"]["errors"] == 10
+    made = calibrate(server, method="youden").json()
+    assert (made["before"]["threshold"], made["calibration"]) == (123.5, "youden")
+    assert made["labels"]["normal"] == 30
+    assert made["error_rates"]["misses"]["errors"] <= 1
+    assert httpx.get(server.url + "/v1/categories/striped").json()["card"]["calibration"]["labels"] == made["labels"]
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ({}, "exactly one of method, max_false_alarms, threshold"),
+        ({"method": "youden", "threshold": 1.0}, "exactly one of"),
+        ({"method": "quantile"}, "method: "),
+        ({"threshold": 1.0}, "needs a reason"),
+        ({"threshold": 0, "reason": "x"}, "greater than 0"),
+        ({"threshold": "1", "reason": "x"}, "valid number"),
+        ({"threshold": True, "reason": "x"}, "valid number"),
+        ({"max_false_alarms": 1}, "less than 1"),
+        ({"max_false_alarms": 1e-300}, "0.000001|1e-06"),
+        ({"method": "youden", "with_confidence": True}, "with_confidence goes with max_false_alarms"),
+        ({"method": "youden", "since": 1750000000}, "such as 2026-05-01T06:00:00Z"),
+        ({"method": "youden", "since": "2026-05-02T00:00:00", "until": "2026-05-01T00:00:00Z"}, "since must be before"),
+        ({"method": "youden", "category": "x"}, "category: Extra inputs"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused(server: Server, order: dict[str, object], reason: str):
+    detail = problem(calibrate(server, **order), 422, "invalid-request")
+    assert any(one in detail for one in reason.split("|")), detail
+
+
+def test_what_labels_cannot_give_is_refused_and_nothing_changes(server: Server, weights: Path):
+    before = (weights / "striped" / "card.json").read_bytes()
+    detail = problem(calibrate(server, max_false_alarms=0.01), 422, "calibration-refused")
+    assert "takes 99 good parts, and 299 with 95 % confidence; 30 are there" in detail
+    assert "30 labelled good parts count, of which 30 are in the random sample" in detail
+    detail = problem(calibrate(server, method="youden", until="2020-01-01T00:00:00Z"), 422, "calibration-refused")
+    assert "no labelled good part counts" in detail
+    other = httpx.post(server.url + CALIBRATIONS.replace("striped", "brushed"), json={"method": "youden"})
+    assert "0 good and 0 faulty parts" in problem(other, 422, "calibration-refused")
+    problem(httpx.post(server.url + CALIBRATIONS.replace("striped", "x"), json={}), 404, "unknown-category")
+    problem(httpx.post(server.url + CALIBRATIONS, content=b"{}"), 415, "unsupported-media-type")
+    assert (weights / "striped" / "card.json").read_bytes() == before
+
+
+def test_the_command_line_does_the_same_and_the_server_notices(server: Server, weights: Path, state: Path):
+    command = [str(COMMAND), "calibrate", "striped", "--from-history", "--weights", str(weights)]
+    environment = os.environ | {"INSPECT_STATE": str(state)}
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
+
+    before = (weights / "striped" / "card.json").read_bytes()
+    told = run("--max-false-alarms", "10%", "--dry-run")
+    assert "30 good and 10 faulty parts" in told.stdout, told.stderr
+    assert "nothing was changed" in told.stdout
+    for options, reason in (
+        (("--threshold", "1"), "needs a reason"),
+        (("--normal", "x"), "--normal cannot go with --from-history"),
+        (("--since", "yesterday"), "such as 2026-05-01T06:00:00Z"),
+        (("--max-false-alarms", "1%"), "takes 99 good parts"),
+    ):
+        refused = run(*options)
+        assert refused.returncode == 1
+        assert reason in refused.stderr
+    assert (weights / "striped" / "card.json").read_bytes() == before
+    assert "method manual" in run("--threshold", "77", "--reason", "a test").stdout
+    detail = problem(calibrate(server, method="youden"), 409, "category-changed")
+    assert "reload the category" in detail
+    assert httpx.post(server.url + "/v1/categories/striped/reload").json()["threshold"] == 77
+    line = httpx.get(server.url + "/v1/audit", params={"action": "calibrate"}).json()["lines"][0]
+    assert line["actor"].startswith("command line, ")
+    assert line["after"]["reason"] == "a test"
