@@ -21,7 +21,7 @@ from model.quality import Look, PictureCheck
 from model.reading import Levels
 from model.region import Region
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 5
 SEPARATION = 0.6
 """A category whose AUROC may be this low or lower is not shown to separate faulty parts from good ones."""
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -445,7 +445,7 @@ class Card(_Record):
             raise ValueError(f"the zone {sorted(both)[0]!r} has both a threshold of its own and a weight")
         if self.schema_version < 5 and self.zone_weights:
             raise ValueError(f"schema version {self.schema_version} knows no zone_weights")
-        if self.schema_version < 6 and found.labels is not None:
+        if self.schema_version < 5 and found.labels is not None:
             raise ValueError(f"schema version {self.schema_version} knows no calibration from labels")
         return self
 

@@ -117,6 +117,7 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
         "/v1/categories/{category}/rollback",
         "/v1/categories/{category}/candidate",
         "/v1/categories/{category}/candidate/promote",
+        "/v1/categories/{category}/calibrations",
         "/v1/parts",
         "/v1/parts/inspect",
         "/v1/inspections",

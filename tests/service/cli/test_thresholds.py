@@ -246,3 +246,27 @@ def test_many_categories_keep_a_false_alarm_rate_on_all_good_parts_that_training
     assert now.false_alarms is not None
     assert "<=" in " ".join(rows(told)["part"])
     assert "there already" in run("train-many", root, "--max-false-alarms", "20%", *options).stdout
+
+
+def test_a_threshold_from_the_history_is_refused_where_it_makes_no_sense(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("INSPECT_STATE", str(tmp_path / "state"))
+    before = (weights / "fresh" / "card.json").read_bytes()
+    calibrate = ("calibrate", "fresh", "--weights", weights)
+    from_history = (*calibrate, "--from-history")
+    for options, reason in (
+        (("--threshold", "1"), "needs a reason"),
+        (("--normal", "x", "--quantile", "0.9"), "--normal, --quantile cannot go with --from-history"),
+        (("--since", "yesterday"), "such as 2026-05-01T06:00:00Z"),
+        (("--max-false-alarms", "1%"), "no labelled good part counts"),
+        ((), "no labelled good part counts"),
+    ):
+        assert reason in run(*from_history, *options, status=1).stderr
+    assert "--dry-run goes only with --from-history" in run(*calibrate, "--dry-run", status=1).stderr
+    told = run(*from_history, "--threshold", "1", "--dry-run").stdout
+    assert "No labelled inspection was counted" in told
+    assert "nothing was changed" in told
+    monkeypatch.setenv("INSPECT_DATABASE", "none")
+    assert "INSPECT_DATABASE is none" in run(*from_history, status=1).stderr
+    assert (weights / "fresh" / "card.json").read_bytes() == before
