@@ -138,7 +138,9 @@ def test_what_labels_cannot_give_is_refused_and_nothing_changes(server: Server, 
 def test_what_the_command_line_wrote_is_reloaded_first(server: Server, weights: Path, state: Path):
     options = ["--from-history", "--threshold", "77", "--reason", "a test", "--weights", str(weights)]
     environment = os.environ | {"INSPECT_STATE": str(state)}
-    done = subprocess.run([str(COMMAND), "calibrate", "striped", *options], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(COMMAND), "calibrate", "striped", *options], env=environment, capture_output=True, text=True
+    )
     assert "method manual" in done.stdout, done.stderr
     assert "30 good and 10 faulty parts" in done.stdout
     detail = problem(calibrate(server, method="youden"), 409, "category-changed")
