@@ -102,6 +102,7 @@ async def _serve(state: State, store: Store, prepared: Prepared) -> None:
     try:
         work = state.versions.reload(prepared.card.category)
         await asyncio.wrap_future(state.engine.call_in_steps(work))
+        await state.shadow.look()
     except BaseException:
         await asyncio.to_thread(prepared.take_back, store)
         raise

@@ -3,12 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
-    """From the third version. Its inspections belong to no random sample."""
+    """From the fourth version. Its inspections belong to no random sample."""
     with op.batch_alter_table("inspections") as table:
         table.add_column(sa.Column("sample_share", sa.Float, nullable=False, server_default="0"))
     for name, columns, given in (
