@@ -35,8 +35,8 @@ audit: setup
 
 # Pins the packages of the Docker image with their hashes. Run it after each change of pyproject.toml or constraints.txt.
 lock: setup
-	$(LOCK) --extra otel --extra postgres --output-file lock/image.txt
-	$(LOCK) --extra otel --extra postgres --extra ray --output-file lock/image-ray.txt
+	$(LOCK) --extra otel --extra parquet --extra postgres --output-file lock/image.txt
+	$(LOCK) --extra otel --extra parquet --extra postgres --extra ray --output-file lock/image-ray.txt
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -13,7 +13,7 @@ from service.settings import Settings
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = {"image": ("otel", "postgres"), "image-ray": ("otel", "postgres", "ray")}
+LOCKS = {"image": ("otel", "parquet", "postgres"), "image-ray": ("otel", "parquet", "postgres", "ray")}
 """The extras that each lock has."""
 
 

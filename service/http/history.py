@@ -15,12 +15,14 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
+from model.errors import MissingExtraError
 from model.reading import Reading
 from service.catalogue import Ready
 from service.choices import DECISIONS, Role
 from service.history.database import Database, Filters
 from service.history.errors import LabelChangedError
 from service.history.history import History
+from service.history.parquet import GROUP, ParquetFile
 from service.history.records import Row, time_of
 from service.history.review import NEWEST, Order, since_taken_back, to_review
 from service.http.access import ACTOR, needs
@@ -47,10 +49,11 @@ from service.state import State, state_of
 
 router = APIRouter(prefix="/v1/inspections", tags=["history"], dependencies=[Depends(refuse_unknown_parameters)])
 
-CSV_COLUMNS = (
+EXPORTED = (
     "id", "time", "category", "model_version", "outcome", "decision", "score", "threshold", "label", "part_id", "lot",
     "station", "part", "part_inspection", "request_id", "sha256", "width", "height", "bytes", "kept_share",
 )  # fmt: skip
+PARQUET = "application/vnd.apache.parquet"
 _TEXT = {"type": "string"}
 T = TypeVar("T")
 audit_router = APIRouter(tags=["history"], dependencies=[Depends(refuse_unknown_parameters)])
@@ -201,32 +204,57 @@ async def inspections(
     summary="The history as a file",
     response_class=StreamingResponse,
     responses={
-        200: {"description": "All inspections that meet all conditions", "content": {"text/csv": {"schema": _TEXT}}},
+        200: {
+            "description": "All inspections that meet all conditions",
+            "content": {"text/csv": {"schema": _TEXT}, PARQUET: {"schema": {"type": "string", "format": "binary"}}},
+        },
         **documented("invalid-request", "history-off", "history-unavailable"),
     },
 )
 @needs(Role.INSPECT)
 async def export(
-    history: HistoryOf, filters: FiltersOfQuery, form: Annotated[Literal["csv"], Query(alias="format")] = "csv"
+    history: HistoryOf,
+    filters: FiltersOfQuery,
+    form: Annotated[Literal["csv", "parquet"], Query(alias="format")] = "csv",
 ) -> StreamingResponse:
     """Newest first, a line for each, while they are read from the database. If that fails in the middle, the connection
-    is closed before the end. A text that a spreadsheet would take for a formula begins with an apostrophe."""
+    is closed before the end. In CSV a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    try:
+        file = ParquetFile(EXPORTED) if form == "parquet" else None
+    except MissingExtraError as error:
+        raise Problem("invalid-request", reason=f"format: {error}") from None
 
     async def page(before: UUID | None) -> list[Row]:
         return await history.ask(lambda database: database.find(filters, MOST, before))
 
     first = await page(None)
 
-    async def lines() -> AsyncIterator[str]:
-        yield "\ufeff" + _csv([CSV_COLUMNS])
+    async def pages() -> AsyncIterator[list[Row]]:
         rows = first
         while rows:
-            fields = ((row, _fields_of(history, row)) for row in rows)
-            yield _csv([[_cell((row | of_row)[name]) for name in CSV_COLUMNS] for row, of_row in fields])
+            yield [row | _fields_of(history, row) for row in rows]
             rows = await page(rows[-1]["id"]) if len(rows) == MOST else []
+
+    async def lines() -> AsyncIterator[str]:
+        yield "\ufeff" + _csv([EXPORTED])
+        async for rows in pages():
+            yield _csv([[_cell(row[name]) for name in EXPORTED] for row in rows])
+
+    async def groups(file: ParquetFile) -> AsyncIterator[bytes]:
+        group: list[Row] = []
+        async for rows in pages():
+            group += rows
+            if len(group) + MOST > GROUP:
+                yield await asyncio.to_thread(file.add, group)
+                group = []
+        if group:
+            yield await asyncio.to_thread(file.add, group)
+        yield file.end()
 
     name = f"inspections-{datetime.now(UTC):%Y-%m-%dT%H%M%S}.{form}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    if file is not None:
+        return StreamingResponse(groups(file), media_type=PARQUET, headers=headers)
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import sqlite3
+import sys
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
@@ -20,11 +21,12 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from service.choices import Role
 from service.http.keys import create_key
 from tests.conftest import Factory
-from tests.end_to_end.conftest import Server, running_server, wait_for_metric
+from tests.end_to_end.conftest import GatedServer, Server, running_server, wait_for_metric
 from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem
 from tests.postgres import Cluster
 
@@ -157,6 +159,22 @@ def test_the_export_has_every_inspection_and_no_formula(server: Server, good: by
     assert empty.startswith("id,time,category")
     assert len(empty.splitlines()) == 1
     problem(httpx.get(server.url + HISTORY + "/export", params={"format": "xml"}), 422, "invalid-request")
+    response = httpx.get(server.url + HISTORY + "/export", params={"lot": "export", "format": "parquet"})
+    assert response.headers["content-type"] == "application/vnd.apache.parquet"
+    assert response.headers["content-disposition"].endswith('.parquet"')
+    table = parquet.read_table(io.BytesIO(response.content))
+    assert table.column_names == list(lines[0])
+    rows = table.to_pylist()
+    assert [row["part_id"] for row in rows] == ["=SUM(2)", "=SUM(1)", "=SUM(0)"]
+    for row, one in zip(rows, listed, strict=True):
+        assert (row["id"], row["score"], row["width"]) == (one["id"], one["score"], one["image"]["width"])
+        assert row["time"] == datetime.fromisoformat(one["time"])
+
+
+def test_without_pyarrow_the_answer_says_what_to_install(gated: GatedServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    answer = httpx.get(gated.url + HISTORY + "/export", params={"format": "parquet"})
+    assert "pip install 'eca-inspect[parquet]'" in problem(answer, 422, "invalid-request")
 
 
 def test_a_picture_that_grows_dark_is_drift(factory: Factory):
