@@ -63,7 +63,7 @@ def test_a_newcomer_has_found_a_defect_after_one_click(browse: Visits, plates: S
     visit.shot("first visit")
     with page.expect_response(re.compile("/inspect")) as arrived:
         page.get_by_role("button", name="scratch", exact=True).click()
-    expect_verdict(page, "Anomalous")
+    expect_verdict(page, "REJECT")
     result = page.get_by_role("article")
     answer = arrived.value.json()
     expect(result).to_contain_text("Reject this part")
@@ -74,12 +74,17 @@ def test_a_newcomer_has_found_a_defect_after_one_click(browse: Visits, plates: S
         expect(result.get_by_role("term").filter(has_text=re.compile(f"^{stage}$"))).to_be_visible()
     request_id = arrived.value.headers["x-request-id"]
     expect(result).to_contain_text(request_id)
-    expect(announced(page)).to_contain_text("scratch.png: anomalous.")
+    expect(announced(page)).to_contain_text("scratch.png: REJECT.")
     visit.shot("found defect")
     deadline = time.monotonic() + 10
     while not any(json.loads(line).get("request_id") == request_id for line in plates.log):
         assert time.monotonic() < deadline, "the log does not know the request id"
         time.sleep(0.05)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    expect(result.get_by_role("heading", name="REJECT")).to_be_in_viewport(ratio=1)
+    expect(result.get_by_role("img", name="Photograph scratch.png")).to_be_in_viewport(ratio=0.99)
+    result.get_by_role("link", name="Show it in the history").click()
+    expect(page.get_by_role("article", name="REJECT").get_by_text(answer["id"])).to_be_visible()
 
 
 def test_the_regions_are_those_of_the_answer(browse: Visits, plates: Server):
@@ -87,7 +92,7 @@ def test_the_regions_are_those_of_the_answer(browse: Visits, plates: Server):
     for name in DEFECTS:
         regions = answer_of(plates, sample(name))["localization"]["regions"]
         page.get_by_role("button", name=name, exact=True).click()
-        expect(announced(page)).to_contain_text(f"{name}.png: anomalous.")
+        expect(announced(page)).to_contain_text(f"{name}.png: REJECT.")
         table = page.get_by_role("region", name="Regions, in pixels")
         expect(table.get_by_role("row")).to_have_count(1 + len(regions))
         for index, region in enumerate(regions):
@@ -108,7 +113,7 @@ def test_the_heat_map_lies_over_the_fault_and_its_slider_changes_the_picture(bro
     visit = browse(plates.url)
     page = visit.page
     page.get_by_role("button", name="stain", exact=True).click()
-    expect_verdict(page, "Anomalous")
+    expect_verdict(page, "REJECT")
     photograph = page.get_by_role("img", name="Photograph stain.png")
     expect(photograph).to_be_visible()
     slider, outlines = page.get_by_role("slider", name="Heat map"), page.get_by_label("Outlines")
@@ -141,7 +146,7 @@ def test_a_normal_part_reads_as_normal_and_gets_a_heat_map_if_wanted(browse: Vis
     visit = browse(plates.url)
     page = visit.page
     page.get_by_role("button", name="good", exact=True).click()
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     expect(page.get_by_role("slider", name="Heat map")).to_be_hidden()
     visit.shot("normal part")
     page.get_by_label("Heat map for normal parts too").check()
@@ -182,6 +187,16 @@ def test_many_images_at_once_and_their_csv(browse: Visits, plates: Server):
     assert downloaded(page) == rows  # the whole session, whatever is shown
     show_only(page, "All")
     page.get_by_role("button", name="Clear", exact=True).click()
+    asks = page.get_by_role("dialog", name="Clear the list?")
+    expect(asks).to_contain_text("9 images go from this list.")
+    assert visit.findings() == []
+    page.keyboard.press("Escape")
+    expect(tiles(page)).to_have_count(9)
+    page.get_by_role("button", name="Clear", exact=True).click()
+    asks.get_by_role("button", name="Keep the list").click()
+    expect(tiles(page)).to_have_count(9)
+    page.get_by_role("button", name="Clear", exact=True).click()
+    asks.get_by_role("button", name="Clear the list").click()
     expect(tiles(page)).to_have_count(0)
     expect(page.get_by_role("article")).to_be_hidden()
 
@@ -215,9 +230,9 @@ def test_a_wrong_file_gets_a_sentence_and_the_others_their_verdict(browse: Visit
         expect(page.get_by_role("button", name="Send it again")).to_be_visible()
     visit.shot("wrong file")
     page.get_by_role("button", name="scratch.png: anomalous").click()
-    expect_verdict(page, "Anomalous")
+    expect_verdict(page, "REJECT")
     page.get_by_role("button", name="good.png: normal").click()
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     errors = {row["file"]: row["error"] for row in downloaded(page)}
     assert errors.pop("good.png") == errors.pop("scratch.png") == ""
     assert errors["empty.png"].startswith("empty-body: ")
@@ -235,7 +250,7 @@ def test_a_picture_that_was_copied_can_be_pasted(browse: Visits, plates: Server)
         }"""
     )
     page.keyboard.press("Control+V")
-    expect_verdict(page, "Anomalous")
+    expect_verdict(page, "REJECT")
     expect(tiles(page)).to_have_count(1)
 
 
@@ -258,7 +273,7 @@ def test_a_server_that_goes_and_comes_back(browse: Visits):
         visit = browse(server.url, expected=GONE)
         page = visit.page
         page.get_by_role("button", name="good", exact=True).click()
-        expect_verdict(page, "Normal")
+        expect_verdict(page, "PASS")
     choose(page, payload("pit.png", sample("pit")))
     banner = page.get_by_role("alert")
     expect(banner).to_contain_text("The server does not answer.")
@@ -269,7 +284,7 @@ def test_a_server_that_goes_and_comes_back(browse: Visits):
     visit.shot("server gone")
     with running_server(weights, device="cpu", port=httpx.URL(server.url).port):
         expect(page.get_by_role("button", name="pit.png: anomalous")).to_be_visible()
-        expect_verdict(page, "Anomalous")
+        expect_verdict(page, "REJECT")
         expect(banner).to_be_hidden()
         expect(page.get_by_text("Ready", exact=True)).to_be_visible()
         page.goto("about:blank")  # so that it does not ask a server that ends
@@ -304,7 +319,7 @@ def test_a_key_is_asked_for_and_kept_for_the_session_only(browse: Visits, tmp_pa
         dialog.get_by_role("button", name="Use this key").click()
         expect(dialog).to_be_hidden()
         page.get_by_role("button", name="scratch", exact=True).click()
-        expect_verdict(page, "Anomalous")
+        expect_verdict(page, "REJECT")
         page.reload()
         expect(page.get_by_text("Ready", exact=True)).to_be_visible()
         expect(dialog).to_be_hidden()
@@ -342,11 +357,11 @@ def test_everything_can_be_done_with_the_keyboard_and_the_focus_is_seen(browse: 
     tab_to(page, page.get_by_role("link", name="Skip to the content"))
     tab_to(page, page.get_by_label("Choose images"))
     page.keyboard.press("Enter")
-    expect(announced(page)).to_contain_text("dent.png: anomalous.")
+    expect(announced(page)).to_contain_text("dent.png: REJECT.")
     tab_to(page, page.get_by_role("button", name="scratch", exact=True))
     page.keyboard.press("Enter")
-    expect(announced(page)).to_contain_text("scratch.png: anomalous.")
-    expect_verdict(page, "Anomalous")
+    expect(announced(page)).to_contain_text("scratch.png: REJECT.")
+    expect_verdict(page, "REJECT")
 
     slider = page.get_by_role("slider", name="Heat map")
     tab_to(page, slider)

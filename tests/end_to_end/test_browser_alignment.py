@@ -97,7 +97,7 @@ def test_outlines_follow_the_part(browse: Visits, turned: Server):
     visit = browse(turned.url)
     page = visit.page
     choose(page, payload("part.png", data))
-    expect(announced(page)).to_contain_text("part.png: anomalous.")
+    expect(announced(page)).to_contain_text("part.png: REJECT.")
     expect(layer_in(page)).to_be_visible()
     check(layer_in(page), answer, true)
     regions = page.locator("#stage .outlines rect.line").evaluate_all(

@@ -60,8 +60,8 @@ def test_a_batch_ends_with_its_totals_and_the_worst_first(browse: Visits, plates
     visit.shot("batch")
 
     page.get_by_role("button", name=f"Show {worst[1]},").click()
-    expect_verdict(page, "Anomalous")
-    expect(article.get_by_role("heading", name="Anomalous")).to_be_focused()
+    expect_verdict(page, "REJECT")
+    expect(article.get_by_role("heading", name="REJECT")).to_be_focused()
     expect(article).to_contain_text("Picked from the list")
     visit.shot("picked from the batch")
     page.get_by_role("button", name="Back to the newest").click()
@@ -82,7 +82,7 @@ def test_a_batch_of_good_parts_says_so(browse: Visits, plates: Server):
     choose(page, *(payload(f"{number}.png", sample("good")) for number in range(3)))
     expect_verdict(page, "All 3 normal")
     page.get_by_role("button", name="pit", exact=True).click()
-    expect_verdict(page, "Anomalous")
+    expect_verdict(page, "REJECT")
 
 
 def test_a_batch_without_all_its_verdicts_is_not_called_normal(browse: Visits, plates: Server):

@@ -30,7 +30,7 @@ def inspect_good(page: Page) -> None:
     """Gives the page its first verdict, of the built-in category."""
     page.get_by_label("Category", exact=True).select_option(CATEGORY)
     page.get_by_role("button", name="good", exact=True).click()
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
 
 
 def solid(page: Page) -> bool:
@@ -51,10 +51,10 @@ def test_a_verdict_is_not_current_while_the_server_does_not_answer(browse: Visit
     expect_verdict(page, LATER)
     assert not solid(page)
     expect(verdict(page)).to_contain_text("The server does not answer.")
-    expect(verdict(page)).to_contain_text("The last one was: Normal.")
+    expect(verdict(page)).to_contain_text("The last one was: PASS.")
     visit.shot("not current, server gone")
     page.context.set_offline(False)
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     assert solid(page)
 
 
@@ -73,7 +73,7 @@ def test_a_verdict_is_not_current_when_the_server_has_not_been_heard_of(browse: 
     page.unroute("**/v1/categories")
     for route in held:
         route.continue_()
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
 
 
 def test_a_verdict_is_not_current_when_no_image_has_come_for_two_minutes(browse: Visits, plates: Server):
@@ -84,13 +84,13 @@ def test_a_verdict_is_not_current_when_no_image_has_come_for_two_minutes(browse:
     inspect_good(page)
     page.clock.set_fixed_time(start + timedelta(seconds=119))
     expect(verdict(page)).to_contain_text("1 min ago")
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     page.clock.set_fixed_time(start + timedelta(seconds=121))
     expect(verdict(page)).to_contain_text("2 min ago")
     expect_verdict(page, LATER)
     expect(verdict(page)).to_contain_text("No image has come since.")
     page.get_by_role("button", name="good.png: normal").click()
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     expect(verdict(page)).to_contain_text("Picked from the list")
     assert not solid(page)
 
@@ -105,7 +105,7 @@ def test_a_verdict_is_not_current_when_the_next_image_is_for_another_category(
     expect_verdict(page, LATER)
     expect(verdict(page)).to_contain_text(f"The next image is for {OTHER}, not for {CATEGORY}.")
     page.get_by_label("Category", exact=True).select_option(CATEGORY)
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     page.goto("about:blank")
 
 
@@ -138,7 +138,7 @@ def test_an_image_that_fails_after_one_that_was_normal_has_no_verdict(browse: Vi
     choose(page, payload("broken.png", b"nonsense"))
     expect_verdict(page, "No verdict")
     page.get_by_role("button", name="good", exact=True).click()
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     page.route("**/console/samples/*", lambda route: route.abort())
     page.get_by_role("button", name="scratch", exact=True).click()
     expect_verdict(page, "No verdict")
@@ -172,7 +172,7 @@ def test_open_tabs_follow_a_calibration_at_once(
     page.get_by_label("Category", exact=True).select_option(OTHER)
     part = payload("part.png", (factory.data / "good" / "000.png").read_bytes())
     choose(page, part)
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     open_card = browse(f"{server.url}/#/categories/{OTHER}")
     card_page = open_card.page
     current = card_page.get_by_role("columnheader", name=re.compile("^current"))
@@ -248,7 +248,7 @@ def test_an_anomalous_part_without_a_region_shows_where_the_heat_map_is_stronges
     page = visit.page
     page.get_by_label("Category", exact=True).select_option(OTHER)
     choose(page, payload("part.png", faulty))
-    expect_verdict(page, "Anomalous")
+    expect_verdict(page, "REJECT")
     expect(verdict(page).get_by_role("heading", name="No region stands out")).to_be_visible()
     expect(verdict(page)).to_contain_text("The score is the mean of the largest differences at single places.")
     expect(verdict(page)).to_contain_text(f"It is strongest at {peak['x']}, {peak['y']},")
@@ -335,7 +335,7 @@ def test_the_verdict_is_the_decision_of_the_answer(browse: Visits, plates: Serve
         route.fulfill(response=response, json={**answer, "decision": other})
 
     page.route(re.compile(r"/inspect\?"), turned)
-    for name, title in (("scratch", "Normal"), ("good", "Anomalous")):
+    for name, title in (("scratch", "PASS"), ("good", "REJECT")):
         page.get_by_role("button", name=name, exact=True).click()
         expect(page.get_by_role("button", name=f"{name}.png: {title.lower()}")).to_be_visible()
         expect_verdict(page, title)

@@ -285,7 +285,7 @@ def test_a_picture_can_be_dropped_and_stays_out_of_the_inspection(browse: Visits
     page.get_by_role("link", name="Inspect", exact=True).click()
     expect(tiles(page)).to_have_count(0)
     choose(page, payload("part.png", png(part(401))))
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     page.get_by_role("link", name="Region", exact=True).click()
     expect(page.get_by_text("A polygon is not closed yet.")).to_be_visible()  # it waits here
 

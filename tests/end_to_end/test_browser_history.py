@@ -112,15 +112,15 @@ def test_an_inspection_is_found_by_its_part_and_shown_with_its_picture(browse: V
     page.keyboard.press("Enter")
     expect(rows(page)).to_have_count(1)
     answer = line.ask(f"/{line.scratch}").json()
-    for words in ("Anomalous", CATEGORY, "SN 2", "few", "s2", f"{answer['score']:.3g}", f"{answer['threshold']:.3g}"):
+    for words in ("REJECT", CATEGORY, "SN 2", "few", "s2", f"{answer['score']:.3g}", f"{answer['threshold']:.3g}"):
         expect(rows(page)).to_contain_text(words)
     visit.shot("history found")
     rows(page).click()
-    past = expect_past(page, "Anomalous")
+    past = expect_past(page, "REJECT")
     picture = past.get_by_role("img", name="Photograph SN 2")
     expect(past.get_by_role("slider", name="Heat map")).to_be_visible()
     expect(picture).to_be_in_viewport(ratio=0.95)
-    expect(past.get_by_role("heading", name="Anomalous")).to_be_in_viewport(ratio=1)
+    expect(past.get_by_role("heading", name="REJECT")).to_be_in_viewport(ratio=1)
     expect(past.locator(".outlines [data-region]")).to_have_count(len(answer["localization"]["regions"]))
     for words in (answer["model_version"], answer["request_id"], answer["id"], "shift", "From the history."):
         expect(past).to_contain_text(words)
@@ -130,7 +130,7 @@ def test_an_inspection_is_found_by_its_part_and_shown_with_its_picture(browse: V
     expect(rows(page)).to_have_count(1)
     assert asked(page) == f"?sha256={answer['image']['sha256']}"
     page.go_back()
-    expect_past(page, "Anomalous")
+    expect_past(page, "REJECT")
     page.get_by_role("link", name="Back to the list").click()
     expect(rows(page)).to_be_focused()
     expect(page.get_by_label("Part id", exact=True)).to_have_value("SN 2")
@@ -142,9 +142,9 @@ def test_filters_stand_in_the_address_and_back_works(browse: Visits, line: Line)
     expect(rows(page)).to_have_count(2)
     verdict = page.get_by_role("combobox", name="Verdict", exact=True)
     verdict.focus()
-    page.keyboard.press("n")
+    page.keyboard.press("p")
     expect(rows(page)).to_have_count(1)
-    expect(rows(page)).to_contain_text("Normal")
+    expect(rows(page)).to_contain_text("PASS")
     expect(verdict).to_be_focused()
     page.get_by_label("Until", exact=True).fill("2020-01-01T00:00")
     page.get_by_role("button", name="Search").click()
@@ -197,12 +197,12 @@ def test_everything_can_be_done_with_the_keyboard(browse: Visits, line: Line):
     page.keyboard.press("ArrowDown")
     expect(rows(page).last).to_be_focused()
     page.keyboard.press("Enter")
-    expect_past(page, "Normal")
+    expect_past(page, "PASS")
     expect(page.get_by_role("button", name="Older")).to_be_disabled()
     page.keyboard.press("ArrowLeft")
-    expect_past(page, "Anomalous")
+    expect_past(page, "REJECT")
     page.keyboard.press("ArrowRight")
-    expect_past(page, "Normal")
+    expect_past(page, "PASS")
     page.go_back()  # the steps between inspections are no steps back
     expect(rows(page).last).to_be_focused()
 
@@ -225,7 +225,7 @@ def test_new_inspections_wait_until_they_are_asked_for(browse: Visits, line: Lin
 def test_what_is_not_kept_and_what_is_not_there_is_said_in_words(browse: Visits, line: Line):
     visit = enter(browse, line, f"/{line.good}", expected="status of (404|422)")
     page = visit.page
-    expect(expect_past(page, "Normal")).to_contain_text("The image was not kept. The server's rule")
+    expect(expect_past(page, "PASS")).to_contain_text("The image was not kept. The server's rule")
     (failed,) = line.ask("?lot=many&limit=1").json()["inspections"]
     page.goto(f"{line.url}/#/history/{failed['id']}")
     past = expect_past(page, "No verdict")
@@ -243,12 +243,12 @@ def test_what_is_not_kept_and_what_is_not_there_is_said_in_words(browse: Visits,
 def test_a_person_agrees_or_disagrees_with_a_key(browse: Visits, line: Line):
     visit = enter(browse, line, f"/{line.scratch}", expected="status of 412")
     page = visit.page
-    past = expect_past(page, "Anomalous")
+    past = expect_past(page, "REJECT")
     expect(past).to_contain_text("Nobody has labelled this yet.")
     past.get_by_label("Comment").fill("gouge")  # keys of a field are letters only
     past.get_by_label("Your name").fill("Ana")
     expect(past).to_contain_text("Nobody has labelled this yet.")
-    past.get_by_role("heading", name="Anomalous").click()
+    past.get_by_role("heading", name="REJECT").click()
     page.keyboard.press("f")
     expect(past).to_contain_text("The label is “faulty”, by Ana")
     expect(past.get_by_role("button", name="Faulty")).to_have_attribute("aria-pressed", "true")
@@ -276,7 +276,7 @@ def test_a_person_agrees_or_disagrees_with_a_key(browse: Visits, line: Line):
 
 def test_a_key_without_the_role_is_told_so(browse: Visits, line: Line):
     page = enter(browse, line, f"/{line.good}", key=line.looker, expected="status of 403").page
-    past = expect_past(page, "Normal")
+    past = expect_past(page, "PASS")
     page.keyboard.press("g")
     expect(past).to_contain_text("Your key is known, but it does not allow this.")
     expect(past).to_contain_text("review")
@@ -317,7 +317,7 @@ def test_list_and_inspection_are_accessible_and_fit(
     for state in ("list", "inspection"):
         if state == "inspection":
             rows(page).first.click()
-            expect(expect_past(page, "Anomalous").get_by_role("slider", name="Heat map")).to_be_visible()
+            expect(expect_past(page, "REJECT").get_by_role("slider", name="Heat map")).to_be_visible()
         assert overhang(page) <= 0, state
         assert visit.findings() == [], state
         visit.shot(f"history {state} {screen}")

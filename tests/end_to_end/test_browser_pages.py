@@ -208,11 +208,11 @@ def states_of(visit: Visit, server: Server) -> Iterator[str]:
     expect(page.get_by_text("Ready", exact=True)).to_be_visible()
     yield "first visit"
     page.get_by_role("button", name="scratch", exact=True).click()
-    expect_verdict(page, "Anomalous")
+    expect_verdict(page, "REJECT")
     expect(page.get_by_role("article").get_by_role("img", name=re.compile("^Score"))).to_be_visible()
     yield "anomalous"
     choose(page, payload("good with a long name of a camera 2026-11-24.png", sample("good")))
-    expect_verdict(page, "Normal")
+    expect_verdict(page, "PASS")
     yield "normal"
     choose(
         page, payload("broken.png", b"nonsense"), *(payload(f"{name}.png", sample(name)) for name in ("pit", "dent"))
@@ -225,7 +225,7 @@ def states_of(visit: Visit, server: Server) -> Iterator[str]:
     yield "not current"
     page.get_by_label("Category", exact=True).select_option(CATEGORY)
     page.get_by_role("button", name="pit.png: anomalous").click()
-    expect_verdict(page, "Anomalous")
+    expect_verdict(page, "REJECT")
     yield "picked"
     page.get_by_role("button", name="broken.png: no verdict").click()
     expect_verdict(page, "No verdict")

@@ -58,21 +58,21 @@ def test_the_views_of_a_part_stand_together_with_one_verdict(browse: Visits, hou
     bring(page, payload(f"{PLATE} left.png", sample("good")), payload(f"{PLATE} right.png", sample("scratch")))
     expect(page.get_by_label(f"{PLATE} left.png", exact=True)).to_have_value(PLATE)
     judge(page)
-    expect_title(page, "Anomalous")
+    expect_title(page, "REJECT")
     expect(views(page)).to_have_count(2)
-    expect(views(page).nth(0)).to_contain_text("Normal, ")
-    expect(views(page).nth(1)).to_contain_text("Anomalous, ")
+    expect(views(page).nth(0)).to_contain_text("PASS, ")
+    expect(views(page).nth(1)).to_contain_text("REJECT, ")
     expect(views(page).nth(1).locator("canvas.heat")).to_be_visible()
-    expect(announced(page)).to_have_text("Part: anomalous. 2 views: 1 anomalous, 1 normal, 0 without a verdict.")
+    expect(announced(page)).to_have_text("Part: REJECT. 2 views: 1 anomalous, 1 normal, 0 without a verdict.")
     assert visit.findings() == []
     visit.shot("part")
     page.get_by_role("button", name=f"Remove {PLATE} right.png").click()
-    expect(page.get_by_role("heading", name="Anomalous", level=2)).to_be_hidden()  # it was said of other pictures
+    expect(page.get_by_role("heading", name="REJECT", level=2)).to_be_hidden()  # it was said of other pictures
     judge(page)
-    expect_title(page, "Normal")
+    expect_title(page, "PASS")
     page.get_by_role("button", name="Next part").click()
     expect(views(page)).to_have_count(0)
-    expect(page.get_by_role("heading", name="Normal", level=2)).to_be_hidden()
+    expect(page.get_by_role("heading", name="PASS", level=2)).to_be_hidden()
 
 
 def test_the_views_of_a_part_stand_in_the_list_of_the_session(browse: Visits, house: Server):
@@ -82,12 +82,12 @@ def test_the_views_of_a_part_stand_in_the_list_of_the_session(browse: Visits, ho
     page.get_by_label("Part id, if it has one").fill("SN-0815 ")
     bring(page, payload("front.png", sample("scratch")), payload("back.png", sample("good")))
     judge(page)
-    expect_title(page, "Anomalous")
+    expect_title(page, "REJECT")
     page.get_by_role("button", name="Next part").click()
     expect(page.get_by_label("Part id, if it has one")).to_have_value("")
     bring(page, payload("alone.png", sample("good")))
     judge(page)
-    expect_title(page, "Incomplete")
+    expect_title(page, "INCOMPLETE")
 
     page.get_by_role("link", name="Inspect", exact=True).click()
     expect(tiles(page)).to_have_count(4)
@@ -105,7 +105,7 @@ def test_the_views_of_a_part_stand_in_the_list_of_the_session(browse: Visits, ho
     assert len({row["request_id"] for row in rows}) == 2
 
     tiles(page).last.click()
-    expect_verdict(page, "Anomalous")
+    expect_verdict(page, "REJECT")
     expect(page.get_by_role("article")).to_contain_text("SN-0815, anomalous")
     tiles(page).first.click()
     expect_verdict(page, "No verdict")
@@ -124,14 +124,14 @@ def test_a_part_with_a_missing_view_is_incomplete(browse: Visits, house: Server)
     bring(page, payload("front.png", sample("good")))  # the card has one category, so no name is needed
     expect(page.get_by_text(f"Still missing: 1 picture of {PLATE}.")).to_be_visible()
     judge(page)
-    expect_title(page, "Incomplete")
+    expect_title(page, "INCOMPLETE")
     expect(page.get_by_text("it has not passed")).to_be_visible()
     expect(views(page).nth(1)).to_contain_text("A picture that this part must have is missing.")
     assert visit.findings() == []
     visit.shot("part incomplete")
     bring(page, payload("back.png", sample("good")))
     judge(page)
-    expect_title(page, "Normal")
+    expect_title(page, "PASS")
     expect(views(page)).to_have_count(2)
 
 
@@ -146,8 +146,8 @@ def test_a_picture_that_cannot_be_read_leaves_the_part_incomplete(browse: Visits
     choice.select_option("striped")
     expect(choice).to_be_focused()
     judge(page)
-    expect_title(page, "Incomplete")
-    expect(views(page).nth(0)).to_contain_text("Normal, ")
+    expect_title(page, "INCOMPLETE")
+    expect(views(page).nth(0)).to_contain_text("PASS, ")
     expect(views(page).nth(1)).to_contain_text("This file cannot be read as an image.")
 
 
@@ -164,7 +164,7 @@ def test_what_is_dropped_or_pasted_here_belongs_to_the_part(browse: Visits, hous
     expect(page.get_by_label(f"{PLATE}-right.png", exact=True)).to_have_value(PLATE)
     page.get_by_label("pasted.png", exact=True).select_option(PLATE)
     judge(page)
-    expect_title(page, "Anomalous")
+    expect_title(page, "REJECT")
     assert page.url.endswith("#/part")
 
 
@@ -173,10 +173,10 @@ def test_a_verdict_is_not_current_when_the_server_does_not_answer(browse: Visits
     expect(page.get_by_label("Kind of part")).to_be_visible()
     bring(page, payload(f"{PLATE}.png", sample("good")))
     judge(page)
-    expect_title(page, "Normal")
+    expect_title(page, "PASS")
     page.route(re.compile("/(readyz|v1/categories)$"), lambda route: route.abort())
     expect_title(page, "No current verdict")
-    expect(page.get_by_text("The last one was: Normal.")).to_be_visible()
+    expect(page.get_by_text("The last one was: PASS.")).to_be_visible()
 
 
 def test_the_page_fits_a_phone(browse: Visits, house: Server):
@@ -185,6 +185,6 @@ def test_the_page_fits_a_phone(browse: Visits, house: Server):
     expect(page.get_by_label("Kind of part")).to_be_visible()
     bring(page, payload(f"{PLATE}.png", sample("pit")))
     judge(page)
-    expect_title(page, "Anomalous")
+    expect_title(page, "REJECT")
     assert overhang(page) <= 0
     visit.shot("part phone")

@@ -63,7 +63,7 @@ def test_the_zone_that_rejected_is_in_the_verdict_the_table_and_the_picture(brow
 
     visit = browse(panels.url, **SCREENS["desk"])
     page = visit.page
-    show(page, "part", data, "Anomalous")
+    show(page, "part", data, "REJECT")
     expect(page.get_by_role("article")).to_contain_text("Reject this part, or look at it. The zone “rim” rejected it.")
     expect(announced(page)).to_contain_text("The zone “rim” rejected it.")
     table = page.get_by_role("region", name="Zones", exact=True)
@@ -97,7 +97,7 @@ def test_the_zone_that_rejected_is_in_the_verdict_the_table_and_the_picture(brow
 
 def test_the_outlines_lie_where_the_region_is_and_can_be_hidden(browse: Visits, panels: Server):
     page = browse(panels.url, **SCREENS["desk"]).page
-    show(page, "part", png(part(301, ON_FACE)), "Anomalous")
+    show(page, "part", png(part(301, ON_FACE)), "REJECT")
     page.get_by_role("slider", name="Heat map").fill("0")
     page.get_by_label("Outlines").uncheck()
     expect(layer(page)).to_be_visible()
@@ -133,7 +133,7 @@ def test_the_outlines_lie_where_the_region_is_and_can_be_hidden(browse: Visits, 
 def test_a_fault_in_an_ignored_place_is_normal_and_every_zone_says_so(browse: Visits, panels: Server):
     visit = browse(panels.url)
     page = visit.page
-    show(page, "stamped", png(part(302, ON_IGNORED)), "Normal")
+    show(page, "stamped", png(part(302, ON_IGNORED)), "PASS")
     expect(page.get_by_role("article")).to_contain_text("This part looks like the good ones.")
     expect(page.get_by_role("article")).not_to_contain_text("rejected it")
     expect(page.get_by_role("article")).to_contain_text("None of 4 tiles rejected.")
@@ -147,7 +147,7 @@ def test_a_fault_in_an_ignored_place_is_normal_and_every_zone_says_so(browse: Vi
 
 def test_several_zones_are_named_and_of_many_images_the_worst_has_its_zones(browse: Visits, panels: Server):
     page = browse(panels.url).page
-    show(page, "both", png(part(303, ON_RIM, ON_FACE)), "Anomalous")
+    show(page, "both", png(part(303, ON_RIM, ON_FACE)), "REJECT")
     expect(page.get_by_role("article")).to_contain_text("The zones “face” and “rim” rejected it.")
     choose(page, *(payload(f"{n}.png", png(part(304 + n, *([ON_RIM] if n == 1 else [])))) for n in range(3)))
     expect_verdict(page, "1 of 3 anomalous")
@@ -160,7 +160,7 @@ def test_several_zones_are_named_and_of_many_images_the_worst_has_its_zones(brow
 def test_zones_fit_the_screen_and_are_accessible(browse: Visits, panels: Server, screen: str, scheme: str):
     visit = browse(panels.url, color_scheme=scheme, reduced_motion="reduce", **SCREENS[screen])
     page = visit.page
-    show(page, "part", png(part(300, ON_RIM)), "Anomalous")
+    show(page, "part", png(part(300, ON_RIM)), "REJECT")
     expect(layer(page)).to_be_visible()
     expect(page.get_by_role("article").get_by_role("img", name=re.compile("^Score"))).to_be_visible()
     visit.shot(f"zones {screen} {scheme}")
@@ -170,7 +170,7 @@ def test_zones_fit_the_screen_and_are_accessible(browse: Visits, panels: Server,
 
 def test_the_zones_are_hidden_with_the_keyboard(browse: Visits, panels: Server):
     page = browse(panels.url, reduced_motion="reduce", **SCREENS["desk"]).page
-    show(page, "part", png(part(300, ON_RIM)), "Anomalous")
+    show(page, "part", png(part(300, ON_RIM)), "REJECT")
     expect(tiles(page)).to_have_count(1)
     expect(layer(page)).to_be_visible()
     page.get_by_label("Outlines").focus()
@@ -187,7 +187,7 @@ def test_zones_of_a_version_that_is_gone_stay_in_the_table(browse: Visits, panel
         route.fulfill(response=response, json={**response.json(), "model_version": "20300101-0123456789ab"})
 
     page.route(re.compile(rf"/v1/categories/{CATEGORY}$"), newer)
-    show(page, "part", png(part(300, ON_RIM)), "Anomalous")
+    show(page, "part", png(part(300, ON_RIM)), "REJECT")
     expect(page.get_by_text("The outlines of this version are not at hand any more.")).to_be_visible()
     expect(page.get_by_role("region", name="Zones", exact=True).get_by_role("row")).to_have_count(3)
     assert layer(page).locator(".zone").count() == 0
@@ -200,7 +200,7 @@ def test_a_past_inspection_shows_its_zones(browse: Visits, panels: Server):
     answer = httpx.post(url, content=data, params=query, headers={"Content-Type": "image/png"}, timeout=60).json()
     in_history(panels.url, answer["id"])
     page = browse(f"{panels.url}/#/history?part_id=past").page
-    page.get_by_role("link", name=re.compile("^Anomalous, .* part past")).click()
+    page.get_by_role("link", name=re.compile("^REJECT, .* part past")).click()
     expect(layer(page)).to_have_attribute("aria-label", re.compile("Zones: .* anomalous"))
     zones = page.get_by_role("region", name="Zones").get_by_role("row")
     expect(zones).to_have_count(1 + len(REGION.zones))
@@ -225,7 +225,7 @@ def test_the_views_of_a_part_show_their_zones(browse: Visits, panels: Server):
     ]
     page.get_by_label("Choose pictures").set_input_files(files)
     page.get_by_role("button", name="Judge this part").click()
-    expect(page.get_by_role("heading", name="Anomalous", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name="REJECT", exact=True)).to_be_visible()
     views = page.get_by_role("list", name="Pictures of this part").get_by_role("listitem")
     expect(views.nth(0).get_by_role("img", name=re.compile("^Zones: face normal, rim normal"))).to_be_visible()
     expect(views.nth(1).get_by_role("img", name=re.compile("^Zones: face normal, rim anomalous"))).to_be_visible()

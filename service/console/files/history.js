@@ -4,7 +4,7 @@ import { ANSWER_MS, json } from "./api.js";
 import { $, announce, count, dated, h, icon, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { LABELS, asProblem, remembered } from "./labels.js";
-import { timesOf } from "./panels.js";
+import { timesOf, wordOf } from "./panels.js";
 import * as past from "./past.js";
 import { lastSaid, server } from "./server.js";
 
@@ -13,7 +13,6 @@ const LOOK_MS = 5000;
 const FIELDS = ["part_id", "category", "decision", "label", "lot", "station", "since", "until"]; // of the form
 const LINKED = { sha256: "The same image as", part_inspection: "Views of the part", model_version: "Version" }; // links ask for them
 const TIMES = ["since", "until"];
-const VERDICTS = { normal: "Normal", anomalous: "Anomalous" };
 
 let query = ""; // what the address asks for: filters, and where the page begins
 let list = null; // {query, inspections, next, partial} as the server answered; partial: it begins at an inspection that a link named
@@ -166,7 +165,7 @@ const linkOf = (id) => [...$("history-rows").querySelectorAll("a")].find((one) =
 
 function row(one) {
   const state = one.decision ?? "failed";
-  const verdict = VERDICTS[one.decision] ?? "No verdict";
+  const verdict = wordOf(one);
   const why = one.decision ? null : sentences({ kind: one.outcome })[0];
   const score = one.decision && `score ${significant(one.score)}, threshold ${significant(one.threshold)}`;
   const label = LABELS[one.label];

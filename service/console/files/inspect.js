@@ -154,6 +154,12 @@ function listen() {
   );
   $("stop").addEventListener("click", stop);
   $("clear").addEventListener("click", () => {
+    $("clear-text").textContent = `${count(items.length, "image goes", "images go")} from this list. What the server has inspected stays in its history, if it keeps one.`;
+    $("clear-dialog").returnValue = "";
+    $("clear-dialog").showModal();
+  });
+  $("clear-dialog").addEventListener("close", ({ target }) => {
+    if (target.returnValue !== "clear") return;
     latest = [];
     picked = null;
     announced = true;

@@ -6,7 +6,11 @@ import { announce, count, h, icon, key, milliseconds, significant } from "./dom.
 import { doubtOf, isUseless, ratio } from "./standing.js";
 import { rejectingZones } from "./zones.js";
 
-export const WORDS = { normal: "Normal", anomalous: "Anomalous" };
+const WORDS = { pass: "PASS", review: "REVIEW", fail: "REJECT", normal: "PASS", anomalous: "REJECT" };
+export const NO_WORD = "No verdict";
+
+/** The verdict of an answer in the words of the line. */
+export const wordOf = ({ verdict, decision }) => WORDS[verdict] ?? WORDS[decision] ?? NO_WORD;
 
 // Words.
 
@@ -23,6 +27,7 @@ const PICTURES = { "too-dark": "too dark", "too-bright": "too bright", "too-litt
 /** What to do with a part that has this answer. */
 export function adviceOf(answer) {
   if (doubtOf(answer)?.kind === "useless") return "Look at the part itself: this category cannot tell.";
+  if (answer.verdict === "review") return "Look at this part yourself.";
   if (answer.decision === "normal") return "This part looks like the good ones.";
   const wrong = (answer.reasons ?? []).map((reason) => PICTURES[reason]).filter(Boolean);
   if (wrong.length) return `The picture is ${wrong.join(" and ")}. Check light, focus and position, and take it again.`;

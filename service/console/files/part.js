@@ -10,7 +10,7 @@ import { doubtOf, isUseless, outdated, ratio } from "./standing.js";
 import { drawZones, rejectingZones } from "./zones.js";
 
 const TICK_MS = 1000;
-const TITLES = { normal: "Normal", anomalous: "Anomalous", incomplete: "Incomplete" };
+const TITLES = { normal: "PASS", anomalous: "REJECT", incomplete: "INCOMPLETE" };
 const ADVICE = {
   normal: "Every picture looks like the good ones.",
   anomalous: "Reject this part, or look at it.",
@@ -119,7 +119,7 @@ function totals() {
 
 function spoken() {
   if (verdict.problem) return `No verdict. ${sentences(verdict.problem).join(" ")}`;
-  return `Part: ${verdict.decision}. ${totals()}`;
+  return `Part: ${TITLES[verdict.decision]}. ${totals()}`;
 }
 
 // What is shown.

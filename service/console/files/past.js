@@ -4,7 +4,7 @@ import { Problem } from "./api.js";
 import { announce, dated, h, icon, record } from "./dom.js";
 import { sentences } from "./errors.js";
 import { CHOICES, LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, reviewer, said } from "./labels.js";
-import { WORDS, adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, timesPanel, warning } from "./panels.js";
+import { adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, timesPanel, warning, wordOf } from "./panels.js";
 import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
 import { doubtOf, isUseless } from "./standing.js";
 import { drawZones, zonesKey, zonesPanel } from "./zones.js";
@@ -51,12 +51,12 @@ export function draw(place, detail, etag) {
   drawLabels({});
   if (answer) drawScale(chart, item).then((drawn) => (scale = drawn ?? scale));
   picture(shown);
-  announce(`${WORDS[detail.decision] ?? "No verdict"}. ${detail.category}, ${dated(detail.time)}.`);
+  announce(`${wordOf(detail)}. ${detail.category}, ${dated(detail.time)}.`);
 }
 
 function band(detail, item) {
   const useless = isUseless(item);
-  const title = WORDS[detail.decision] ?? "No verdict";
+  const title = wordOf(detail);
   const lines = item.answer ? [adviceOf(item.answer), timesOf(item.answer)[1]] : sentences(problemOf(detail.problem)).slice(0, 1);
   const verdict = h("div", { className: "verdict" },
     icon(useless ? "failed" : item.state),
@@ -65,7 +65,7 @@ function band(detail, item) {
       h("h2", { id: "past-title" }, title),
       lines.map((line) => h("p", {}, line)),
       h("p", { className: "when" }, `${detail.category}, ${dated(detail.time)}`)));
-  Object.assign(verdict.dataset, { state: item.state, weak: true, useless, long: false });
+  Object.assign(verdict.dataset, { verdict: detail.verdict ?? "", state: item.state, weak: true, useless, long: false });
   return verdict;
 }
 

@@ -4,7 +4,7 @@ import { ANSWER_MS, json } from "./api.js";
 import { $, announce, count, dated, h, icon, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, remembered, reviewer, said, takeBack } from "./labels.js";
-import { WORDS, timesOf } from "./panels.js";
+import { timesOf, wordOf } from "./panels.js";
 import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
 import { lastSaid, server } from "./server.js";
 
@@ -139,7 +139,7 @@ async function draw() {
   for (const [name, disabled] of [["previous", at === 0], ["undo", !given.length]]) $(`review-${name}`).disabled = disabled;
   $("review-note").textContent = "";
   forgetPictureIn($("review-stage"));
-  announce(`${WORDS[one.decision]}. ${timesOf(one)[1]} ${$("review-left").textContent}.`);
+  announce(`${wordOf(one)}. ${timesOf(one)[1]} ${$("review-left").textContent}.`);
   try {
     const seen = await prepared(one);
     if (mine !== turn || one !== current()) return;
@@ -173,10 +173,10 @@ function drawBand(one) {
     icon(one.decision),
     h("div", {},
       h("p", { className: "over" }, "The service says:"),
-      h("h2", { id: "review-verdict" }, WORDS[one.decision]),
+      h("h2", { id: "review-verdict" }, wordOf(one)),
       h("p", {}, times),
       h("p", { className: "when" }, `${one.category}, ${dated(one.time)}`)));
-  Object.assign($("review-band").dataset, { state: one.decision, weak: true });
+  Object.assign($("review-band").dataset, { verdict: one.verdict ?? "", state: one.decision, weak: true });
   $("review-agree").firstChild.textContent = `Agree: ${LABELS[one.decision]}`;
   $("review-disagree").firstChild.textContent = `Disagree: ${LABELS[OTHER[one.decision]]}`;
   $("review-record").replaceChildren(record([

@@ -2,7 +2,7 @@
 
 import { $, ago, announce, clock, count, h, icon, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
-import { WORDS, adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, timesPanel, warning } from "./panels.js";
+import { NO_WORD, adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, timesPanel, warning, wordOf } from "./panels.js";
 import { showPicture } from "./picture.js";
 import { KEPT, canBeSentAgain } from "./session.js";
 import { summaryOf } from "./server.js";
@@ -58,7 +58,7 @@ export function follow() {
   drawSince();
 }
 
-/** @returns {{state: string, title: string, lines: string[], over?: string, weak?: boolean, useless?: boolean, back?: string}} */
+/** @returns {{state: string, title: string, lines: string[], over?: string, weak?: boolean, useless?: boolean, back?: string, verdict?: string}} */
 function saying() {
   const says = shown.length === 1 ? sayingOfOne(shown[0]) : sayingOfMany(shown);
   if (says.state === "waiting") return says;
@@ -74,9 +74,9 @@ function saying() {
 }
 
 function sayingOfOne({ state, name, answer, problem }) {
-  if (state === "failed") return { state, title: "No verdict", lines: [sentences(problem)[0]] };
+  if (state === "failed") return { state, title: NO_WORD, lines: [sentences(problem)[0]] };
   if (!answer) return { state: "waiting", title: "Waiting for the verdict", lines: [name] };
-  return { state, title: WORDS[state], lines: [adviceOf(answer), timesOf(answer)[1]] };
+  return { state, title: wordOf(answer), lines: [adviceOf(answer), timesOf(answer)[1]], verdict: answer.verdict };
 }
 
 function sayingOfMany(items) {
@@ -97,12 +97,12 @@ export function spoken(items) {
     const number = (state) => items.filter((item) => item.state === state).length;
     return `${count(items.length, "image")}: ${number("anomalous")} anomalous, ${number("normal")} normal, ${number("failed")} without a verdict.`;
   }
-  const [{ name, state, answer, problem, localization }] = items;
+  const [{ name, answer, problem, localization }] = items;
   if (problem) return `${name}: no verdict. ${sentences(problem).join(" ")}`;
   const regions = localization ? `, ${count(localization.regions.length, "region")}` : "";
   const doubt = doubtOf(answer);
   const figures = `Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}${regions}.`;
-  return [`${name}: ${state}.`, figures, zones.rejectingZones(answer), doubt?.title].filter(Boolean).join(" ");
+  return [`${name}: ${wordOf(answer)}.`, figures, zones.rejectingZones(answer), doubt?.title].filter(Boolean).join(" ");
 }
 
 function whenOf(items) {
@@ -111,11 +111,11 @@ function whenOf(items) {
   return `${what}, ${clock(time)}, ${ago(time)}`;
 }
 
-function drawBand({ state, title, lines, over, weak, useless, back }) {
+function drawBand({ state, title, lines, over, weak, useless, back, verdict: said }) {
   const verdict = $("verdict");
-  Object.assign(verdict.dataset, { state, weak: Boolean(weak), useless: Boolean(useless), long: title.length > 10 });
+  Object.assign(verdict.dataset, { state, weak: Boolean(weak), useless: Boolean(useless), verdict: said ?? "", long: title.length > 10 });
   verdict.replaceChildren(
-    icon(useless ? "failed" : state === "outdated" ? "waiting" : state),
+    icon(useless || said === "review" ? "failed" : state === "outdated" ? "waiting" : state),
     h("div", {},
       over ? h("p", { className: "over" }, over) : null,
       h("h2", { id: "verdict-title", tabIndex: -1 }, title),
@@ -217,6 +217,7 @@ const recordPanel = (item) =>
     item.part && ["Part", [item.part.id, item.part.decision].filter(Boolean).join(", ")],
     ["Time", item.time.toLocaleString()],
     item.requestId && ["Request id", requestId(item.requestId)],
+    item.answer?.id && ["History", h("a", { href: `#/history/${item.answer.id}` }, "Show it in the history")],
   ]));
 
 // Many that came together.
