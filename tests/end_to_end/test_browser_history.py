@@ -114,6 +114,12 @@ def test_an_inspection_is_found_by_its_part_and_shown_with_its_picture(browse: V
     answer = line.ask(f"/{line.scratch}").json()
     for words in ("REJECT", CATEGORY, "SN 2", "few", "s2", f"{answer['score']:.3g}", f"{answer['threshold']:.3g}"):
         expect(rows(page)).to_contain_text(words)
+    expect(rows(page).locator(".thumb img")).to_have_js_property("complete", True)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download all as CSV").click()
+    lines = download.value.path().read_text(encoding="utf-8-sig").splitlines()
+    assert lines[0].startswith("id,time,category")
+    assert [text.split(",")[0] for text in lines[1:]] == [line.scratch]
     visit.shot("history found")
     rows(page).click()
     past = expect_past(page, "REJECT")

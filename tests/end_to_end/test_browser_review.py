@@ -152,3 +152,44 @@ def test_a_random_sample_is_shown_with_its_weight_on_a_tablet(browse: Visits, li
     for one in accepted:
         if one["part_id"] == "again":
             line.label(one["id"], {"label": "normal"})
+
+
+def test_the_picture_is_zoomed_with_wheel_double_click_and_keys(browse: Visits, line: Line):
+    page = enter(browse, line).page
+    page.get_by_label("Show").select_option("random sample of rejected parts")
+    picture = page.get_by_role("img", name=re.compile("^Photograph"))
+    expect(picture).to_be_visible()
+    expect(page.locator("#review-stage .heat")).to_have_count(1)
+
+    def box() -> dict[str, float]:
+        return picture.bounding_box()  # type: ignore[return-value]
+
+    whole = box()
+    x, y = whole["x"] + 0.25 * whole["width"], whole["y"] + 0.75 * whole["height"]
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -400)
+    expect(page.locator("#review-stage")).to_have_class(re.compile("zoomed"))
+    large = box()
+    assert large["width"] > 2 * whole["width"]
+    assert (x - large["x"]) / large["width"] == pytest.approx(0.25, abs=0.01)
+    assert (y - large["y"]) / large["height"] == pytest.approx(0.75, abs=0.01)
+    heat = page.locator("#review-stage .heat").bounding_box()
+    assert heat is not None
+    assert heat["width"] == pytest.approx(large["width"])
+    page.mouse.down()
+    page.mouse.move(x + 40, y - 30)
+    page.mouse.up()
+    assert (box()["x"] - large["x"], box()["y"] - large["y"]) == pytest.approx((40, -30), abs=0.5)
+    page.keyboard.press("Shift+ArrowRight")
+    assert box()["x"] - large["x"] == pytest.approx(-20, abs=0.5)
+    page.keyboard.press("0")
+    assert box() == pytest.approx(whole)
+    page.mouse.dblclick(x, y)
+    assert box()["width"] == pytest.approx(3 * whole["width"])
+    page.mouse.dblclick(x, y)
+    page.keyboard.press("+")
+    assert box()["width"] == pytest.approx(1.5 * whole["width"])
+    page.keyboard.press("-")
+    assert box()["width"] == pytest.approx(whole["width"])
+    page.mouse.wheel(0, 100)  # it cannot be smaller; the page scrolls
+    assert box()["width"] == whole["width"]

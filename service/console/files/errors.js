@@ -23,6 +23,8 @@ const SENTENCES = {
   "method-not-allowed": ["The server does not do this here.", OTHER_VERSION],
   "upload-timeout": ["The image took too long to reach the server.", "Check the network, or send a smaller file."],
   "reload-refused": ["The version on disk is refused; the current version stays in use.", "The person who trained the category must look at the reason."],
+  "no-candidate": ["The category has no candidate, or another one.", "Look at the category again."],
+  "weights-not-changed": ["The server cannot change the folder of weights.", "Nothing has changed. Tell the administrator."],
   "no-previous-version": ["No such version of this category is kept.", "What serves goes on."],
   "too-many-bytes": ["The file is larger than the server takes.", "Save it smaller or as JPEG, or raise INSPECT_MAX_IMAGE_BYTES on the server."],
   "too-many-pixels": ["The image has more pixels than the server takes.", "Scale it down, or raise INSPECT_MAX_IMAGE_PIXELS on the server."],

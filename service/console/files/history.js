@@ -1,9 +1,9 @@
 // The page History: the inspections that the server remembers, filtered as the address says, and one of them in detail.
 
-import { ANSWER_MS, json } from "./api.js";
-import { $, announce, count, dated, h, icon, significant } from "./dom.js";
+import { ANSWER_MS, call, json } from "./api.js";
+import { $, announce, count, dated, h, icon, save, significant } from "./dom.js";
 import { sentences } from "./errors.js";
-import { LABELS, asProblem, remembered } from "./labels.js";
+import { LABELS, asProblem, pictureOf, remembered } from "./labels.js";
 import { timesOf, wordOf } from "./panels.js";
 import * as past from "./past.js";
 import { lastSaid, server } from "./server.js";
@@ -147,6 +147,9 @@ function drawRows() {
   $("history-said").textContent = saying();
   $("history-head").hidden = !inspections.length;
   $("history-rows").replaceChildren(...inspections.map(row));
+  seen.disconnect();
+  for (const place of $("history-rows").querySelectorAll(".thumb[data-id]")) seen.observe(place);
+  $("history-csv").hidden = !inspections.length;
   $("history-rows").querySelector("a")?.setAttribute("tabindex", "0");
   link("history-newest", cursor && at("", changed({ cursor: null })));
   link("history-newer", newer.has(query) && at("", newer.get(query)));
@@ -174,12 +177,34 @@ function row(one) {
   const cell = (name, ...children) => h("span", { className: name }, ...children);
   return h("li", { "data-state": state },
     h("a", { href: at(one.id, query), tabIndex: -1, "data-id": one.id, "aria-label": words.filter(Boolean).join(", ") },
-      cell("said", icon(state), cell("", verdict, why ? h("small", {}, why) : null)),
+      cell("said", h("span", { className: "thumb", "data-id": one.image.kept ? one.id : null }), icon(state), cell("", verdict, why ? h("small", {}, why) : null)),
       cell("time", dated(one.time)),
       cell("", one.category),
       cell("score", one.decision ? [h("b", {}, timesOf(one)[0]), h("small", {}, `${significant(one.score)} / ${significant(one.threshold)}`)] : null),
       ...names.map(([name, value]) => cell(`of ${name}`, value)),
       cell("label", label)));
+}
+
+const SMALL = 96; // pixels
+const seen = new IntersectionObserver((entries) => entries.filter((one) => one.isIntersecting).forEach(({ target }) => illustrate(target)));
+
+/** A small picture, once its row is seen. Without it the row says enough. */
+async function illustrate(place) {
+  seen.unobserve(place);
+  const png = await pictureOf(place.dataset, null, SMALL).catch(() => null);
+  if (!png) return;
+  const src = URL.createObjectURL(png);
+  place.append(h("img", { src, alt: "", onload: () => URL.revokeObjectURL(src) }));
+}
+
+async function download() {
+  announce("The file is on its way.");
+  try {
+    const file = await (await call(`v1/inspections/export?${changed({ cursor: null })}`, { headers: { Accept: "text/csv" } })).blob();
+    save(`inspections-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.csv`, [file], "text/csv");
+  } catch (error) {
+    tellProblem(asProblem(error));
+  }
 }
 
 function moveAmongRows(event) {
@@ -346,6 +371,7 @@ export function start() {
   });
   for (const name of ["category", "decision", "label"]) $(`find-${name}`).addEventListener("change", search);
   $("history-rows").addEventListener("keydown", moveAmongRows);
+  $("history-csv").addEventListener("click", download);
   $("history-new").addEventListener("click", showNew);
   $("history-left").addEventListener("click", () => go(-1));
   $("history-right").addEventListener("click", () => go(1));

@@ -8,6 +8,7 @@ import { adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, time
 import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
 import { doubtOf, isUseless } from "./standing.js";
 import { drawZones, zonesKey, zonesPanel } from "./zones.js";
+import { zoomable } from "./zoom.js";
 
 let page = null; // what the page gives: labelled()
 let shown = null; // {detail, etag, place, panel, left}; left: aborts what is still asked for it
@@ -29,6 +30,7 @@ export function draw(place, detail, etag) {
   const answer = detail.decision ? detail : null;
   const item = { name: detail.part_id ?? detail.id, state: detail.decision ?? "failed", answer, localization: detail.localization, bare: true };
   const stage = h("div", { className: "stage" });
+  zoomable(stage);
   shown = { detail, etag, item, stage, left: new AbortController() };
   shown.panel = detail.labels ? h("section", { className: "panel labelling", "aria-labelledby": "label-title" }) : null;
   shown.note = h("p", { className: "small muted" });

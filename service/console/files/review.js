@@ -7,6 +7,7 @@ import { LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, r
 import { timesOf, wordOf } from "./panels.js";
 import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
 import { lastSaid, server } from "./server.js";
+import { zoomable } from "./zoom.js";
 
 const CHOSEN = "eca-inspect-category"; // as on the page Inspect
 const AHEAD = 20; // inspections that are asked for beyond those that are known
@@ -331,6 +332,7 @@ export function start() {
   for (const name of ["category", "order"]) $(`review-${name}`).addEventListener("change", choose);
   $("review-name").addEventListener("change", () => rememberReviewer($("review-name").value.trim()));
   $("review-heat").addEventListener("change", shade);
+  zoomable($("review-stage"));
   addEventListener("keydown", pressed);
   server.addEventListener("change", () => {
     if (!isOpen()) return;

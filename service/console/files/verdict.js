@@ -9,6 +9,7 @@ import { summaryOf } from "./server.js";
 import { badgeOf, doubtOf, isDone, isUseless, isVerdict, outdated, sameRule, worstFirst } from "./standing.js";
 import { showWorst } from "./strip.js";
 import * as zones from "./zones.js";
+import { zoomable } from "./zoom.js";
 
 const SHOW_MS = 400; // while many come, that long the picture of the worst stays
 const LISTED = 20; // images of each list of a batch
@@ -290,5 +291,6 @@ export function start(given) {
   $("opacity").addEventListener("input", shade);
   $("outlines").addEventListener("change", shade);
   shade();
+  zoomable($("stage"));
   zones.start();
 }
