@@ -114,10 +114,11 @@ def make_console_pictures(samples: list[Path], found: Path, batch: Path, region:
             page = browser.new_page(viewport=WINDOW, reduced_motion="reduce")
             page.goto(server.url)
             page.get_by_role("button", name="scratch", exact=True).click()
-            expect_verdict(page, "Anomalous")
+            expect_verdict(page, "REJECT")
             expect(page.get_by_role("img", name="Photograph scratch.png")).to_be_visible()
             as_jpeg(page.screenshot(), found, width=1000)
             page.get_by_role("button", name="Clear", exact=True).click()
+            page.get_by_role("button", name="Clear the list").click()
             good = next(one for one in samples if one.stem == "good").read_bytes()
             files = [payload(one.name, one.read_bytes()) for one in samples]
             choose(page, *files, payload("last.png", good), payload("notes.png", b"not an image"))
