@@ -26,7 +26,7 @@ def assess(card: Card, values: Mapping[str, np.ndarray]) -> list[MeasureDrift]:
 
 
 def _assess(card: Card, name: Measure, values: np.ndarray) -> MeasureDrift:
-    usual, pictures = getattr(card.calibration.usual, name), card.calibration.normal_images
+    usual, pictures = getattr(card.calibration.usual, name), card.calibration.usual.images
     now = float(np.median(values)) if len(values) else None
     found = MeasureDrift(measure=name, images=len(values), median=now, text="")
     if usual is None:

@@ -370,7 +370,7 @@ class MeasureDrift(BaseModel):
         description="Chance alone brings the distance above this in one of 1000 cases; it is 0.25 at least",
     )
     drifted: bool = Field(default=False, description="Whether the distance is above the limit")
-    reference_images: int | None = Field(default=None, description="Normal images of the calibration")
+    reference_images: int | None = Field(default=None, description="Normal images that say what is usual")
     reference_median: float | None = Field(default=None, description="Median of the calibration")
     images: int = Field(ge=0, description="Images that are compared")
     median: float | None = Field(description="Median of these images; null if there are none")
@@ -430,7 +430,7 @@ class LabelledSample(BaseModel):
     """How many parts of a kind were labelled."""
 
     decision: Decision
-    kept_share: float = Field(description="Share of the images of this kind that were to be kept")
+    random: bool = Field(description="Whether they are in the random sample of all images that is kept")
     labelled: int
     inspections: int = Field(description="All inspections with this decision in this time")
 
@@ -458,6 +458,7 @@ class Agreement(BaseModel):
     unsure: int = Field(description="Labelled unsure; not counted in the tables")
     samples: list[LabelledSample] = Field(description="Which parts were labelled")
     server: AgreementTable
+    server_in_sample: AgreementTable = Field(description="The same of the parts in the random sample alone")
     people: list[AgreementTable] = Field(description="Pairs of people, at most 20, with the most parts in common first")
 
 

@@ -237,7 +237,7 @@ def _usual(scores: np.ndarray | None, looks: Sequence[Look]) -> Usual:
     measures = {name: np.array([getattr(look, name) for look in looks]) for name in Look._fields}
     if scores is not None:  # else they are not those of all zones, as the scores of an inspection are
         measures["score"] = scores
-    return Usual(**{name: tuple(quantiles_of(of).tolist()) for name, of in measures.items()})
+    return Usual(images=len(looks), **{name: tuple(quantiles_of(of).tolist()) for name, of in measures.items()})
 
 
 def _refuse_trained(images: LoadedImages, seen: SeenImages) -> None:

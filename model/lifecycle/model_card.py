@@ -84,6 +84,10 @@ def _data(card: Card, seen: SeenImages | None) -> str:
         ["held out of training, good parts", card.training.held_out, _digest(lists.held_out)],
         ["calibration", in_calibration, _digest(lists.calibration)],
     ]
+    if (labels := counted.labels) is not None:
+        span = f"inspections from {labels.first:%Y-%m-%d} to {labels.last:%Y-%m-%d}"
+        sampled = f"{labels.sampled_normal} good, {labels.sampled_anomalous} faulty"
+        rows.append([f"of these, in the random sample of all {span}", sampled, ""])
     table = pages.table(["images", "number", "hash of the list"], rows)
     if seen is None:
         return table + pages.note("The list of images of this version could not be read.")

@@ -151,6 +151,7 @@ class Usual(_Record):
     """How the normal pictures of the calibration lay: of each measure 21 quantiles, from the least value to the largest
     in steps of 5 % of the pictures. Drift is measured from here."""
 
+    images: Count = Field(default=0, description="How many they were; a calibration from labels keeps those before it")
     score: Quantiles | None = Field(
         default=None,
         description="In score units; null for a category with zones whose threshold no calibration moves",
@@ -162,9 +163,9 @@ class Usual(_Record):
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
-        for name, found in self:
-            if found is not None and any(left > right for left, right in pairwise(found)):
-                raise ValueError(f"the quantiles of {name} must rise")
+        for name, found in self.model_dump(exclude={"images"}, exclude_none=True).items():
+            if not self.images or any(left > right for left, right in pairwise(found)):
+                raise ValueError(f"there must be images, and the quantiles of {name} must rise")
         return self
 
 

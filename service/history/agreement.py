@@ -13,6 +13,7 @@ from service.choices import DECISIONS
 from service.history.database import Database
 from service.history.records import Row
 from service.history.review import since_taken_back
+from service.keeping import chosen
 from service.schemas import Agreement, AgreementTable, LabelledSample, VersionCount
 
 MOST_LABELLED = 20_000
@@ -55,12 +56,18 @@ def months_agreement(database: Database, category: str, month: str) -> Agreement
         complete=len(rows) < MOST_LABELLED,
         unsure=sum(row["label"] == "unsure" for row in rows),
         samples=[
-            LabelledSample(decision=decision, kept_share=share, labelled=count, inspections=outcomes.get(decision, 0))
-            for (decision, share), count in sorted(Counter((row["outcome"], row["kept_share"]) for row in rows).items())
+            LabelledSample(decision=decision, random=random, labelled=count, inspections=outcomes.get(decision, 0))
+            for (decision, random), count in sorted(Counter((row["outcome"], _is_random(row)) for row in rows).items())
         ],
         server=_table(SERVER, LABEL, [(row["outcome"], row["label"]) for row in rows]),
+        server_in_sample=_table(SERVER, LABEL, [(row["outcome"], row["label"]) for row in rows if _is_random(row)]),
         people=_pairs(said.values()),
     )
+
+
+def _is_random(row: Row) -> bool:
+    """Whether the image is in the random sample of all images that were judged."""
+    return chosen(row["id"], row["sample_share"])
 
 
 def _said(database: Database, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
@@ -139,16 +146,17 @@ def page_of(found: Agreement) -> str:
         *([f"labelled, version {one.model_version}", one.labelled] for one in found.versions),
         ["made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"],
     ]
-    samples = [[one.decision, f"{one.kept_share:.4g}", one.labelled, one.inspections] for one in found.samples]
+    samples = [[one.decision, "yes" if one.random else "no", one.labelled, one.inspections] for one in found.samples]
     people = "".join(_shown(table) for table in found.people)
     return pages.page(
         f"Agreement on {found.category}, {found.month}",
         pages.table([], rows),
-        pages.section("Server and people", _shown(found.server) + pages.note(FORMULA)),
+        pages.section("Server and people, all labelled parts", _shown(found.server) + pages.note(FORMULA)),
+        pages.section("Server and people, random sample", _shown(found.server_in_sample)),
         pages.section(
             "Which parts were labelled",
             pages.note(SAMPLE)
-            + (pages.table(["decision", "share of images kept", "labelled", "inspections in all"], samples, (1, 2, 3))
+            + (pages.table(["decision", "in the random sample", "labelled", "inspections in all"], samples, (1, 2, 3))
                if samples else pages.note("No part was labelled.")),
         ),
         pages.section(
@@ -160,8 +168,9 @@ def page_of(found: Agreement) -> str:
 
 SAMPLE = (
     "Kappa holds for the labelled parts only. It is biased unless they are a random sample: if people look at rejected "
-    "parts, or at scores close to the threshold, more often than at others, it is not that of all parts. The share of "
-    "images kept says how parts came into question for a label; how people chose among them is not recorded."
+    "parts, or at scores close to the threshold, more often than at others, it is not that of all parts. The second "
+    "table has the parts of the random sample of all images alone. It is that of all parts if people labelled that "
+    "sample whole, or chose from it without regard to what they saw."
 )
 
 

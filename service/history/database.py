@@ -294,14 +294,14 @@ class Database:
 
     def labelled(self, category: str, since: datetime, until: datetime, most: int) -> list[Row]:
         """Labelled inspections of this time that have a decision, newest first: `id`, `model_version`, `outcome`,
-        `label` and `kept_share`.
+        `label` and `sample_share`.
 
         Raises:
             HistoryUnavailableError: if the database is away.
         """
         table = INSPECTIONS.c
         mine = (table.category == category, table.id >= first_id_at(since), table.id < first_id_at(until))
-        columns = (table.id, table.model_version, table.outcome, table.label, table.kept_share)
+        columns = (table.id, table.model_version, table.outcome, table.label, table.sample_share)
         statement = select(*columns).where(*mine, table.label.is_not(None), table.outcome.in_(DECISIONS))
         with self._connected() as connection:
             rows = connection.execute(statement.order_by(table.id.desc()).limit(most))

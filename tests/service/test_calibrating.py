@@ -83,6 +83,7 @@ def test_only_labels_whose_score_the_threshold_decides_count(store: Store, datab
         ]
     )
     found = prepare(store, database, "fresh", YOUDEN)
+    assert found.card.calibration.usual == store.card("fresh").calibration.usual  # with the number of its own images
     assert found.left_out == {
         "other-scores": 1,
         "rejected-for-another-reason": 2,

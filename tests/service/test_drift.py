@@ -16,6 +16,7 @@ from tests.conftest import Factory
 def card(factory: Factory) -> Card:
     """Calibrated with 60 images."""
     known = Usual(
+        images=60,
         **{
             name: tuple(np.linspace(low, high, 21))
             for name, low, high in (
@@ -25,7 +26,7 @@ def card(factory: Factory) -> Card:
         }
     )  # fmt: skip
     found = read_card(factory.weights / "striped")
-    calibration = found.calibration.model_copy(update={"usual": known, "normal_images": 60})
+    calibration = found.calibration.model_copy(update={"usual": known})
     return found.model_copy(update={"calibration": calibration})
 
 
@@ -49,8 +50,10 @@ def test_the_card_of_a_calibration_says_what_is_usual(factory: Factory):
     assert usual.score[0] == pytest.approx(histogram.edges[0], rel=1e-6)  # faulty ones score higher
     assert card.picture_check is not None
     assert card.picture_check.least_brightness < usual.brightness[0] <= usual.brightness[-1]
-    with pytest.raises(ValueError, match="brightness must rise"):
-        Usual(brightness=(*usual.brightness[:-1], -1.0))
+    assert usual.images == card.calibration.normal_images
+    for images in (0, 12):
+        with pytest.raises(ValueError, match="brightness must rise"):
+            Usual(images=images, brightness=(*usual.brightness[:-1], -1.0))
 
 
 def test_pictures_as_at_calibration_have_not_drifted(card: Card):
@@ -79,7 +82,8 @@ def test_where_little_is_known_nothing_is_claimed(card: Card):
     assert few.text == "19 images are too few; 20 are needed"
     none = assess(card, dict.fromkeys(pictures(1), np.empty(0)))[1]
     assert (none.images, none.median) == (0, None)
-    two = card.model_copy(update={"calibration": card.calibration.model_copy(update={"normal_images": 2})})
+    of_two = card.calibration.usual.model_copy(update={"images": 2})
+    two = card.model_copy(update={"calibration": card.calibration.model_copy(update={"usual": of_two})})
     (_, brightness, *_) = assess(two, pictures(WINDOW, brightness=10))
     assert (brightness.distance, brightness.drifted) == (1, False)
     assert brightness.text == "the 2 images of the calibration are too few to see a drift; calibrate with more"

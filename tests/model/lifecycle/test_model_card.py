@@ -1,5 +1,6 @@
 """The model card says from what a version was made, how it decides and what is not known of it."""
 
+from datetime import UTC, datetime
 from hashlib import sha256
 from html import unescape
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from model.lifecycle.model_card import digest_of, limits, model_card
-from model.store.card import Card, SeenImages
+from model.store.card import Card, LabelRecord, SeenImages
 from model.store.store import Store
 from tests.conftest import Factory
 
@@ -56,6 +57,9 @@ def test_what_is_not_known_is_said(store: Store):
     assert page.count("<td>not recorded</td>") == 3
     assert "The threshold comes from the images held out of training." in model_card(fresh, store.seen("fresh"))
     assert "not recorded" in model_card(fresh, SeenImages())
+    day = datetime(2026, 5, 1, tzinfo=UTC)
+    labels = LabelRecord(first=day, last=day, normal=30, anomalous=9, sampled_normal=20, sampled_anomalous=1)
+    assert "<td>20 good, 1 faulty</td>" in model_card(changed(fresh, labels=labels), None)
     many = changed(store.card("striped"), normal_images=100, anomalous_images=100)
     assert len(limits(many)) == 1
     unchecked = many.model_copy(update={"picture_check": None})

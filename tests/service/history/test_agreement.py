@@ -17,7 +17,7 @@ def rows_of_may(*outcomes: str, **given: object) -> list[Row]:
     made = []
     for number, outcome in enumerate(outcomes):
         identity = type(first_id_at(MAY))(int=start + (number << 80) + row()["id"].int % (1 << 64))
-        made.append(row(**{"id": identity, "time": MAY, "outcome": outcome, "kept_share": 1.0, **given}))
+        made.append(row(**{"id": identity, "time": MAY, "outcome": outcome, "sample_share": 1.0, **given}))
     return made
 
 
@@ -27,6 +27,7 @@ def say(database: Database, one: Row, label: str, reviewer: str | None, actor: s
 
 def test_the_tables_count_what_was_said(database: Database):
     rows = rows_of_may("normal", "normal", "normal", "anomalous", "anomalous", "anomalous", "normal", "not-decodable")
+    rows[3]["sample_share"] = 0.0
     other = rows_of_may("normal", category="other")
     later = row(id=first_id_at(datetime(2026, 6, 1, tzinfo=UTC)))
     database.add([*rows, *other, later])
@@ -52,10 +53,13 @@ def test_the_tables_count_what_was_said(database: Database):
     assert (pair.first, pair.second, pair.inspections) == ("Ana (key line 1)", "Bo", 4)
     assert (pair.normal_normal, pair.normal_anomalous) == (1, 2)
     assert (pair.anomalous_normal, pair.anomalous_anomalous) == (0, 1)
-    assert [(one.decision, one.labelled, one.inspections) for one in found.samples] == [
-        ("anomalous", 3, 3),
-        ("normal", 3, 4),
+    assert [(one.decision, one.random, one.labelled, one.inspections) for one in found.samples] == [
+        ("anomalous", False, 1, 3),
+        ("anomalous", True, 2, 3),
+        ("normal", True, 3, 4),
     ]
+    assert found.server_in_sample.anomalous_anomalous == server.anomalous_anomalous - 1
+    assert found.server_in_sample.normal_anomalous == server.normal_anomalous
     assert [(one.model_version, one.labelled) for one in found.versions] == [("v1", 6)]
     page = page_of(found)
     assert "Ana (key line 1) / Bo" in page
