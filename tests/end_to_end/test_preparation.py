@@ -111,6 +111,7 @@ def test_a_picture_that_shows_nothing_is_anomalous_and_says_why(
         "grey": (np.full_like(image, 140), {"too-little-contrast", "blurred"}),
         "blurred": (cv2.GaussianBlur(image, (0, 0), 3), {"blurred"}),
         "overexposed": (cv2.add(image, (90, 90, 90, 0)), {"too-bright"}),
+        "half": (image[: len(image) // 2], {"wrong-shape"}),
     }
     for name, (picture, reasons) in pictures.items():
         path = tmp_path / f"{name}.png"
