@@ -59,8 +59,9 @@ def measure(rounds: int, seconds: float, every: float) -> dict[str, object]:
             if one == "with":
                 rule = Rule(threshold=1.0)
                 calibrate_category(weights, weights / "teachers", CATEGORY, [], [], rule=rule, candidate=True)
-            command = [str(Path(sys.executable).with_name("eca-inspect")), "serve", "--port", "0", "--device", "cpu"]
+            command = [str(Path(sys.executable).with_name("eca-inspect")), "serve", "--port", "0"]
             environment = {
+                "INSPECT_DEVICE": "cpu",
                 "INSPECT_WEIGHTS": str(weights),
                 "INSPECT_DATABASE": f"sqlite:///{folder / 'history.sqlite'}",
                 "INSPECT_STATE": str(folder / "state"),

@@ -60,6 +60,7 @@ from service.rendering import MAX_DRAWN_PIXELS
 from service.settings import Settings
 from service.shadow import Shadow
 from service.state import State
+from service.trainings import Trainings
 from service.versions import Versions
 
 if TYPE_CHECKING:
@@ -175,13 +176,17 @@ async def _reload_what_changes(
 
 
 def create_app(
-    settings: Settings, backend: Callable[[torch.device, Allowance], Backend[Job, Outcome]] = TorchBackend
+    settings: Settings,
+    backend: Callable[[torch.device, Allowance], Backend[Job, Outcome]] = TorchBackend,
+    *,
+    trainings: bool = True,
 ) -> FastAPI:
     """An application with these settings. Its categories are loaded when it starts.
 
     Args:
         settings: of the application.
         backend: creates the backend for a device, with the given limits per batch.
+        trainings: whether it may run trainings.
 
     Raises:
         KeyFileError: if the key file is damaged or missing.
@@ -242,11 +247,20 @@ def create_app(
                 engine, pool, decoders, limits, settings.deadline_seconds, telemetry, history, shadow.offer
             )
             await shadow.look()
+            jobs = None
+            if trainings and history is not None:
+                jobs = Trainings(
+                    settings.state_folder,
+                    settings.training_images,
+                    settings.weights.absolute(),
+                    settings.teachers_folder.absolute(),
+                    shadow.look,
+                )
             cards = PartCards(settings.parts_folder)
             if settings.parts is not None and not settings.parts.is_dir():
                 log.error("there is no folder of cards of parts %s", settings.parts)
             app.state.parts = State(
-                settings, catalogue, cards, versions, engine, inspector, history, shadow, telemetry, tracing
+                settings, catalogue, cards, versions, engine, inspector, history, shadow, jobs, telemetry, tracing
             )
             tasks = [asyncio.create_task(shadow.run())]
             if settings.reload_seconds > 0:
@@ -262,6 +276,8 @@ def create_app(
             finally:
                 if history is not None:
                     await asyncio.to_thread(history.close)
+                if jobs is not None:
+                    await jobs.close()
                 for task in tasks:
                     task.cancel()
                 engine.close(timeout_seconds=CLOSE_SECONDS)

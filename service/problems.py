@@ -127,6 +127,10 @@ KINDS: Mapping[str, Kind] = {
     "weights-not-changed": Kind(
         409, "the server cannot change the folder of weights; nothing has changed", "{reason}"
     ),
+    "unknown-job": Kind(404, "there is no such job", "there is no job {id}; see GET /v1/jobs"),
+    "trainings-off": Kind(404, "this server runs no trainings: it keeps no history, or runs on Ray"),
+    "training-running": Kind(409, "a training runs, and there is one at a time; see GET /v1/jobs"),
+    "no-training-images": Kind(409, "there are no images to train on", "{reason}"),
     "no-previous-version": Kind(
         409,
         "no such version of this category is kept",

@@ -271,7 +271,9 @@ class AuditLine(BaseModel):
     actor: str | None = Field(
         description="Name of the key; `automatic` where the server did it by itself; null where it asks for no key"
     )
-    action: str = Field(description="label, reload, rollback, calibrate, promote or drop-candidate")
+    action: str = Field(
+        description="label, reload, rollback, calibrate, promote, drop-candidate, train or cancel-training"
+    )
     subject: str = Field(description="Id of the inspection, or the category")
     before: Any = Field(description="A label, a `model_version`, or that with the threshold; null if there was none")
     after: Any
@@ -685,6 +687,33 @@ class Calibrated(VersionThreshold):
     labels: LabelRecord | None = Field(description="The inspections that count; null if none do")
     left_out: dict[str, int] = Field(description="How many labelled inspections do not count, by the reason")
     remarks: list[str] = Field(description="What a person should know of these labels, in sentences")
+
+
+class TrainingJob(BaseModel):
+    """A training of a candidate by the server."""
+
+    id: UUID
+    category: str
+    status: Literal["running", "done", "failed", "cancelled", "lost"] = Field(
+        description="done: the category has a new candidate. lost: the server ended meanwhile"
+    )
+    started: datetime
+    ended: datetime | None = Field(description="null while it runs, or if it is lost")
+    labelled_images: int = Field(ge=0, description="Images of the history that people labelled normal")
+    with_original_images: bool = Field(
+        description="Whether the images of INSPECT_TRAINING_IMAGES are used too; if not, the labelled ones are all"
+    )
+    epochs: int | None = Field(description="Passes over the images; null until the first one is done")
+    epochs_done: int = Field(ge=0)
+    loss: float | None = Field(description="Mean loss of the last pass; null until the first one is done")
+    model_version: str | None = Field(description="Of the candidate; null until it is done")
+    message: str | None = Field(description="What the training said; why it failed")
+
+
+class TrainingJobs(BaseModel):
+    """The last trainings, newest first."""
+
+    jobs: list[TrainingJob]
 
 
 class Health(BaseModel):

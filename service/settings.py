@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     history_days: float = Field(default=365.0, gt=0)
     """Days after which an inspection is removed from the history, unless it is labelled."""
 
+    training_images: Path | None = None
+    """Folder with a sub-folder of training images for each category, for trainings that the server runs."""
+
     shadow_inspections: int = Field(default=1000, ge=0)
     """Inspections that a candidate scores in idle time, to be compared with the version in force; 0 turns that off."""
 

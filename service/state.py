@@ -14,6 +14,7 @@ from service.inspection import Inspector
 from service.observe.telemetry import Telemetry
 from service.settings import Settings
 from service.shadow import Shadow
+from service.trainings import Trainings
 from service.versions import Versions
 
 if TYPE_CHECKING:  # needs the extra `otel`
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # needs the extra `otel`
 @dataclass(frozen=True)
 class State:
     """The parts of one application, created when it starts; `tracing` is None if no endpoint is set, `history` if it is
-    off."""
+    off, `trainings` if there are none."""
 
     settings: Settings
     catalogue: Catalogue
@@ -33,6 +34,7 @@ class State:
     inspector: Inspector
     history: History | None
     shadow: Shadow
+    trainings: Trainings | None
     telemetry: Telemetry
     tracing: "Tracing | None"
 

@@ -318,6 +318,17 @@ class Versions:
         except OSError as error:
             raise _not_changed(error, f"eca-inspect drop-candidate {category}") from None
 
+    def check_candidate_writable(self) -> None:
+        """Whether a candidate could be written, as far as permissions tell. For any thread.
+
+        Raises:
+            WeightsNotChangedError: if not.
+        """
+        try:
+            self._store.candidates.check_writable()
+        except StoreError as error:
+            raise WeightsNotChangedError(f"{error}; let the user of the server write there") from None
+
     def _candidate(self, category: str) -> Generator[None, None, _Version]:
         store = self._store.candidates
         if not store.holds(category):

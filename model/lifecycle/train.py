@@ -122,6 +122,7 @@ def train_category(
     replace: bool = False,
     without_anomalous: bool = False,
     candidate: bool = False,
+    keep_progress: bool = True,
     rule: Rule = Rule(),
     memory_bytes: int = FEATURE_MEMORY_BYTES,
     spill_folder: Path | None = None,
@@ -150,6 +151,7 @@ def train_category(
         without_anomalous: also in place of one whose threshold comes from anomalous images.
         candidate: put the new pair beside the one in place, where it replaces another candidate; see
             `model.store.store.Store.candidates`.
+        keep_progress: leave a checkpoint when it is stopped.
         rule: for the first threshold.
         memory_bytes: see `model.lifecycle.distillation.teacher_features`.
         spill_folder: see `model.lifecycle.distillation.teacher_features`.
@@ -177,7 +179,7 @@ def train_category(
         rule=rule,
     )
     store = Store(weights).candidates if candidate else Store(weights)
-    checkpoint = store.checkpoint(category)
+    checkpoint = store.checkpoint(category) if keep_progress else None
     prepared = settled(recipe.preprocessing if preprocessing is None else preprocessing, recipe, samples)
     images = datasets.unique(datasets.aligned(load_images(samples, prepared, skip_unreadable=skip_unreadable)))
     check_enough(images)
@@ -255,8 +257,11 @@ def train_category(
     try:
         store.write(card, encoded, seen, _loss_traces(card, losses), replace=before)
     except (CategoryExistsError, ChangedMeanwhileError) as error:
+        if checkpoint is None:
+            raise
         raise InterruptedTrainingError(f"{error}; the training is kept in {checkpoint}") from None
-    checkpoint.unlink(missing_ok=True)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return card, losses
 
 

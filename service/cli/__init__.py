@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 for command in (
     train.train,
+    train.retrain,
     train.train_many,
     calibrate.calibrate,
     calibrate.region,

@@ -1,5 +1,8 @@
-"""``train`` and ``train-many``."""
+"""``train``, ``retrain`` and ``train-many``."""
 
+import json
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -47,6 +50,7 @@ from service.settings import read_settings
 
 if TYPE_CHECKING:
     from model.lifecycle.datasets import LoadedImages
+    from model.lifecycle.distillation import Epoch
     from model.lifecycle.many import CategoryTraining, TrainingResult
 
 
@@ -229,6 +233,65 @@ def train(
         f"to improve it, run `eca-inspect calibrate{' --candidate' if candidate else ''}` with images of real defects"
     )
     report_promise(card)
+
+
+def retrain(
+    category: Category,
+    normal: Annotated[
+        list[Path],
+        typer.Option(help="Folder of images of normal parts; may be given several times.", show_default=False),
+    ],
+    skip_unreadable: SkipUnreadable = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Progress as a JSON object per line. The command ends with its standard input."),
+    ] = False,
+    weights: Weights = None,
+    teachers: Teachers = None,
+    device: Device = None,
+) -> None:
+    """Train a category again on these images, as it was trained before, and make the new pair its candidate."""
+    from model.lifecycle.again import recipe_of, train_again
+    from model.lifecycle.datasets import Listing, normal_samples
+    from model.store.store import Store
+    from service.cli.progress import EpochBar
+    from service.cli.samples import report, report_promise
+
+    if as_json:
+        threading.Thread(target=_end_with_input, daemon=True).start()
+    settings = read_settings(weights=weights, teachers=teachers, device=device)
+    used_device = torch_device(settings.device)
+    store = Store(settings.weights, settings.teachers_folder)
+    epochs = recipe_of(store.card(category)).epochs
+    listing = sum((normal_samples(folder) for folder in normal), Listing())
+    report(listing.remarks)
+
+    def say(epoch: "Epoch") -> None:
+        typer.echo(json.dumps({"epoch": epoch.number, "epochs": epochs, "loss": epoch.loss}))
+
+    with closing(EpochBar(category, epochs)) as bar:
+        card = train_again(
+            category,
+            listing,
+            settings.weights,
+            settings.teachers_folder,
+            device=used_device,
+            skip_unreadable=skip_unreadable,
+            on_start=_report_start,
+            on_epoch=say if as_json else bar.show,
+        )
+    if as_json:
+        typer.echo(json.dumps({"model_version": card.model_version}))
+        return
+    typer.echo(f"{store.candidates.folder(category)}: version {card.model_version}")
+    report_promise(card)
+
+
+def _end_with_input() -> None:
+    """Ends the process when the one that started it is gone."""
+    while os.read(0, 1 << 16):  # not by sys.stdin, whose lock the end of the interpreter asks for
+        pass
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _report_start(images: "LoadedImages", held_out: int) -> None:

@@ -513,6 +513,21 @@ class Database:
             statement = select(INSPECTIONS.c.sha256).where(INSPECTIONS.c.label.is_not(None))
             return set(connection.execute(statement).scalars())
 
+    def normal_images(self, category: str) -> list[str]:
+        """The SHA-256 of images of a category whose inspections are labelled `normal`, and none `anomalous`.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+
+        def labelled(label: str) -> Select[Any]:
+            return select(table.sha256).where(table.category == category, table.label == label)
+
+        with self._connected() as connection:
+            normal, anomalous = (set(connection.execute(labelled(one)).scalars()) for one in ("normal", "anomalous"))
+        return sorted(normal - anomalous)
+
     def optimize(self) -> None:
         """Has SQLite look at how selective each index is; PostgreSQL does so by itself.
 

@@ -565,7 +565,9 @@ def _read_version(if_match: str | None) -> int | None:
 async def audit(
     history: HistoryOf,
     subject: Annotated[_Text, Query(description="Id of an inspection, or a category")] = None,
-    action: Annotated[str | None, Query(pattern="^(label|reload|rollback|calibrate|promote|drop-candidate)$")] = None,
+    action: Annotated[
+        str | None, Query(pattern="^(label|reload|rollback|calibrate|promote|drop-candidate|train|cancel-training)$")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="Most lines of this page")] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$", description="`next` of the page before")] = None,
 ) -> Audit:

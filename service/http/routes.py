@@ -5,6 +5,7 @@ import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -42,8 +43,11 @@ from service.schemas import (
     PartAnswer,
     PartList,
     RolledBack,
+    TrainingJob,
+    TrainingJobs,
 )
 from service.state import State, state_of
+from service.trainings import NoTrainingImagesError, TrainingRunningError, Trainings
 
 log = logging.getLogger(__name__)
 router = APIRouter(dependencies=[Depends(refuse_unknown_parameters)])
@@ -499,6 +503,85 @@ async def drop_candidate(
     dropped = await asyncio.to_thread(state.versions.drop_candidate, category, version)
     await state.shadow.look()
     await _audit(request, state, "drop-candidate", category, dropped, None)
+
+
+_JOB_PROBLEMS = ("trainings-off", "unknown-job", "invalid-request")
+JobId = Annotated[UUID, Path(alias="id", description="The `id` of a job")]
+
+
+def trainings_of(state: StateOf) -> Trainings:
+    """The trainings of the application.
+
+    Raises:
+        Problem: 404 if it runs none.
+    """
+    if state.trainings is None:
+        raise Problem("trainings-off")
+    return state.trainings
+
+
+TrainingsOf = Annotated[Trainings, Depends(trainings_of)]
+
+
+@router.post(
+    "/v1/categories/{category}/trainings",
+    summary="Train a candidate",
+    tags=["jobs"],
+    status_code=202,
+    responses=documented(
+        "unknown-category", "category-refused", "trainings-off", "training-running", "no-training-images",
+        "weights-not-changed", "history-unavailable", "invalid-request",
+    ),
+)  # fmt: skip
+@needs(Role.ADMIN)
+async def train(request: Request, category: CategoryName, state: StateOf, trainings: TrainingsOf) -> TrainingJob:
+    """Trains the category again as it was trained before, on the images of `INSPECT_TRAINING_IMAGES` and on those of
+    the history that are labelled normal. The result is its candidate."""
+    state.catalogue.require(category)
+    history = state.history
+    assert history is not None
+    await asyncio.to_thread(state.versions.check_candidate_writable)
+    hashes = await history.ask(lambda database: database.normal_images(category))
+    files = [one for one in await asyncio.to_thread(lambda: [*map(history.images.read, hashes)]) if one is not None]
+    try:
+        job = await trainings.start(category, files)
+    except TrainingRunningError:
+        raise Problem("training-running") from None
+    except NoTrainingImagesError as error:
+        raise Problem("no-training-images", reason=error) from None
+    await _audit(request, state, "train", category, None, str(job.id))
+    return job
+
+
+@router.get("/v1/jobs", summary="List the trainings", tags=["jobs"], responses=documented(*_JOB_PROBLEMS))
+@needs(Role.INSPECT)
+async def jobs(trainings: TrainingsOf) -> TrainingJobs:
+    """The last 50, newest first."""
+    return TrainingJobs(jobs=trainings.all())
+
+
+@router.get("/v1/jobs/{id}", summary="Show a training", tags=["jobs"], responses=documented(*_JOB_PROBLEMS))
+@needs(Role.INSPECT)
+async def job(identity: JobId, trainings: TrainingsOf) -> TrainingJob:
+    """How far it is."""
+    return _found(trainings.get(str(identity)), identity)
+
+
+@router.delete("/v1/jobs/{id}", summary="Cancel a training", tags=["jobs"], responses=documented(*_JOB_PROBLEMS))
+@needs(Role.ADMIN)
+async def cancel(request: Request, identity: JobId, state: StateOf, trainings: TrainingsOf) -> TrainingJob:
+    """Ends its process. A job that does not run stays as it is."""
+    before = _found(trainings.get(str(identity)), identity).status
+    found = _found(await trainings.cancel(str(identity)), identity)
+    if before == "running":
+        await _audit(request, state, "cancel-training", found.category, str(identity), None)
+    return found
+
+
+def _found(job: TrainingJob | None, identity: UUID) -> TrainingJob:
+    if job is None:
+        raise Problem("unknown-job", id=identity)
+    return job
 
 
 @router.get(

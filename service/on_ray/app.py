@@ -119,7 +119,7 @@ class Replica:
         """What Ray Serve sends requests to."""
         context = serve.get_replica_context()
         self._identity = {"node": ray.get_runtime_context().get_node_id(), "replica": context.replica_id.unique_id}
-        self._application = create_app(self._settings)
+        self._application = create_app(self._settings, trainings=False)
         peers = serve.get_deployment_handle(context.deployment, context.app_name)
         application = OnAllReplicas(self._application, peers, self._identity["replica"])
         return DisconnectOnCancel(UnderPrefix(application, self._settings.root_path))

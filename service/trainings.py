@@ -1,0 +1,230 @@
+"""Trainings as jobs: a process of its own makes a candidate from normal images, one at a time, while the server serves.
+
+The process has the lowest claim on the processor and one thread. It ends when the server does: a job survives nothing.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from uuid_utils.compat import uuid7
+
+from model.store.files import replace_file
+from service.schemas import TrainingJob
+
+NICENESS = 10
+MOST_KEPT = 50
+"""Jobs that are listed."""
+MESSAGE_CHARACTERS = 2000
+END_SECONDS = 10.0
+"""For a process that was asked to end."""
+_ENDINGS = (
+    (b"\x89PNG", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+    (b"RIFF", "webp"),
+)
+_JOBS = TypeAdapter(list[TrainingJob])
+
+log = logging.getLogger(__name__)
+
+
+class TrainingRunningError(Exception):
+    """A training runs; there is one at a time."""
+
+
+class NoTrainingImagesError(Exception):
+    """There are no images to train on; the message says where they are looked for."""
+
+
+def ending_of(data: bytes) -> str | None:
+    """How the name of an image file ends; None if it is of no known type."""
+    return next((ending for start, ending in _ENDINGS if data.startswith(start)), None)
+
+
+class Trainings:
+    """The jobs of one server. Call all methods on the event loop.
+
+    Args:
+        state: folder of the server; the list of jobs and the images of the one that runs are below it.
+        images: folder with a sub-folder of training images for each category; None if there is none.
+        weights: the folder of categories.
+        teachers: the folder of teachers.
+        on_done: called when a candidate is there.
+    """
+
+    def __init__(
+        self, state: Path, images: Path | None, weights: Path, teachers: Path, on_done: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._folder = state / "trainings"
+        self._images = images
+        self._weights = weights
+        self._teachers = teachers
+        self._on_done = on_done
+        self._jobs = self._read()
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def all(self) -> list[TrainingJob]:
+        """The jobs, the last one first."""
+        return self._jobs[::-1]
+
+    def get(self, identity: str) -> TrainingJob | None:
+        """A job; None if there is none of this id."""
+        return next((job for job in self._jobs if str(job.id) == identity), None)
+
+    def original_images(self, category: str) -> Path | None:
+        """The folder of the images that a category was trained on, if the server has it."""
+        if self._images is None:
+            return None
+        folder = self._images / category
+        good = folder / "train" / "good"
+        return good if good.is_dir() else folder if folder.is_dir() else None
+
+    async def start(self, category: str, labelled: Sequence[bytes]) -> TrainingJob:
+        """Starts a training of a candidate.
+
+        Args:
+            category: its name.
+            labelled: files of images that people labelled normal.
+
+        Raises:
+            TrainingRunningError: if a training runs.
+            NoTrainingImagesError: if there are no images.
+            OSError: if the folder of the server cannot be written.
+        """
+        if self._task is not None and not self._task.done():
+            raise TrainingRunningError("a training runs, and there is one at a time; see GET /v1/jobs")
+        originals = self.original_images(category)
+        named = {f"{number:06}.{ending}": one for number, one in enumerate(labelled) if (ending := ending_of(one))}
+        if originals is None and not named:
+            raise NoTrainingImagesError(
+                f"there are no images to train {category!r} on: INSPECT_TRAINING_IMAGES has none, and no kept image of "
+                "it is labelled normal"
+            )
+        folder = self._folder / "images"
+        await asyncio.to_thread(_write_all, folder, named)
+        job = TrainingJob(
+            id=uuid7(),
+            category=category,
+            status="running",
+            started=datetime.now(UTC),
+            ended=None,
+            labelled_images=len(named),
+            with_original_images=originals is not None,
+            epochs=None,
+            epochs_done=0,
+            loss=None,
+            model_version=None,
+            message=None,
+        )
+        folders = [one for one in (originals, folder if named else None) if one is not None]
+        self._jobs = [*self._jobs, job][-MOST_KEPT:]
+        self._write()
+        self._task = asyncio.create_task(self._run(job, folders))
+        return job
+
+    async def cancel(self, identity: str) -> TrainingJob | None:
+        """Ends a job, if it runs; gives it as it is then, or None if there is none of this id."""
+        job = self.get(identity)
+        if job is not None and job.status == "running" and self._task is not None:
+            job.status = "cancelled"
+            await self._end()
+            await asyncio.wait([self._task])
+        return job
+
+    async def close(self) -> None:
+        """Ends the process of the job that runs; the job is lost."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await self._end()
+
+    async def _end(self) -> None:
+        if (process := self._process) is None:
+            return
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), END_SECONDS)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                process.kill()
+
+    async def _run(self, job: TrainingJob, folders: Sequence[Path]) -> None:
+        given = [argument for folder in folders for argument in ("--normal", str(folder))]
+        where = ["--weights", str(self._weights), "--teachers", str(self._teachers)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("INSPECT_")}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        code = f"import os; os.nice({NICENESS}); from service.cli import app; app()"
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-c", code,
+                "retrain", job.category, *given, *where, "--device", "cpu", "--skip-unreadable", "--json",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                env=environment | {"PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)},
+            )  # fmt: skip
+            assert process.stdout is not None
+            assert process.stderr is not None
+            errors = asyncio.create_task(process.stderr.read())
+            if job.status == "cancelled":
+                process.terminate()
+            async for line in process.stdout:
+                self._note(job, line)
+            said = (await errors).decode(errors="replace").strip()
+            status = await process.wait()
+            if job.status == "running":
+                job.status = "done" if status == 0 else "failed"
+                job.message = said[-MESSAGE_CHARACTERS:] or None
+        except OSError as error:
+            job.status, job.message = "failed", str(error)
+        finally:
+            self._process = None
+        job.ended = datetime.now(UTC)
+        self._write()
+        await asyncio.to_thread(shutil.rmtree, self._folder / "images", ignore_errors=True)
+        log.info("the training of %s has ended: %s", job.category, job.status)
+        if job.status == "done":
+            await self._on_done()
+
+    def _note(self, job: TrainingJob, line: bytes) -> None:
+        with suppress(ValueError):
+            said = json.loads(line)
+            job.epochs, job.epochs_done = said.get("epochs", job.epochs), said.get("epoch", job.epochs_done)
+            job.loss, job.model_version = said.get("loss", job.loss), said.get("model_version", job.model_version)
+
+    def _read(self) -> list[TrainingJob]:
+        """The jobs of the file; one that ran is lost."""
+        try:
+            jobs = _JOBS.validate_json((self._folder / "jobs.json").read_bytes())
+        except FileNotFoundError:
+            return []
+        except (OSError, ValidationError) as error:
+            log.error("the list of trainings cannot be read, a new one begins: %s", error)
+            return []
+        for job in jobs:
+            if job.status == "running":
+                job.status, job.message = "lost", "the server ended while it ran; start it again"
+        return jobs
+
+    def _write(self) -> None:
+        try:
+            replace_file(self._folder / "jobs.json", _JOBS.dump_json(self._jobs, indent=1))
+        except OSError as error:
+            log.error("the list of trainings cannot be written: %s", error)
+
+
+def _write_all(folder: Path, files: dict[str, bytes]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
