@@ -40,7 +40,7 @@ def start(url: str, category: str) -> dict[str, Any]:
 
 
 def ended(url: str, job: dict[str, Any]) -> dict[str, Any]:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while (found := httpx.get(f"{url}/v1/jobs/{job['id']}").json())["status"] == "running":
         assert time.monotonic() < deadline, found
         time.sleep(0.1)
