@@ -20,7 +20,16 @@ from uuid_utils.compat import uuid7
 from model.store.files import replace_file
 from service.schemas import TrainingJob
 
-NICENESS = 10
+START = """
+import os, sys
+sys.path[:] = sys.argv.pop(1).split(os.pathsep)
+os.nice(10)
+import torch
+torch.set_num_threads(1)
+from service.cli import app
+app()
+"""
+"""What the process runs: it looks for modules where this process does, and leaves the processor to inspections."""
 MOST_KEPT = 50
 """Jobs that are listed."""
 MESSAGE_CHARACTERS = 2000
@@ -163,15 +172,12 @@ class Trainings:
     async def _run(self, job: TrainingJob, folders: Sequence[Path]) -> None:
         given = [argument for folder in folders for argument in ("--normal", str(folder))]
         where = ["--weights", str(self._weights), "--teachers", str(self._teachers)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("INSPECT_")}
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        code = f"import os; os.nice({NICENESS}); from service.cli import app; app()"
+        path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
         try:
             self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-c", code,
+                sys.executable, "-P", "-c", START, path,
                 "retrain", job.category, *given, *where, "--device", "cpu", "--skip-unreadable", "--json",
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-                env=environment | {"PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)},
             )  # fmt: skip
             assert process.stdout is not None
             assert process.stderr is not None
