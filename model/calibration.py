@@ -1,7 +1,7 @@
 """Where to put the threshold, and what it rejects: an image is anomalous when its score is at or above it."""
 
 from dataclasses import dataclass
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -30,6 +30,33 @@ def rejects(scores: float | np.ndarray, threshold: float | np.ndarray) -> bool |
     """
     rejected: np.ndarray = np.asarray(scores, dtype=np.float64) >= threshold
     return rejected if isinstance(scores, np.ndarray) else bool(rejected)
+
+
+Verdict = Literal["pass", "review", "fail"]
+
+
+def verdict_of(score: float, low: float, high: float) -> Verdict:
+    """What becomes of a part: it passes below the one bound, fails at and above the other; between them a person looks.
+
+    Args:
+        score: of the part, in score units, as the bounds.
+        low: the lower bound.
+        high: the upper bound.
+    """
+    if rejects(score, high):
+        return "fail"
+    return "review" if rejects(score, low) else "pass"
+
+
+def check_band(low: float, high: float, threshold: float) -> None:
+    """Raises `CalibrationError` unless a review band is of finite numbers above 0, with the threshold in it."""
+    check_threshold(low)
+    check_threshold(high)
+    if rejects(low, np.nextafter(threshold, np.inf)) or not rejects(high, threshold):
+        raise CalibrationError(
+            f"a review band from {low:g} to {high:g} does not hold the threshold {threshold:g}: the lower bound must "
+            "not be above it, and the upper one not below"
+        )
 
 
 @dataclass(frozen=True)

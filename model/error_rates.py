@@ -170,3 +170,31 @@ def threshold_for(normal: np.ndarray, target: FalseAlarmTarget) -> tuple[float, 
     rejected = int(np.sum(rejects(falling, threshold)))
     bound = upper_bound(rank - 1, parts)
     return threshold, ErrorRate(rejected, parts, rank / (parts + 1), bound, Basis.ORDER_STATISTIC)
+
+
+def low_for(anomalous: np.ndarray, rate: float) -> float:
+    """The highest bound below which, with 95 % confidence, at most this share of faulty parts scores.
+
+    It is the k-th smallest score, with the largest k for which the 95 % quantile of Beta(k, n + 1 - k) is within the
+    rate. It is `threshold_for` turned upside down.
+
+    Args:
+        anomalous: scores of faulty parts, ``[N]``.
+        rate: above 0 and below 1.
+
+    Raises:
+        CalibrationError: if there is no score, one is not finite, or the rate is impossible.
+        TooFewPartsError: if there are too few faulty parts; it says how many are needed.
+    """
+    check_scores("anomalous", anomalous)
+    target = FalseAlarmTarget(rate, with_confidence=True)
+    check_target(target)
+    parts, needed = len(anomalous), parts_needed(target)
+    if parts < needed:
+        raise TooFewPartsError(
+            f"to say below which score at most {100 * rate:g} % of faulty parts lie takes {needed} faulty parts; "
+            f"{parts} are there, which is enough for {math.ceil(1000 * upper_bound(0, parts) - ROUNDING) / 10:g} %"
+        )
+    ranks = range(max(1, math.floor(rate * (parts + 1) + ROUNDING)), 0, -1)
+    rank = next(one for one in ranks if upper_bound(one - 1, parts) <= rate + ROUNDING)
+    return float(np.sort(np.float64(anomalous))[rank - 1])

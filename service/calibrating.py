@@ -186,7 +186,7 @@ def _calibration_of(before: Card, rows: Sequence[Row], rule: Rule, left_out: dic
     try:
         if not len(normal):
             if rule.threshold is not None:
-                return moved_by_hand(before.calibration, rule.threshold)
+                return moved_by_hand(before.calibration, rule.threshold, rule.review)
             raise CalibrationError("no labelled good part counts")
         found = calibration_of_labels(normal, anomalous, rule, _record(rows, normal, anomalous))
         return found.model_copy(update={"usual": before.calibration.usual})  # of the same networks and pictures

@@ -219,6 +219,7 @@ def answer(
         calibration=card.calibration.method,
         separates=card.calibration.separates,
         decision=decision_of(bool(reasons)),
+        verdict=card.verdict(score, reasons),
         reasons=reasons,
         alignment=_alignment(decoded),
         zones=_zones(card, decoded.layout, scores),

@@ -9,8 +9,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from uuid_utils.compat import uuid7
 
 from model.alignment import LEAST_QUALITY, LEAST_SEEN
+from model.calibration import Verdict
 from model.choices import MapForm, Reason
-from model.store.card import CalibrationMethod, Card, ErrorRate, LabelRecord
+from model.store.card import CalibrationMethod, Card, ErrorRate, LabelRecord, ReviewBand
 from model.store.parts import PartView
 from service.part_info import PartInfo, Value
 
@@ -18,6 +19,13 @@ Decision = Literal["normal", "anomalous"]
 Measure = Literal["score", "brightness", "contrast", "sharpness", "aspect_ratio"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 CandidateStatus = Literal["scoring", "complete", "off", "refused"]
+VerdictWord = Annotated[
+    Verdict,
+    Field(
+        description="review: the score is in the category's review band, so a person should look. Else pass or fail; "
+        "without a band pass is normal and fail is anomalous. fail, too, if the picture is not as those of good parts"
+    ),
+]
 PartDecision = Literal["normal", "anomalous", "incomplete"]
 PartVersion = Annotated[
     str | None, Field(description="Changes whenever the card of the part does; null if there is no card to go by")
@@ -172,6 +180,7 @@ class Inspection(PartInfo, Identified):
     )
     separates: Separates
     decision: Decision
+    verdict: VerdictWord
     reasons: list[Reason] = Field(
         description="Why the decision is anomalous; empty when it is normal. score: it is at or above the threshold; "
         "the others: the picture is not as those of good parts are"
@@ -215,6 +224,7 @@ class PastInspection(BaseModel):
     model_version: str
     outcome: str = Field(description="The decision, or the kind of problem that stood in its place")
     decision: Decision | None = Field(description="Null if the image could not be judged")
+    verdict: VerdictWord | None = Field(description="Null if the image could not be judged")
     score: float | None
     threshold: float | None
     part_id: str | None
@@ -648,6 +658,24 @@ class CalibrationOrder(BaseModel):
         default=False, description="With `max_false_alarms`: not on average but with 95 % confidence"
     )
     threshold: float | None = Field(default=None, gt=0, description="Chosen by a person, in score units")
+    review: ReviewBand | None = Field(
+        default=None,
+        description="Scores between which a person should look, chosen by a person; the threshold is in it",
+    )
+    review_false_passes: float | None = Field(
+        default=None,
+        ge=1e-6,
+        lt=1,
+        description="A person looks from the score on below which, with 95 % confidence, at most this share of faulty "
+        "parts is. Else from the threshold on",
+    )
+    review_false_rejects: float | None = Field(
+        default=None,
+        ge=1e-6,
+        lt=1,
+        description="A person looks up to the score above which, with 95 % confidence, at most this share of good "
+        "parts is. Else up to the threshold",
+    )
     reason: Annotated[Text, Field(max_length=2000)] | None = Field(
         default=None, description="Why, for the log of changes; `threshold` needs it"
     )
@@ -662,6 +690,8 @@ class CalibrationOrder(BaseModel):
             raise ValueError(f"give exactly one of {', '.join(ways)}")
         if self.with_confidence and self.max_false_alarms is None:
             raise ValueError("with_confidence goes with max_false_alarms")
+        if self.review is not None and (self.review_false_passes or self.review_false_rejects):
+            raise ValueError("give either review, or review_false_passes and review_false_rejects")
         if self.threshold is not None and self.reason is None and not self.dry_run:
             raise ValueError("a threshold that a person chooses needs a reason")
         if self.since is not None and self.until is not None and self.since >= self.until:
@@ -684,6 +714,7 @@ class Calibrated(VersionThreshold):
     dry_run: bool = Field(description="Whether nothing was changed")
     before: VersionThreshold
     error_rates: ErrorRates
+    review: ReviewBand | None = Field(description="The review band; null if there is none")
     labels: LabelRecord | None = Field(description="The inspections that count; null if none do")
     left_out: dict[str, int] = Field(description="How many labelled inspections do not count, by the reason")
     remarks: list[str] = Field(description="What a person should know of these labels, in sentences")

@@ -104,7 +104,7 @@ def calibrate_category(
     if by_hand and rule.threshold is not None:
         if score not in (None, card.score):
             raise CalibrationError("with another score the threshold needs images of normal parts, to see their scores")
-        calibration = moved_by_hand(card.calibration, rule.threshold)
+        calibration = moved_by_hand(card.calibration, rule.threshold, rule.review)
     else:
         good = _loaded(normal, card, skip_unreadable)
         _refuse_trained(good, seen)

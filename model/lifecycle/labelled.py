@@ -24,7 +24,7 @@ import numpy as np
 
 from model import error_rates
 from model.calibration import CalibrationError, check_scores, rejects, youden
-from model.lifecycle.thresholds import Rule, curve_of, histogram_of, now
+from model.lifecycle.thresholds import Rule, band_of, curve_of, histogram_of, now
 from model.measures import auroc_interval
 from model.store.card import Calibration, CalibrationMethod, ErrorRate, Interval, LabelRecord
 
@@ -103,6 +103,7 @@ def calibration_of_labels(normal: Labelled, anomalous: Labelled, rule: Rule, lab
     return Calibration(
         method=method,
         threshold=threshold,
+        review=band_of(rule, threshold, normal.sample, anomalous.sample),
         normal_images=len(normal),
         anomalous_images=len(anomalous),
         **asked,

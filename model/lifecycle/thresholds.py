@@ -11,6 +11,7 @@ from model import error_rates
 from model.calibration import (
     CalibrationError,
     Youden,
+    check_band,
     check_quantile,
     check_scores,
     check_threshold,
@@ -20,7 +21,16 @@ from model.calibration import (
 )
 from model.choices import NORMAL_QUANTILE, FalseAlarmTarget
 from model.measures import auroc_interval
-from model.store.card import Calibration, CalibrationMethod, ErrorRate, Interval, RocCurve, ScoreHistogram, Usual
+from model.store.card import (
+    Calibration,
+    CalibrationMethod,
+    ErrorRate,
+    Interval,
+    ReviewBand,
+    RocCurve,
+    ScoreHistogram,
+    Usual,
+)
 
 HISTOGRAM_BINS = 30
 
@@ -36,11 +46,13 @@ class Rule:
         threshold: set by hand, in score units.
         target: the false-alarm rate to keep, see `model.error_rates.threshold_for`.
         quantile: for `model.calibration.without_anomalous`.
+        review: where the review band is to come from; without one there is none.
     """
 
     threshold: float | None = None
     target: FalseAlarmTarget | None = None
     quantile: float = NORMAL_QUANTILE
+    review: "ReviewRule | None" = None
 
     def check(self) -> None:
         """Raises `CalibrationError` if a value is impossible, or threshold and target are both given."""
@@ -53,6 +65,57 @@ class Rule:
             check_threshold(self.threshold)
         if self.target is not None:
             error_rates.check_target(self.target)
+        if self.review is not None:
+            self.review.check()
+
+
+@dataclass(frozen=True)
+class ReviewRule:
+    """Where a review band is to come from: two bounds set by hand, or two rates, each with 95 % confidence.
+
+    Attributes:
+        bounds: the lower and the upper one, in score units.
+        false_passes: share of faulty parts that may score below the lower bound, above 0 and below 1.
+        false_rejects: share of good parts that may score at or above the upper bound, above 0 and below 1.
+    """
+
+    bounds: tuple[float, float] | None = None
+    false_passes: float | None = None
+    false_rejects: float | None = None
+
+    def check(self) -> None:
+        """Raises `CalibrationError` unless there are bounds, or rates strictly between 0 and 1, and not both."""
+        rates = [rate for rate in (self.false_passes, self.false_rejects) if rate is not None]
+        if (self.bounds is None) == (not rates):
+            raise CalibrationError("a review band needs two bounds, or one or two rates, and not both")
+        for rate in rates:
+            error_rates.check_target(FalseAlarmTarget(rate))
+
+    def band(self, threshold: float, normal: np.ndarray, anomalous: np.ndarray) -> ReviewBand:
+        """The band around a threshold. Where no rate is given for a bound, it is the threshold.
+
+        Args:
+            threshold: in score units.
+            normal: scores of good parts, ``[N]``; only looked at for a rate.
+            anomalous: scores of faulty parts, ``[M]``; only looked at for a rate.
+
+        Raises:
+            CalibrationError: if the band does not hold the threshold.
+            TooFewPartsError: if there are too few parts for a rate.
+        """
+        low, high = self.bounds or (threshold, threshold)
+        if self.false_passes is not None:
+            low = min(threshold, error_rates.low_for(anomalous, self.false_passes))
+        if self.false_rejects is not None:
+            target = FalseAlarmTarget(self.false_rejects, with_confidence=True)
+            high = max(threshold, error_rates.threshold_for(normal, target)[0])
+        check_band(low, high, threshold)
+        return ReviewBand(low=low, high=high)
+
+
+def band_of(rule: Rule, threshold: float, normal: np.ndarray, anomalous: np.ndarray) -> ReviewBand | None:
+    """The review band of a calibration; None if none is asked for. Raises as `ReviewRule.band`."""
+    return None if rule.review is None else rule.review.band(threshold, normal, anomalous)
 
 
 def calibration_of(
@@ -104,6 +167,7 @@ def calibration_of(
     return Calibration(
         method=method,
         threshold=threshold,
+        review=band_of(rule, threshold, normal, anomalous),
         normal_images=len(normal),
         anomalous_images=len(anomalous),
         **asked,
@@ -116,15 +180,17 @@ def calibration_of(
     )
 
 
-def moved_by_hand(before: Calibration, threshold: float) -> Calibration:
+def moved_by_hand(before: Calibration, threshold: float, review: ReviewRule | None = None) -> Calibration:
     """The same record with another threshold. No images are there to count on, so no error rate is known.
 
     Raises:
-        CalibrationError: see `model.calibration.check_threshold`.
+        CalibrationError: see `model.calibration.check_threshold` and `ReviewRule.band`.
     """
     check_threshold(threshold)
+    none = np.empty(0)
+    band = None if review is None else review.band(threshold, none, none)
     forgotten = dict.fromkeys(("quantile", "max_false_alarms", "with_confidence", "false_alarms", "misses"))
-    changed = {"method": "manual", "threshold": threshold, "date": now()}
+    changed = {"method": "manual", "threshold": threshold, "review": band, "date": now()}
     return Calibration.model_validate(before.model_dump() | forgotten | changed)
 
 

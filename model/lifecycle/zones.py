@@ -95,7 +95,7 @@ def fixed(rule: Rule, preprocessing: Preprocessing, zone_thresholds: Mapping[str
             "every zone has a threshold of its own, so there is no other one to set; give a region in which at least "
             "one zone has none"
         )
-    return Rule(threshold=max(zone_thresholds.values()))
+    return Rule(threshold=max(zone_thresholds.values()), review=rule.review)
 
 
 def left_to_the_others(

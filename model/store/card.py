@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
@@ -13,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.alignment import Alignment, Found
-from model.calibration import rejects
+from model.calibration import CalibrationError, Verdict, check_band, rejects, verdict_of
 from model.choices import Basis, Bayer, Colour, Fit, MapForm, Reason, Score
 from model.drift import QUANTILES
 from model.preprocessing import Normalization, Preprocessing, Tiles
@@ -206,6 +207,13 @@ class LabelRecord(_Record):
     sampled_anomalous: Count = Field(description="Faulty parts in it")
 
 
+class ReviewBand(_Record):
+    """Scores between which a person should look at the part."""
+
+    low: float = Field(gt=0, description="A part passes when its score is below this; not above the threshold")
+    high: float = Field(gt=0, description="A part fails when its score is at or above this; not below the threshold")
+
+
 class Calibration(_Record):
     """Where the threshold comes from.
 
@@ -219,6 +227,7 @@ class Calibration(_Record):
 
     method: CalibrationMethod
     threshold: float = Field(description="An image is anomalous when its score is at or above this")
+    review: ReviewBand | None = Field(default=None, description="Where a person should look; null for nowhere")
     normal_images: Count = Field(ge=1)
     anomalous_images: Count
     quantile: Share | None = None
@@ -254,6 +263,20 @@ class Calibration(_Record):
         if asked != [self.method == "false-alarm-target"] * 2:
             raise ValueError("max_false_alarms and with_confidence belong to the method false-alarm-target")
         return self
+
+    @model_validator(mode="after")
+    def _has_its_threshold_in_the_band(self) -> Self:
+        if self.review is not None:
+            try:
+                check_band(self.review.low, self.review.high, self.threshold)
+            except CalibrationError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    def verdict(self, score: float) -> Verdict:
+        """What becomes of an image of this score. Without a review band it passes, or fails."""
+        band = self.review or ReviewBand.model_construct(low=self.threshold, high=self.threshold)
+        return verdict_of(score, band.low, band.high)
 
     def rejects(self, score: float) -> bool:
         """Whether an image of this score is anomalous."""
@@ -381,7 +404,7 @@ class Card(_Record):
     Version 1 knew neither ``score`` nor ``other_map_scales``; its pairs have the global score. Version 3 brought
     ``auroc_interval`` and the weighted score, version 4 error rates and thresholds that a person asks for, version 5
     regions, zones, tiles, how a picture is fitted and aligned, what its values mean, the check of the picture, what is
-    usual, and calibrations from labels.
+    usual, calibrations from labels, and the review band.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -448,6 +471,8 @@ class Card(_Record):
             raise ValueError(f"schema version {self.schema_version} knows no zone_weights")
         if self.schema_version < 5 and found.labels is not None:
             raise ValueError(f"schema version {self.schema_version} knows no calibration from labels")
+        if self.schema_version < 5 and found.review is not None:
+            raise ValueError(f"schema version {self.schema_version} knows no review band")
         return self
 
     def fingerprint(self) -> str:
@@ -520,6 +545,15 @@ class Card(_Record):
         lost = [Reason.NOT_ALIGNED] if pose is not None and not pose.aligned else []
         of_score = [Reason.SCORE] if self.calibration.rejects(score) else []
         return lost + of_score + (self.picture_check.reasons(look) if self.picture_check and look else [])
+
+    def verdict(self, score: float, reasons: Sequence[Reason]) -> Verdict:
+        """What becomes of a picture. One that is rejected for another reason than its score fails.
+
+        Args:
+            score: of the picture, see `part_scores`.
+            reasons: see `reasons`.
+        """
+        return "fail" if set(reasons) - {Reason.SCORE} else self.calibration.verdict(score)
 
     @property
     def map_form(self) -> MapForm:

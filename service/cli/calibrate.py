@@ -16,11 +16,15 @@ from service.cli.options import (
     MaxFalseAlarms,
     Pattern,
     Quantile,
+    ReviewFalsePasses,
+    ReviewFalseRejects,
+    ReviewLimits,
     SkipUnreadable,
     Teachers,
     Weights,
     WithConfidence,
     WithoutAnomalous,
+    review_of,
     rule_of,
     torch_device,
 )
@@ -67,6 +71,9 @@ def calibrate(
     without_anomalous: WithoutAnomalous = False,
     candidate: AsCandidate = False,
     skip_unreadable: SkipUnreadable = False,
+    review_band: ReviewLimits = None,
+    review_false_passes: ReviewFalsePasses = None,
+    review_false_rejects: ReviewFalseRejects = None,
     from_history: Annotated[
         bool,
         typer.Option(
@@ -97,7 +104,8 @@ def calibrate(
     from service.cli.samples import judged_samples
 
     settings = read_settings(weights=weights, teachers=teachers, device=device)
-    rule = rule_of(quantile, max_false_alarms, with_confidence, threshold)
+    review = review_of(review_band, review_false_passes, review_false_rejects)
+    rule = rule_of(quantile, max_false_alarms, with_confidence, threshold, review)
     of_files = {
         "--normal": normal, "--anomalous": anomalous, "--data": data, "--score": score, "--quantile": quantile,
         "--each-zone": each_zone, "--without-anomalous": without_anomalous or None,

@@ -11,7 +11,7 @@ from service.cli.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from model.lifecycle.thresholds import Rule
+    from model.lifecycle.thresholds import ReviewRule, Rule
     from service.part_info import PartInfo
 
 
@@ -75,8 +75,56 @@ WithConfidence = Annotated[
 ]
 
 
+ReviewLimits = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--review-band",
+        metavar="LOW HIGH",
+        help="A person should look at parts that score from LOW to below HIGH; the threshold is in between.",
+    ),
+]
+ReviewFalsePasses = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE",
+        help="Choose LOW so that, with 95 % confidence, at most this share of faulty parts scores below. Needs 598 "
+        "faulty parts for 0.5%.",
+    ),
+]
+ReviewFalseRejects = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE",
+        help="Choose HIGH so that, with 95 % confidence, at most this share of good parts scores as much. Needs 598 "
+        "good parts for 0.5%.",
+    ),
+]
+
+
+def review_of(
+    band: tuple[float, float] | None, false_passes: str | None, false_rejects: str | None
+) -> "ReviewRule | None":
+    """Where the review band is to come from; None if none is asked for.
+
+    Raises:
+        UsageError: if the options do not go together, or a rate is none.
+    """
+    from model.lifecycle.thresholds import ReviewRule
+
+    if band is None and false_passes is None and false_rejects is None:
+        return None
+    if band is not None and (false_passes is not None or false_rejects is not None):
+        raise UsageError("--review-band goes without --review-false-passes and --review-false-rejects")
+    passes, rejects = (None if one is None else rate_of(one) for one in (false_passes, false_rejects))
+    return ReviewRule(band, passes, rejects)
+
+
 def rule_of(
-    quantile: float | None, max_false_alarms: str | None, with_confidence: bool, threshold: float | None = None
+    quantile: float | None,
+    max_false_alarms: str | None,
+    with_confidence: bool,
+    threshold: float | None = None,
+    review: "ReviewRule | None" = None,
 ) -> "Rule":
     """Where the threshold is to come from.
 
@@ -97,7 +145,7 @@ def rule_of(
     if with_confidence and max_false_alarms is None:
         raise UsageError("--with-confidence goes with --max-false-alarms")
     target = None if max_false_alarms is None else FalseAlarmTarget(rate_of(max_false_alarms), with_confidence)
-    rule = Rule(threshold, target, NORMAL_QUANTILE if quantile is None else quantile)
+    rule = Rule(threshold, target, NORMAL_QUANTILE if quantile is None else quantile, review)
     rule.check()
     return rule
 

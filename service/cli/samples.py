@@ -98,6 +98,8 @@ def report_promise(card: Card) -> None:
         kept = "with 95 % confidence" if found.with_confidence else "on average"
         typer.echo(f"asked for: at most {100 * found.max_false_alarms:g} % false alarms {kept}{enough}")
     typer.echo(card.promise)
+    if found.review is not None:
+        typer.echo(f"a person looks at scores from {found.review.low:.6g} to below {found.review.high:.6g}")
     if found.method != "manual":
         return
     scores = found.histogram.edges

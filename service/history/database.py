@@ -70,6 +70,7 @@ class Filters:
     category: str | None = None
     outcome: str | None = None
     outcomes: Sequence[str] | None = None
+    verdict: str | None = None
     label: str | None = None
     part_id: str | None = None
     lot: str | None = None
@@ -83,7 +84,7 @@ class Filters:
     max_score: float | None = None
 
 
-_EQUAL = ("category", "outcome", "part_id", "lot", "station", "part_inspection", "model_version", "sha256")
+_EQUAL = ("category", "outcome", "verdict", "part_id", "lot", "station", "part_inspection", "model_version", "sha256")
 
 
 class Database:

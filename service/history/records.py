@@ -85,12 +85,12 @@ class Record:
         details: Row = {"metadata": self.part_info.metadata}
         if isinstance(self.result, Inspection):
             image = self.result.image
-            row |= {"score": self.result.score, "threshold": self.result.threshold}
+            row |= {"score": self.result.score, "threshold": self.result.threshold, "verdict": self.result.verdict}
             row |= {"sha256": image.sha256, "width": image.width, "height": image.height}
             details |= self.result.model_dump(mode="json", include=_DETAILS, exclude=_PICTURES)
             details["look"] = None if self.look is None else {k: float(v) for k, v in self.look._asdict().items()}
         else:
-            row |= dict.fromkeys(("score", "threshold", "width", "height"))
+            row |= dict.fromkeys(("score", "threshold", "verdict", "width", "height"))
             assert self.data is not None
             row["sha256"] = sha256(self.data).hexdigest()
             details["problem"] = self.result.model_dump(mode="json")
@@ -105,7 +105,8 @@ def columns_of(text: str) -> Row:
     """
     row: Row = json.loads(text)
     identity, part = UUID(row["id"]), row["part_inspection"]
-    row = {"sample_share": 0.0} | row  # older software wrote rows without it
+    verdict = {"normal": "pass", "anomalous": "fail"}.get(row["outcome"])
+    row = {"sample_share": 0.0, "verdict": verdict} | row  # older software wrote rows without them
     return row | {"id": identity, "time": time_of(identity), "part_inspection": None if part is None else UUID(part)}
 
 

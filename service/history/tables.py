@@ -44,6 +44,7 @@ INSPECTIONS = Table(
     Column("kept_share", Float, nullable=False, server_default="0"),
     Column("label_version", Integer, nullable=False, server_default="0"),
     Column("sample_share", Float, nullable=False, server_default="0"),
+    Column("verdict", String),
 )
 """One row for each image that was received. Its id has the time in it, so that ids are in the order of time.
 
@@ -102,7 +103,7 @@ Index(
     sqlite_where=INSPECTIONS.c.image_kept,
     postgresql_where=INSPECTIONS.c.image_kept,
 )
-for _name in ("part_id", "lot", "station", "part_inspection", "label"):
+for _name in ("part_id", "lot", "station", "part_inspection", "label", "verdict"):
     index(_name, where_given=True)
 index("station", "category", where_given=True)
 _labelled = INSPECTIONS.c.label.is_not(None)

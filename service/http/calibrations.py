@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from model.calibration import CalibrationError
 from model.choices import FalseAlarmTarget
-from model.lifecycle.thresholds import Rule
+from model.lifecycle.thresholds import ReviewRule, Rule
 from model.store.store import ChangedMeanwhileError, Store, StoreNotWritableError
 from model.store.version import StoreError
 from service.calibrating import Asked, Prepared, prepare, summary_of
@@ -56,7 +56,8 @@ async def calibrate(
     target = None
     if order.max_false_alarms is not None:
         target = FalseAlarmTarget(order.max_false_alarms, order.with_confidence)
-    asked = Asked(Rule(order.threshold, target), order.since, order.until)
+    review = _review_of(order)
+    asked = Asked(Rule(order.threshold, target, review=review), order.since, order.until)
     try:
         prepared = await history.ask(lambda database: prepare(store, database, category, asked))
     except (CalibrationError, StoreError) as error:
@@ -80,6 +81,14 @@ def _read_order(data: bytes) -> CalibrationOrder:
         return CalibrationOrder.model_validate_json(data)
     except ValidationError as error:
         raise Problem("invalid-request", reason=reason_of(error)) from None
+
+
+def _review_of(order: CalibrationOrder) -> ReviewRule | None:
+    if order.review is not None:
+        return ReviewRule((order.review.low, order.review.high))
+    if order.review_false_passes is None and order.review_false_rejects is None:
+        return None
+    return ReviewRule(None, order.review_false_passes, order.review_false_rejects)
 
 
 async def _serve(state: State, store: Store, prepared: Prepared) -> None:
@@ -115,6 +124,7 @@ def _answer(prepared: Prepared, *, dry_run: bool) -> Calibrated:
         dry_run=dry_run,
         before=summary_of(prepared.before),
         error_rates=error_rates_of(prepared.card),
+        review=prepared.card.calibration.review,
         labels=prepared.labels,
         left_out=prepared.left_out,
         remarks=prepared.remarks,

@@ -51,7 +51,7 @@ router = APIRouter(prefix="/v1/inspections", tags=["history"], dependencies=[Dep
 
 EXPORTED = (
     "id", "time", "category", "model_version", "outcome", "decision", "score", "threshold", "label", "part_id", "lot",
-    "station", "part", "part_inspection", "request_id", "sha256", "width", "height", "bytes", "kept_share",
+    "station", "part", "part_inspection", "request_id", "sha256", "width", "height", "bytes", "kept_share", "verdict",
 )  # fmt: skip
 PARQUET = "application/vnd.apache.parquet"
 _TEXT = {"type": "string"}
@@ -97,6 +97,10 @@ def filters_of_query(
             pattern="^[a-z-]{1,64}$", description="normal, anomalous or the kind of a problem, such as `not-decodable`"
         ),
     ] = None,
+    verdict: Annotated[
+        str | None,
+        Query(pattern="^(pass|review|fail)$", description="review: those that a person should look at"),
+    ] = None,
     label: Annotated[
         str | None,
         Query(pattern="^(normal|anomalous|unsure|none)$", description="none: those that nobody has labelled"),
@@ -134,6 +138,7 @@ def filters_of_query(
         category=category,
         outcome=outcome or (decision if decision in DECISIONS else None),
         outcomes=tuple(KINDS) if decision == "none" else None,
+        verdict=verdict,
         label=label,
         part_id=part_id,
         lot=lot,

@@ -17,6 +17,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from model.calibration import Verdict
 from model.store.card import Card
 from service.drift import Recent
 from service.history.images import IMAGE_LOSSES
@@ -75,6 +76,12 @@ class Telemetry:
         )
         for kind in KINDS:  # at 0 from the start
             self.rejections.labels(kind)
+        self._verdicts = Counter(
+            "inspect_verdicts",
+            "Images answered, by what becomes of the part: pass, fail, or review by a person",
+            ("category", "verdict"),
+            registry=self.registry,
+        )
         self._parts = Counter(
             "inspect_parts",
             "Parts of several views that were answered, by the name of their card and by decision",
@@ -188,6 +195,8 @@ class Telemetry:
         self._score_ratio.labels(category)
         for outcome in ("normal", "anomalous", *FAILURES):
             self.images.labels(category, outcome)
+        for verdict in get_args(Verdict):
+            self._verdicts.labels(category, verdict)
 
     def describe_build(self, version: str, device: torch.device, precision: str) -> None:
         """Says what serves."""
@@ -278,6 +287,7 @@ class Telemetry:
     def count_inspection(self, inspection: Inspection) -> None:
         """Adds one answered image: its decision, its times and its score. Stages that it did not have are left out."""
         self.images.labels(inspection.category, inspection.decision).inc()
+        self._verdicts.labels(inspection.category, inspection.verdict).inc()
         self._image_seconds.observe(inspection.timing_ms.total / 1000)
         for stage in STAGES:
             milliseconds = getattr(inspection.timing_ms, stage)

@@ -98,6 +98,27 @@ def test_labels_of_a_kept_version_count_and_a_person_may_choose(server: Server):
     assert httpx.get(server.url + "/v1/categories/striped").json()["card"]["calibration"]["labels"] == made["labels"]
 
 
+def test_parts_in_the_review_band_are_for_a_person(server: Server):
+    counted = httpx.get(server.url + "/metrics").text
+    assert 'inspect_verdicts_total{category="striped",verdict="review"} 0.0' in counted
+    score = serving(server)["score"]
+    band = {"low": score / 2, "high": 2 * score}
+    made = calibrate(server, threshold=1.5 * score, reason="a band", review=band).json()
+    assert made["review"] == band
+    answer = serving(server)
+    assert (answer["decision"], answer["verdict"]) == ("normal", "review")
+    assert in_history(server.url, answer["id"])["verdict"] == "review"
+    found = httpx.get(server.url + HISTORY, params={"verdict": "review"}).json()["inspections"]
+    assert [one["id"] for one in found] == [answer["id"]]
+    rows = httpx.get(server.url + HISTORY + "/export", params={"verdict": "review"}).text.splitlines()
+    assert (rows[0].endswith(",verdict"), rows[1].endswith(",review"), len(rows)) == (True, True, 2)
+    counted = httpx.get(server.url + "/metrics").text
+    assert 'inspect_verdicts_total{category="striped",verdict="review"} 1.0' in counted
+    detail = problem(calibrate(server, method="youden", review_false_passes=0.05), 422, "calibration-refused")
+    assert "takes 59 faulty parts; 10 are there" in detail
+    assert calibrate(server, method="youden").json()["review"] is None
+
+
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
@@ -113,6 +134,8 @@ def test_labels_of_a_kept_version_count_and_a_person_may_choose(server: Server):
         ({"method": "youden", "with_confidence": True}, "with_confidence goes with max_false_alarms"),
         ({"method": "youden", "since": 1750000000}, "such as 2026-05-01T06:00:00Z"),
         ({"method": "youden", "since": "2026-05-02T00:00:00", "until": "2026-05-01T00:00:00Z"}, "since must be before"),
+        ({"method": "youden", "review": {"low": 1, "high": 2}, "review_false_passes": 0.1}, "give either review, or"),
+        ({"method": "youden", "review": {"low": 0, "high": 2}}, "review.low: "),
         ({"method": "youden", "category": "x"}, "category: Extra inputs"),
     ],
 )

@@ -11,6 +11,7 @@ from model.error_rates import (
     check_target,
     independent,
     left_out,
+    low_for,
     parts_needed,
     same_parts,
     threshold_for,
@@ -143,3 +144,16 @@ def test_what_gives_no_threshold_without_a_part_gives_no_rate_to_expect():
 
     assert left_out(5, none) is None
     assert left_out(1, lambda kept, out: 0) is None
+
+
+def test_the_lower_bound_of_a_review_band_keeps_what_it_promises():
+    rng = np.random.default_rng(5)
+    parts, rate, runs = 200, 0.05, 1000
+    lows = np.array([low_for(rng.random(parts), rate) for _ in range(runs)])
+    held = float(np.mean(lows <= rate))  # of uniform scores the share below a bound is the bound
+    assert held >= 0.95 - 2.3 * np.sqrt(0.05 * 0.95 / runs)
+    assert lows.mean() > 0.02  # and it is no lower than it must be
+    with pytest.raises(TooFewPartsError, match="takes 598 faulty parts; 200 are there"):
+        low_for(rng.random(parts), 0.005)
+    with pytest.raises(CalibrationError, match="no anomalous images"):
+        low_for(np.empty(0), rate)

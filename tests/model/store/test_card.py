@@ -37,6 +37,7 @@ DECIDING: dict[str, Callable[[dict[str, Any]], Any]] = {
     "teacher": lambda card: card["teacher"].update(sha256="0" * 64),
     "student_sha256": lambda card: card.update(student_sha256="0" * 64),
     "threshold": lambda card: card["calibration"].update(threshold=card["calibration"]["threshold"] * 1.0001),
+    "review": lambda card: card["calibration"].update(review={"low": 1e-9, "high": 1e9}),
     "picture_check": lambda card: card["picture_check"].update(least_contrast=0.5),
     "map_scale": lambda card: card.update(map_scale=1.5),
     "other_map_scales": lambda card: card.update(other_map_scales={"distance": 0.5}),
@@ -82,7 +83,7 @@ def test_every_field_of_a_card_is_a_record_or_decides(card: Card):
         "map_scale",
         "other_map_scales",
     }
-    assert names(type(card.calibration)) - RECORDS["calibration"] == {"method", "threshold"}
+    assert names(type(card.calibration)) - RECORDS["calibration"] == {"method", "threshold", "review"}
     assert names(type(card.teacher)) - RECORDS["teacher"] == {"sha256"}
 
 

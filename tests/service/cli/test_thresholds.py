@@ -270,3 +270,32 @@ def test_a_threshold_from_the_history_is_refused_where_it_makes_no_sense(
     monkeypatch.setenv("INSPECT_DATABASE", "none")
     assert "INSPECT_DATABASE is none" in run(*from_history, status=1).stderr
     assert (weights / "fresh" / "card.json").read_bytes() == before
+
+
+def test_a_review_band_is_asked_for(weights: Path, photos: Path):
+    calibrate = (
+        "calibrate",
+        "striped",
+        "--normal",
+        photos / "good",
+        "--anomalous",
+        photos / "bad",
+        "--weights",
+        weights,
+    )
+    told = run(*calibrate, "--review-false-passes", "30%", "--review-false-rejects", "20%").stdout
+    band = found(weights, "striped").review
+    assert band is not None
+    assert f"a person looks at scores from {band.low:.6g} to below {band.high:.6g}" in told
+    refused = run(*calibrate, "--review-false-rejects", "0.5%", status=1).stderr
+    assert "598 with 95 % confidence; 20 are there" in refused
+    refused = run(*calibrate, "--review-band", "1", "2", "--review-false-passes", "5%", status=1).stderr
+    assert "--review-band goes without" in refused
+    assert found(weights, "striped").review == band
+    threshold = found(weights, "striped").threshold
+    run(*calibrate, "--review-band", threshold / 2, 2 * threshold)
+    band = found(weights, "striped").review
+    assert band is not None
+    assert (band.low, band.high) == pytest.approx((threshold / 2, 2 * threshold))
+    run(*calibrate)
+    assert found(weights, "striped").review is None

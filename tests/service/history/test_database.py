@@ -29,7 +29,14 @@ def test_a_row_comes_back_as_it_was_and_only_once(database: Database):
     assert database.add([given | {"score": 9.0}, other := row()]) == {}
     found = database.get(given["id"])
     assert found is not None
-    fresh = {"label": None, "image_kept": False, "kept_share": 0.0, "label_version": 0, "sample_share": 0.0}
+    fresh = {
+        "label": None,
+        "image_kept": False,
+        "kept_share": 0.0,
+        "label_version": 0,
+        "sample_share": 0.0,
+        "verdict": None,
+    }
     assert found | {"time": given["time"]} == given | fresh
     assert database.get(UUID(int=1)) is None
     assert ids(database.find(Filters(), 10)) == [other["id"], given["id"]]
@@ -46,11 +53,12 @@ def test_every_filter_finds_what_fits_and_only_that(database: Database):
         "part_inspection": row(part_inspection=UUID(int=5)),
         "model_version": row(model_version="v2"),
         "sha256": row(sha256="f" * 64),
+        "verdict": row(verdict="review"),
     }
     database.add([plain, *fitting.values()])
     for name, wanted in fitting.items():
         assert ids(database.find(Filters(**{name: wanted[name]}), 10)) == [wanted["id"]], name
-    assert len(database.find(Filters(label="none"), 100)) == 9
+    assert len(database.find(Filters(label="none"), 100)) == 10
     assert database.find(Filters(label="normal"), 100) == []
     assert database.find(Filters(category="plate", outcome="anomalous"), 100) == []
 
