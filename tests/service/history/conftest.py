@@ -53,6 +53,7 @@ def row(**given: Any) -> Row:
         "outcome": "normal",
         "score": 1.0,
         "threshold": 2.0,
+        "verdict": "pass",
         "part_id": None,
         "lot": None,
         "station": None,

@@ -29,14 +29,7 @@ def test_a_row_comes_back_as_it_was_and_only_once(database: Database):
     assert database.add([given | {"score": 9.0}, other := row()]) == {}
     found = database.get(given["id"])
     assert found is not None
-    fresh = {
-        "label": None,
-        "image_kept": False,
-        "kept_share": 0.0,
-        "label_version": 0,
-        "sample_share": 0.0,
-        "verdict": None,
-    }
+    fresh = {"label": None, "image_kept": False, "kept_share": 0.0, "label_version": 0, "sample_share": 0.0}
     assert found | {"time": given["time"]} == given | fresh
     assert database.get(UUID(int=1)) is None
     assert ids(database.find(Filters(), 10)) == [other["id"], given["id"]]
@@ -114,7 +107,7 @@ def test_a_database_of_the_first_version_is_brought_to_the_newest(url: str):
     first = Database(url)
     first.prepare("0001")
     old = row(lot="L7")
-    columns = {name: value for name, value in old.items() if name not in ("details",)}
+    columns = {name: value for name, value in old.items() if name not in ("details", "verdict")}
     with create_engine(url).begin() as connection:
         connection.execute(
             text(
@@ -128,6 +121,7 @@ def test_a_database_of_the_first_version_is_brought_to_the_newest(url: str):
     (found,) = now.find(Filters(lot="L7"), 10)
     assert found["id"] == old["id"]
     assert (found["image_kept"], found["kept_share"], found["label_version"]) == (False, 0.0, 0)
+    assert (found["sample_share"], found["verdict"]) == (0.0, "pass")
     assert now.label(old["id"], "ana", {"label": "normal"}, 0) == 1
 
 
