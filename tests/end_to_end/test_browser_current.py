@@ -331,13 +331,13 @@ def test_the_verdict_is_the_decision_of_the_answer(browse: Visits, plates: Serve
     def turned(route: Route) -> None:
         response = route.fetch()
         answer = response.json()
-        other = {"normal": "anomalous", "anomalous": "normal"}[answer["decision"]]
-        route.fulfill(response=response, json={**answer, "decision": other})
+        other = {"normal": ("anomalous", "fail"), "anomalous": ("normal", "pass")}[answer["decision"]]
+        route.fulfill(response=response, json={**answer, "decision": other[0], "verdict": other[1]})
 
     page.route(re.compile(r"/inspect\?"), turned)
-    for name, title in (("scratch", "PASS"), ("good", "REJECT")):
+    for name, title, decision in (("scratch", "PASS", "normal"), ("good", "REJECT", "anomalous")):
         page.get_by_role("button", name=name, exact=True).click()
-        expect(page.get_by_role("button", name=f"{name}.png: {title.lower()}")).to_be_visible()
+        expect(page.get_by_role("button", name=f"{name}.png: {decision}")).to_be_visible()
         expect_verdict(page, title)
     assert [row["decision"] for row in downloaded(page)] == ["normal", "anomalous"]
     show_only(page, "Anomalous")

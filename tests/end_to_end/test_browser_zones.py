@@ -44,7 +44,7 @@ def answer_of(server: Server, data: bytes) -> dict:
 
 def show(page: Page, name: str, data: bytes, title: str) -> None:
     choose(page, payload(f"{name}.png", data))
-    expect(announced(page)).to_contain_text(f"{name}.png: {title.lower()}.")
+    expect(announced(page)).to_contain_text(f"{name}.png: {title}.")
     expect_verdict(page, title)
 
 
