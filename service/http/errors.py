@@ -1,6 +1,7 @@
 """Problems as HTTP: the answer, what raises one, and what the OpenAPI document says of them."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from itertools import groupby
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.observe.logs import RECORD
@@ -68,15 +69,21 @@ def drop_foreign_errors(document: dict[str, Any], routes: Iterable[BaseRoute]) -
         document["components"]["schemas"].pop(name, None)
 
 
-def _problem_of_framework(error: HTTPException, method: str) -> Problem:
+def _problem_of_framework(error: HTTPException, method: str, allowed: str) -> Problem:
     """What an error of Starlette or FastAPI themselves means."""
     match error.status_code:
         case 404:
             return Problem("not-found")
         case 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
             return Problem("method-not-allowed", method=method, allowed=allowed)
     return problem_of(error)
+
+
+def _methods_of(request: Request) -> str:
+    """The methods of all routes of this path, as `Allow` has them; Starlette itself names those of the first one."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for methods in found for method in methods}))
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -87,8 +94,11 @@ def answer_errors(app: FastAPI) -> None:
 
     async def answer_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        response = response_of(_problem_of_framework(error, request.method))
+        allowed = _methods_of(request) if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else ""
+        response = response_of(_problem_of_framework(error, request.method, allowed))
         response.headers.update(error.headers or {})
+        if allowed:
+            response.headers["Allow"] = allowed
         return response
 
     async def answer_validation(_: Request, error: Exception) -> JSONResponse:

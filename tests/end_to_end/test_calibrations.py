@@ -49,7 +49,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(weights: Path, state: Path) -> Iterator[Server]:
-    with running_server(weights, keep_images="all", state=str(state)) as started:
+    with running_server(weights, keep_images="all", state=str(state), reload_seconds="0") as started:
         inspect_and_label(started.url)
         yield started
 

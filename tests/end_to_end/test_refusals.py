@@ -98,6 +98,9 @@ def test_404_unknown_category_lists_the_known(client: httpx.Client, png: bytes):
 def test_404_and_405_elsewhere_are_problems_too(client: httpx.Client):
     problem(client.get("/v2/nothing"), 404, "not-found")
     problem(client.get(URL), 405, "method-not-allowed")
+    several = client.put("/v1/categories/striped/candidate")
+    assert several.headers["Allow"] == "DELETE, GET"
+    assert problem(several, 405, "method-not-allowed").endswith("it takes DELETE, GET")
     problem(client.post("/v1/categories/..%2F..%2Fetc/inspect", content=b"x", headers=PNG), 404, "not-found")
 
 
