@@ -93,6 +93,7 @@ def test_the_answer_has_everything_the_contract_names(client: httpx.Client, file
         "calibration",
         "separates",
         "decision",
+        "verdict",
         "reasons",
         "alignment",
         "zones",
