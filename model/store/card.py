@@ -456,8 +456,6 @@ class Card(_Record):
         asked_for = found.method in ("false-alarm-target", "manual")
         if self.schema_version < 4 and (asked_for or found.false_alarms or found.misses):
             raise ValueError(f"schema version {self.schema_version} knows no error rates, and no threshold asked for")
-        if self.schema_version < 5 and found.usual != Usual():
-            raise ValueError(f"schema version {self.schema_version} does not know what is usual")
         newer = self.preprocessing.model_dump(exclude_defaults=True)
         if self.schema_version < 5 and newer:
             raise ValueError(f"schema version {self.schema_version} does not know preprocessing.{next(iter(newer))}")
