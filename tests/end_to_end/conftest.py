@@ -33,6 +33,9 @@ from tests.needs import BROWSER
 
 COMMAND = Path(sys.executable).with_name("eca-inspect")
 
+for _part in ("connect", "read", "write", "pool"):  # httpx has 5 s, which a busy machine can need for an answer
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
+
 
 @dataclass
 class Server:

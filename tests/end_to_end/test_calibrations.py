@@ -33,7 +33,7 @@ def inspect_and_label(url: str) -> None:
         labels |= {one["id"]: label for one in results}
     for identity, label in labels.items():
         in_history(url, identity)
-        assert httpx.put(f"{url}{HISTORY}/{identity}/label", json={"label": label}).status_code == 200
+        assert httpx.put(f"{url}{HISTORY}/{identity}/label", json={"label": label}, timeout=60).status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def calibrate(server: Server, **order: object) -> httpx.Response:
 
 
 def serving(server: Server) -> dict[str, Any]:
-    answer: dict[str, Any] = httpx.post(server.url + URL, content=png(5000), headers=PNG).json()
+    answer: dict[str, Any] = httpx.post(server.url + URL, content=png(5000), headers=PNG, timeout=60).json()
     return answer
 
 
@@ -168,7 +168,7 @@ def test_what_the_command_line_wrote_is_reloaded_first(server: Server, weights: 
     assert "30 good and 10 faulty parts" in done.stdout
     detail = problem(calibrate(server, method="youden"), 409, "category-changed")
     assert "reload the category" in detail
-    assert httpx.post(server.url + "/v1/categories/striped/reload").json()["threshold"] == 77
+    assert httpx.post(server.url + "/v1/categories/striped/reload", timeout=60).json()["threshold"] == 77
     line = httpx.get(server.url + "/v1/audit", params={"action": "calibrate"}).json()["lines"][0]
     assert line["actor"].startswith("command line, ")
     assert line["after"]["reason"] == "a test"

@@ -52,7 +52,7 @@ def bad(factory: Factory) -> bytes:
 def in_history(url: str, identity: str) -> dict[str, Any]:
     """The inspection, when it is there."""
     deadline = time.monotonic() + 30
-    while (response := httpx.get(f"{url}{HISTORY}/{identity}")).status_code == 404:
+    while (response := httpx.get(f"{url}{HISTORY}/{identity}", timeout=60)).status_code == 404:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert response.status_code == 200, response.text
@@ -61,7 +61,7 @@ def in_history(url: str, identity: str) -> dict[str, Any]:
 
 
 def search(url: str, **query: object) -> list[dict[str, Any]]:
-    response = httpx.get(url + HISTORY, params=query)
+    response = httpx.get(url + HISTORY, params=query, timeout=60)
     assert response.status_code == 200, response.text
     found: list[dict[str, Any]] = response.json()["inspections"]
     return found
