@@ -7,8 +7,10 @@ import pytest
 
 WEB = ["fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic_settings", "typer", "multipart", "service"]
 NEED_CARDS = {
+    "model.lifecycle.again",
     "model.lifecycle.calibrate",
     "model.lifecycle.evaluate",
+    "model.lifecycle.labelled",
     "model.lifecycle.many",
     "model.lifecycle.model_card",
     "model.lifecycle.regions",
