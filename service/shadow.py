@@ -150,7 +150,7 @@ class Shadow:
         if trial is None or trial.entry is None or not self._is_wanted(trial):
             return
         waiting = _Waiting(trial, identity, None, data)
-        if trial.entry.card.preprocessing == ready.card.preprocessing and _side(trial.entry) == _side(ready):
+        if trial.entry.preprocessing == ready.preprocessing:
             info = decoded.info
             picture = Picture(decoded.pixels, info.width, info.height, info.sha256, decoded.pose)
             waiting = _Waiting(trial, identity, picture, b"")
@@ -258,10 +258,6 @@ class Shadow:
         if self._history is None or self._wanted == 0:
             return "off"
         return "complete" if scored >= self._wanted else "scoring"
-
-
-def _side(ready: Ready) -> int:
-    return ready.card.image_size
 
 
 def _compare(candidate: str, in_force: str, database: "Database") -> Comparison:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from uuid_utils.compat import uuid7
 
 from model.store.files import replace_file
+from service.history.images import type_of
 from service.schemas import TrainingJob
 
 START = """
@@ -35,14 +36,6 @@ MOST_KEPT = 50
 MESSAGE_CHARACTERS = 2000
 END_SECONDS = 10.0
 """For a process that was asked to end."""
-_ENDINGS = (
-    (b"\x89PNG", "png"),
-    (b"\xff\xd8\xff", "jpg"),
-    (b"BM", "bmp"),
-    (b"II*\0", "tif"),
-    (b"MM\0*", "tif"),
-    (b"RIFF", "webp"),
-)
 _JOBS = TypeAdapter(list[TrainingJob])
 
 log = logging.getLogger(__name__)
@@ -54,11 +47,6 @@ class TrainingRunningError(Exception):
 
 class NoTrainingImagesError(Exception):
     """There are no images to train on; the message says where they are looked for."""
-
-
-def ending_of(data: bytes) -> str | None:
-    """How the name of an image file ends; None if it is of no known type."""
-    return next((ending for start, ending in _ENDINGS if data.startswith(start)), None)
 
 
 class Trainings:
@@ -100,36 +88,33 @@ class Trainings:
         good = folder / "train" / "good"
         return good if good.is_dir() else folder if folder.is_dir() else None
 
-    async def start(self, category: str, labelled: Sequence[bytes]) -> TrainingJob:
+    def start(self, category: str, labelled: Sequence[str], read: Callable[[str], bytes | None]) -> TrainingJob:
         """Starts a training of a candidate.
 
         Args:
             category: its name.
-            labelled: files of images that people labelled normal.
+            labelled: the SHA-256 of kept images that people labelled normal.
+            read: gives the file of one of them; None if it is no longer kept.
 
         Raises:
             TrainingRunningError: if a training runs.
             NoTrainingImagesError: if there are no images.
-            OSError: if the folder of the server cannot be written.
         """
         if self._task is not None and not self._task.done():
             raise TrainingRunningError("a training runs, and there is one at a time; see GET /v1/jobs")
         originals = self.original_images(category)
-        named = {f"{number:06}.{ending}": one for number, one in enumerate(labelled) if (ending := ending_of(one))}
-        if originals is None and not named:
+        if originals is None and not labelled:
             raise NoTrainingImagesError(
                 f"there are no images to train {category!r} on: INSPECT_TRAINING_IMAGES has none, and no kept image of "
                 "it is labelled normal"
             )
-        folder = self._folder / "images"
-        await asyncio.to_thread(_write_all, folder, named)
         job = TrainingJob(
             id=uuid7(),
             category=category,
             status="running",
             started=datetime.now(UTC),
             ended=None,
-            labelled_images=len(named),
+            labelled_images=len(labelled),
             with_original_images=originals is not None,
             epochs=None,
             epochs_done=0,
@@ -137,10 +122,9 @@ class Trainings:
             model_version=None,
             message=None,
         )
-        folders = [one for one in (originals, folder if named else None) if one is not None]
         self._jobs = [*self._jobs, job][-MOST_KEPT:]
         self._write()
-        self._task = asyncio.create_task(self._run(job, folders))
+        self._task = asyncio.create_task(self._run(job, originals, labelled, read))
         return job
 
     async def cancel(self, identity: str) -> TrainingJob | None:
@@ -169,11 +153,18 @@ class Trainings:
             with suppress(ProcessLookupError):
                 process.kill()
 
-    async def _run(self, job: TrainingJob, folders: Sequence[Path]) -> None:
-        given = [argument for folder in folders for argument in ("--normal", str(folder))]
+    async def _run(
+        self, job: TrainingJob, originals: Path | None, labelled: Sequence[str], read: Callable[[str], bytes | None]
+    ) -> None:
+        copies = self._folder / "images"
         where = ["--weights", str(self._weights), "--teachers", str(self._teachers)]
         path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
         try:
+            job.labelled_images = await asyncio.to_thread(_write_all, copies, labelled, read)
+            folders = [] if originals is None else [originals]
+            if job.labelled_images or not folders:
+                folders.append(copies)
+            given = [argument for folder in folders for argument in ("--normal", str(folder))]
             self._process = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-c", START, path,
                 "retrain", job.category, *given, *where, "--device", "cpu", "--skip-unreadable", "--json",
@@ -197,7 +188,7 @@ class Trainings:
             self._process = None
         job.ended = datetime.now(UTC)
         self._write()
-        await asyncio.to_thread(shutil.rmtree, self._folder / "images", ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, copies, ignore_errors=True)
         log.info("the training of %s has ended: %s", job.category, job.status)
         if job.status == "done":
             await self._on_done()
@@ -224,13 +215,19 @@ class Trainings:
 
     def _write(self) -> None:
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             replace_file(self._folder / "jobs.json", _JOBS.dump_json(self._jobs, indent=1))
         except OSError as error:
             log.error("the list of trainings cannot be written: %s", error)
 
 
-def _write_all(folder: Path, files: dict[str, bytes]) -> None:
+def _write_all(folder: Path, labelled: Sequence[str], read: Callable[[str], bytes | None]) -> int:
+    """Copies images into a new folder, one at a time, and gives how many."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    written = 0
+    for sha256 in labelled:
+        if (data := read(sha256)) is not None:
+            (folder / f"{sha256}.{type_of(data)[1]}").write_bytes(data)
+            written += 1
+    return written

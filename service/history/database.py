@@ -271,13 +271,10 @@ class Database:
             HistoryUnavailableError: if the database is away.
         """
         table = INSPECTIONS.c
-        conditions = [table.category == category, table.model_version == model_version, table.score.is_not(None)]
-        if since is not None:
-            conditions.append(table.id >= first_id_at(since))
-        if until is not None:
-            conditions.append(table.id < first_id_at(until))
+        conditions = (table.category == category, table.model_version == model_version, table.score.is_not(None))
         looks = [table.details["look", name].as_float().label(name) for name in Look._fields]
-        statement = select(table.id, table.score, *looks).where(*conditions).order_by(table.id.desc()).limit(most)
+        found = select(table.id, table.score, *looks).where(*conditions, *_between(since, until))
+        statement = found.order_by(table.id.desc()).limit(most)
         with self._connected() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
@@ -288,7 +285,7 @@ class Database:
             HistoryUnavailableError: if the database is away.
         """
         table = INSPECTIONS.c
-        mine = (table.category == category, table.id >= first_id_at(since), table.id < first_id_at(until))
+        mine = (table.category == category, *_between(since, until))
         statement = select(table.outcome, func.count().label("many")).where(*mine).group_by(table.outcome)
         with self._connected() as connection:
             return {row.outcome: row.many for row in connection.execute(statement)}
@@ -301,7 +298,7 @@ class Database:
             HistoryUnavailableError: if the database is away.
         """
         table = INSPECTIONS.c
-        mine = (table.category == category, table.id >= first_id_at(since), table.id < first_id_at(until))
+        mine = (table.category == category, *_between(since, until))
         columns = (table.id, table.model_version, table.outcome, table.label, table.sample_share)
         statement = select(*columns).where(*mine, table.label.is_not(None), table.outcome.in_(DECISIONS))
         with self._connected() as connection:

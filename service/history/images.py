@@ -24,6 +24,17 @@ DAY_SECONDS = 86_400.0
 IMAGE_LOSSES = ("memory", "disk", "full")
 """Why an image that should be kept is not."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TYPES = (
+    (b"\x89PNG", "image/png", "png"),
+    (b"\xff\xd8\xff", "image/jpeg", "jpg"),
+    (b"BM", "image/bmp", "bmp"),
+    (b"II*\0", "image/tiff", "tif"),
+    (b"MM\0*", "image/tiff", "tif"),
+    (b"RIFF", "image/webp", "webp"),
+)
+_OTHER = ("application/octet-stream", "bin")
+MEDIA_TYPES = tuple(dict.fromkeys((*(media_type for _, media_type, _ in _TYPES), _OTHER[0])))
+"""That `type_of` gives."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +44,11 @@ class _File:
     path: Path
     bytes: int
     seen: float
+
+
+def type_of(data: bytes) -> tuple[str, str]:
+    """The media type of a file, and how its name ends. What is no image is never shown as something else."""
+    return next(((media_type, ending) for start, media_type, ending in _TYPES if data.startswith(start)), _OTHER)
 
 
 class Images:

@@ -22,6 +22,7 @@ from service.choices import DECISIONS, Role
 from service.history.database import Database, Filters
 from service.history.errors import LabelChangedError
 from service.history.history import History
+from service.history.images import MEDIA_TYPES, type_of
 from service.history.parquet import GROUP, ParquetFile
 from service.history.records import Row, time_of
 from service.history.review import NEWEST, Order, since_taken_back, to_review
@@ -364,16 +365,7 @@ _PICTURE_PROBLEMS = (
 _DRAWN_PROBLEMS = (*_PICTURE_PROBLEMS, "version-not-served", "queue-full", "device-lost", "shutting-down")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PICTURE = {"content": {"image/png": _BINARY}}
-_SIGNATURES = (
-    (b"\x89PNG", "image/png", "png"),
-    (b"\xff\xd8\xff", "image/jpeg", "jpg"),
-    (b"BM", "image/bmp", "bmp"),
-    (b"II*\0", "image/tiff", "tif"),
-    (b"MM\0*", "image/tiff", "tif"),
-    (b"RIFF", "image/webp", "webp"),
-)
-_OTHER = "application/octet-stream"
-_FILE = {"content": dict.fromkeys((*(one for _, one, _ in _SIGNATURES), _OTHER), _BINARY)}
+_FILE = {"content": dict.fromkeys(MEDIA_TYPES, _BINARY)}
 
 
 @router.get(
@@ -396,7 +388,7 @@ async def past_image(
     row = await require(history, identity)
     data = await _image_of(history, row)
     if width is None or row["width"] is None:
-        media_type, ending = _media_type_of(data)
+        media_type, ending = type_of(data)
         return Response(data, media_type=media_type, headers=_as_file(identity, ending))
     width = min(width, row["width"])
     height = max(1, min(MAX_DRAWN_SIDE, round(row["height"] * width / row["width"])))
@@ -438,12 +430,6 @@ async def _served(history: History, state: State, identity: UUID) -> tuple[Ready
     if not isinstance(entry, Ready) or entry.card.model_version != row["model_version"]:
         raise Problem("version-not-served", version=row["model_version"], category=row["category"])
     return entry, data
-
-
-def _media_type_of(data: bytes) -> tuple[str, str]:
-    """The media type of a file, and how its name ends. What is no image is never shown as something else."""
-    found = ((media_type, ending) for start, media_type, ending in _SIGNATURES if data.startswith(start))
-    return next(found, (_OTHER, "bin"))
 
 
 def _as_file(identity: UUID, ending: str) -> dict[str, str]:

@@ -542,9 +542,9 @@ async def train(request: Request, category: CategoryName, state: StateOf, traini
     assert history is not None
     await asyncio.to_thread(state.versions.check_candidate_writable)
     hashes = await history.ask(lambda database: database.normal_images(category))
-    files = [one for one in await asyncio.to_thread(lambda: [*map(history.images.read, hashes)]) if one is not None]
+    kept = await asyncio.to_thread(lambda: [*filter(history.images.has, hashes)])
     try:
-        job = await trainings.start(category, files)
+        job = trainings.start(category, kept, history.images.read)
     except TrainingRunningError:
         raise Problem("training-running") from None
     except NoTrainingImagesError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.trainings import NoTrainingImagesError, TrainingRunningError, Trainings, ending_of
+from service.trainings import NoTrainingImagesError, TrainingRunningError, Trainings, _write_all
 from tests.conftest import Factory
 
 
@@ -20,9 +20,9 @@ def trainings(factory: Factory, state: Path, images: Path | None = None) -> Trai
 def test_a_job_that_ran_when_the_server_ended_is_lost(factory: Factory, tmp_path: Path):
     async def start_and_end() -> None:
         jobs = trainings(factory, tmp_path)
-        await jobs.start("fresh", [b"\x89PNG, but no picture"])
+        jobs.start("fresh", ["a" * 64], {"a" * 64: b"\x89PNG, but no picture"}.get)
         with pytest.raises(TrainingRunningError):
-            await jobs.start("fresh", [b"\x89PNG"])
+            jobs.start("fresh", ["a" * 64], dict[str, bytes]().get)
         await jobs.close()
 
     asyncio.run(start_and_end())
@@ -34,8 +34,9 @@ def test_a_job_that_ran_when_the_server_ended_is_lost(factory: Factory, tmp_path
 
 
 def test_without_images_nothing_starts(factory: Factory, tmp_path: Path):
+    jobs = trainings(factory, tmp_path, tmp_path / "images")
     with pytest.raises(NoTrainingImagesError, match="no images to train 'fresh' on"):
-        asyncio.run(trainings(factory, tmp_path, tmp_path / "images").start("fresh", [b"no picture"]))
+        jobs.start("fresh", [], dict[str, bytes]().get)
 
 
 def test_the_original_images_are_in_either_layout(factory: Factory, tmp_path: Path):
@@ -47,6 +48,8 @@ def test_the_original_images_are_in_either_layout(factory: Factory, tmp_path: Pa
     assert jobs.original_images("other") is None
 
 
-def test_files_are_named_after_what_they_are(factory: Factory):
-    png = (factory.data / "good" / "000.png").read_bytes()
-    assert (ending_of(png), ending_of(b"\xff\xd8\xff"), ending_of(b"text")) == ("png", "jpg", None)
+def test_the_labelled_images_are_copied_under_names_of_their_type(tmp_path: Path):
+    png, jpeg, gone = "a" * 64, "b" * 64, "c" * 64
+    written = _write_all(tmp_path / "copies", [png, jpeg, gone], {png: b"\x89PNG", jpeg: b"\xff\xd8\xff"}.get)
+    assert written == 2
+    assert sorted(path.name for path in (tmp_path / "copies").iterdir()) == [f"{png}.png", f"{jpeg}.jpg"]

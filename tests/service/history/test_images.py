@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.history.errors import HistoryUnavailableError
-from service.history.images import DAY_SECONDS, Images
+from service.history.images import DAY_SECONDS, MEDIA_TYPES, Images, type_of
 from tests.service.history.test_history import wait_until
 
 
@@ -102,3 +102,10 @@ def test_a_folder_that_cannot_be_written_is_counted(tmp_path: Path, caplog: pyte
     kept.keep(b"a")
     assert kept.lost == {"disk": 1}
     assert "make room in INSPECT_STATE" in caplog.text
+
+
+def test_the_type_of_a_file_is_in_its_first_bytes():
+    assert type_of(b"\x89PNG\r\n") == ("image/png", "png")
+    assert type_of(b"\xff\xd8\xff\xe0") == ("image/jpeg", "jpg")
+    assert type_of(b"<html>") == ("application/octet-stream", "bin")
+    assert {type_of(start)[0] for start in (b"BM", b"II*\0", b"MM\0*", b"RIFF", b"")} <= set(MEDIA_TYPES)
