@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 
 PAGE_BYTES = 4096
-BUSY_SECONDS = 5.0
-"""How long to wait for another process that writes to the same file."""
+BUSY_SECONDS = 30.0
+"""How long to wait for another thread or process that writes to the same file."""
 
 
 class Spool:
@@ -32,7 +33,10 @@ class Spool:
         for statement in (
             f"PRAGMA page_size = {PAGE_BYTES}",
             "PRAGMA auto_vacuum = INCREMENTAL",
-            "PRAGMA journal_mode = WAL",
+        ):
+            self._connection.execute(statement)
+        self._use_wal()
+        for statement in (
             "PRAGMA synchronous = NORMAL",
             f"PRAGMA journal_size_limit = {4 << 20}",
             f"PRAGMA max_page_count = {self._most_pages}",
@@ -40,6 +44,18 @@ class Spool:
             "CREATE TABLE IF NOT EXISTS refused (n INTEGER PRIMARY KEY, record TEXT NOT NULL, reason TEXT NOT NULL)",
         ):
             self._connection.execute(statement)
+
+    def _use_wal(self) -> None:
+        """SQLite does not wait by itself for another who makes the same change of a new file."""
+        end = monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > end:
+                    raise
+            sleep(0.01)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,15 @@ def test_several_threads_and_processes_share_the_file(path: Path):
     assert len(found) == 150
     for name in "abc":
         assert [one for one in found if one.startswith(name)] == [f"{name} {number}" for number in range(50)]
+
+
+def test_many_open_a_new_file_at_once(tmp_path: Path):
+    together = threading.Barrier(8)
+
+    def open_it(path: Path) -> None:
+        together.wait()
+        Spool(path, LARGE).close()
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(30):
+            list(threads.map(open_it, [tmp_path / str(number) / "spool.sqlite"] * 8))
