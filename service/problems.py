@@ -96,7 +96,7 @@ KINDS: Mapping[str, Kind] = {
     "unknown-inspection": Kind(
         404,
         "the history has no such inspection",
-        "the history has no inspection {id}; it may have been removed, or be on its way for another second",
+        "the history has no inspection {id}; it may have been removed, or be on its way for another moment",
     ),
     "image-not-kept": Kind(404, "the image of this inspection is not kept", "the image is not kept: {reason}"),
     "version-not-served": Kind(

@@ -71,6 +71,7 @@ class Trainings:
         self._jobs = self._read()
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
+        self._cancelled = False
 
     def all(self) -> list[TrainingJob]:
         """The jobs, the last one first."""
@@ -124,14 +125,18 @@ class Trainings:
         )
         self._jobs = [*self._jobs, job][-MOST_KEPT:]
         self._write()
+        self._cancelled = False
         self._task = asyncio.create_task(self._run(job, originals, labelled, read))
         return job
 
     async def cancel(self, identity: str) -> TrainingJob | None:
-        """Ends a job, if it runs; gives it as it is then, or None if there is none of this id."""
+        """Ends a job, if it runs; gives it as it is then, or None if there is none of this id.
+
+        A job that has just made its candidate is done, and not cancelled.
+        """
         job = self.get(identity)
         if job is not None and job.status == "running" and self._task is not None:
-            job.status = "cancelled"
+            self._cancelled = True
             await self._end()
             await asyncio.wait([self._task])
         return job
@@ -159,6 +164,7 @@ class Trainings:
         copies = self._folder / "images"
         where = ["--weights", str(self._weights), "--teachers", str(self._teachers)]
         path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+        status, said = None, ""
         try:
             job.labelled_images = await asyncio.to_thread(_write_all, copies, labelled, read)
             folders = [] if originals is None else [originals]
@@ -173,25 +179,28 @@ class Trainings:
             assert process.stdout is not None
             assert process.stderr is not None
             errors = asyncio.create_task(process.stderr.read())
-            if job.status == "cancelled":
+            if self._cancelled:
                 process.terminate()
             async for line in process.stdout:
                 self._note(job, line)
             said = (await errors).decode(errors="replace").strip()
             status = await process.wait()
-            if job.status == "running":
-                job.status = "done" if status == 0 else "failed"
-                job.message = said[-MESSAGE_CHARACTERS:] or None
         except OSError as error:
-            job.status, job.message = "failed", str(error)
+            said = str(error)
         finally:
             self._process = None
+        await asyncio.to_thread(shutil.rmtree, copies, ignore_errors=True)
+        if status == 0:
+            try:
+                await self._on_done()
+            except Exception:
+                log.exception("the candidate of %s is there, but cannot be looked at now", job.category)
+        # At last and at once: who reads that it has ended can use the candidate and start the next one.
+        job.status = "done" if status == 0 else "cancelled" if self._cancelled else "failed"
+        job.message = None if job.status == "cancelled" else said[-MESSAGE_CHARACTERS:] or None
         job.ended = datetime.now(UTC)
         self._write()
-        await asyncio.to_thread(shutil.rmtree, copies, ignore_errors=True)
         log.info("the training of %s has ended: %s", job.category, job.status)
-        if job.status == "done":
-            await self._on_done()
 
     def _note(self, job: TrainingJob, line: bytes) -> None:
         with suppress(ValueError):

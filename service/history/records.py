@@ -110,9 +110,14 @@ def columns_of(text: str) -> Row:
     return row | {"id": identity, "time": time_of(identity), "part_inspection": None if part is None else UUID(part)}
 
 
+def seconds_of(identity: UUID) -> float:
+    """When a UUID of version 7 was made, in seconds since 1970, to the millisecond."""
+    return (identity.int >> 80) / 1000
+
+
 def time_of(identity: UUID) -> datetime:
     """When a UUID of version 7 was made, to the millisecond."""
-    return datetime.fromtimestamp((identity.int >> 80) / 1000, UTC)
+    return datetime.fromtimestamp(seconds_of(identity), UTC)
 
 
 def first_id_at(time: datetime) -> UUID:

@@ -8,6 +8,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
+from time import time
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from service.history.errors import LabelChangedError
 from service.history.history import History
 from service.history.images import MEDIA_TYPES, type_of
 from service.history.parquet import GROUP, ParquetFile
-from service.history.records import Row, time_of
+from service.history.records import Row, seconds_of, time_of
 from service.history.review import NEWEST, Order, since_taken_back, to_review
 from service.http.access import ACTOR, needs
 from service.http.bodies import read_json_body
@@ -61,6 +62,10 @@ audit_router = APIRouter(tags=["history"], dependencies=[Depends(refuse_unknown_
 
 SCHEMA = "#/components/schemas/{model}"
 LABEL_BYTES = 64 << 10
+ON_ITS_WAY_SECONDS = 5.0
+"""So long after an answer, its inspection may still be on its way to the database."""
+LOOK_AGAIN_SECONDS = 0.1
+"""Between two looks for an inspection that is on its way."""
 """Longest body of a label."""
 MOST = 500
 """Inspections of one page."""
@@ -334,14 +339,15 @@ async def past_inspection(history: HistoryOf, identity: InspectionId, response: 
 
 
 async def require(history: History, identity: UUID) -> Row:
-    """The row of an inspection.
+    """The row of an inspection. One that was just answered is waited for: it is on its way to the database.
 
     Raises:
         Problem: 404 if there is no such inspection.
     """
-    row = await history.ask(lambda database: database.get(identity))
-    if row is None:
-        raise Problem("unknown-inspection", id=identity)
+    while (row := await history.ask(lambda database: database.get(identity))) is None:
+        if abs(time() - seconds_of(identity)) > ON_ITS_WAY_SECONDS:
+            raise Problem("unknown-inspection", id=identity)
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
     return row
 
 
@@ -512,6 +518,7 @@ async def _changed(
         Problem: 404 if there is no such inspection, 412 if it has another label than the one of `If-Match`.
     """
     replaces = _read_version(if_match)
+    await require(history, identity)
     try:
         return await history.ask(lambda database: change(database, replaces))
     except LookupError:

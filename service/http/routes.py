@@ -573,7 +573,7 @@ async def cancel(request: Request, identity: JobId, state: StateOf, trainings: T
     """Ends its process. A job that does not run stays as it is."""
     before = _found(trainings.get(str(identity)), identity).status
     found = _found(await trainings.cancel(str(identity)), identity)
-    if before == "running":
+    if before == "running" and found.status == "cancelled":
         await _audit(request, state, "cancel-training", found.category, str(identity), None)
     return found
 

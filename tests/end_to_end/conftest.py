@@ -164,7 +164,7 @@ def offline(factory: Factory, files: list[Path]) -> dict[str, dict[str, dict[str
 
 def wait_for_metric(url: str, line: str) -> None:
     """Returns when this line stands in the metrics."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while line not in httpx.get(url + "/metrics").text:
         assert time.monotonic() < deadline, line
         time.sleep(0.01)
@@ -189,7 +189,7 @@ def gated(factory: Factory, request: pytest.FixtureRequest, tmp_path: Path) -> I
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.02)
         assert server.started

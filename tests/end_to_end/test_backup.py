@@ -70,7 +70,7 @@ def test_what_was_backed_up_is_there_again(kind: str, request: pytest.FixtureReq
 
 def wait_for_image(url: str, identity: str) -> None:
     """Returns when the image of the inspection is kept."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not in_history(url, identity)["image"]["kept"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)

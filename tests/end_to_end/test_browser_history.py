@@ -65,7 +65,7 @@ def line(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def wait_for(line: Line, identity: str) -> None:
     """Returns when the history has this inspection, and its image where it is to be kept."""
-    deadline = datetime.now() + timedelta(seconds=60)
+    deadline = datetime.now() + timedelta(seconds=120)
     while True:
         found = line.ask(f"/{identity}")
         if found.status_code == 200 and found.json()["image"]["kept"] == (found.json()["decision"] == "anomalous"):

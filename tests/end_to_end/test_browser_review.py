@@ -34,7 +34,7 @@ def line(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def inspect(line: Line, name: str, part_id: str) -> None:
     """Returns when the part is in the queue."""
     line.inspect(sample(name), part_id=part_id)
-    deadline = datetime.now() + timedelta(seconds=60)
+    deadline = datetime.now() + timedelta(seconds=120)
     while part_id not in [one["part_id"] for one in queue(line)]:
         assert datetime.now() < deadline
 
@@ -155,6 +155,7 @@ def test_a_random_sample_is_shown_with_its_weight_on_a_tablet(browse: Visits, li
 
 
 def test_the_picture_is_zoomed_with_wheel_double_click_and_keys(browse: Visits, line: Line):
+    inspect(line, "scratch", "to be zoomed")
     page = enter(browse, line).page
     page.get_by_label("Show").select_option("random sample of rejected parts")
     picture = page.get_by_role("img", name=re.compile("^Photograph"))

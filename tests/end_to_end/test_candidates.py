@@ -46,7 +46,7 @@ def server(weights: Path) -> Iterator[Server]:
 
 
 def described(url: str, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not until(found := httpx.get(url + CANDIDATE).json()):
         assert time.monotonic() < deadline, found
         time.sleep(0.05)

@@ -49,7 +49,7 @@ class FaultyServer:
 
     def wait_until_the_device_waits(self) -> None:
         """Returns when the order ``wait`` has reached the device, so that no later image joins its batch."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not self.orders.with_name("waiting").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)

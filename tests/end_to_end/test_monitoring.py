@@ -106,7 +106,7 @@ class Prometheus:
 
     def wait_for(self, expression: str) -> None:
         """Returns when the expression has a value."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not self.get("query", query=expression)["result"]:
             assert time.monotonic() < deadline, expression
             time.sleep(0.2)
@@ -140,7 +140,7 @@ def prometheus(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> It
             )
         try:
             started = Prometheus(f"http://{address}")
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while True:
                 try:
                     httpx.get(started.url + "/-/ready").raise_for_status()

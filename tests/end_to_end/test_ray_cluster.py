@@ -136,7 +136,7 @@ def load(url: str, image: bytes, clients: int = 4) -> Iterator[Load]:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 120
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.3)

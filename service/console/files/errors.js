@@ -11,7 +11,7 @@ const SENTENCES = {
   forbidden: ["Your key is known, but it does not allow this.", "Use a key with the role that the server names, or ask the administrator."],
   "unknown-category": ["This category is not there any more.", "Choose another one from the list."],
   "unknown-part": ["The server does not know this kind of part.", "Choose another one."],
-  "unknown-inspection": ["The history does not have this inspection.", "It may have been removed because of its age. If it is new, try again in a second."],
+  "unknown-inspection": ["The history does not have this inspection.", "It may have been removed because of its age. If it is new, try again in a moment."],
   "image-not-kept": ["The image of this inspection is not kept.", "Which images are kept is set with INSPECT_KEEP_IMAGES on the server."],
   "version-not-served": ["The version that judged this image does not serve any more.", "Its picture cannot be drawn; the image and the verdict are there."],
   "category-changed": ["Somebody else has changed this category.", "Look at it again, and repeat what you did."],
