@@ -1,4 +1,7 @@
-"""How good a detector is, in the field's standard terms (equations 15-17), with their 95 % intervals."""
+"""How good a detector is, in the field's standard terms (equations 15-17), with their 95 % intervals.
+
+scipy and sklearn take a second to import, which the start of a server need not wait for: each function imports its own.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,9 +10,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import beta, binomtest, mannwhitneyu
-from sklearn.metrics import auc
 
 from model.calibration import rejects
 
@@ -54,6 +54,8 @@ class Measures:
 
 def auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
     """Area under the ROC curve: the chance that an anomalous image scores above a normal one, ties half."""
+    from scipy.stats import mannwhitneyu
+
     statistic = mannwhitneyu(np.float64(anomalous), np.float64(normal), method="asymptotic").statistic
     return float(statistic / (len(normal) * len(anomalous)))
 
@@ -108,6 +110,8 @@ def rate_estimate(count: int, total: int) -> Estimate:
     Raises:
         ValueError: if there are no cases.
     """
+    from scipy.stats import binomtest
+
     if total == 0:
         raise ValueError("a rate needs one case at least")
     interval = binomtest(count, total).proportion_ci(CONFIDENCE, method="exact")
@@ -122,6 +126,8 @@ def upper_bound(count: int, total: int, confidence: float = CONFIDENCE) -> float
     Raises:
         ValueError: if there are no cases.
     """
+    from scipy.stats import beta
+
     if total == 0:
         raise ValueError("a rate needs one case at least")
     return float(beta.ppf(confidence, count + 1, total - count)) if count < total else 1.0
@@ -145,6 +151,8 @@ def auroc_interval(value: float, normal: int, anomalous: int) -> tuple[float, fl
     This is method 5 of Newcombe (Statistics in Medicine 25, 2006, p. 559). It holds for few images and near 1, where an
     interval of bootstrap resamples is far too narrow: with 12 and 12 images that are told apart it is [1, 1].
     """
+    from scipy.optimize import brentq
+
     spread = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     mean = (normal + anomalous) / 2
 
@@ -230,6 +238,8 @@ class PixelCurve:
         Raises:
             ValueError: if the pixels are all faulty or all faultless.
         """
+        from sklearn.metrics import auc
+
         false_positives, faulty = self._false_positives(), self._faulty[::-1].cumsum()
         return float(auc(false_positives, np.append(0, faulty / faulty[-1])))
 
@@ -242,6 +252,8 @@ class PixelCurve:
         Raises:
             ValueError: if the pixels are all faulty or all faultless.
         """
+        from sklearn.metrics import auc
+
         false_positives = self._false_positives()
         overlap = np.append(0, self._overlap[::-1].cumsum() / self._faults)
         limit = AUPRO_FALSE_POSITIVE_LIMIT
@@ -292,6 +304,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     Returns:
         0 to 1, two-sided; 1 if they are right about the same parts.
     """
+    from scipy.stats import binomtest
+
     if only_first + only_second == 0:
         return 1.0
     return float(binomtest(only_first, only_first + only_second).pvalue)

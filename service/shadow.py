@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from model.measures import mcnemar
 from model.store.version import Stamp
 from service.catalogue import NoSuchCandidateError, Ready, VersionRefusedError
 from service.choices import Localize
@@ -274,7 +275,6 @@ def comparison_of(in_force: str, counts: "Sequence[Row]", changed: "Sequence[Row
         counts: see `service.history.database.Database.compared`.
         changed: see `service.history.database.Database.changed_decisions`.
     """
-    from model.measures import mcnemar  # brings scipy, which the start need not wait for
 
     def count(decision: str | None = None, candidate: str | None = None, label: str | None = None) -> int:
         wanted = {"decision": decision, "candidate_decision": candidate, "label": label}

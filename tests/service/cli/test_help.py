@@ -51,3 +51,8 @@ def test_no_help_and_no_wrong_option_imports_what_computes(end: str):
 def test_what_the_command_line_starts_from_imports_nothing_that_computes(module: str):
     program = f"import {module}, sys, json; print(json.dumps(sorted(name.partition('.')[0] for name in sys.modules)))"
     assert imported(program) & HEAVY == set()
+
+
+def test_a_server_starts_without_what_only_statistics_need():
+    program = "import service.app, sys, json; print(json.dumps(sorted(name.partition('.')[0] for name in sys.modules)))"
+    assert imported(program) & {"scipy", "sklearn"} == set()
