@@ -134,6 +134,26 @@ def test_a_category_shows_its_record(browse: Visits, plates: Server):
     expect(page.get_by_text(UNCALIBRATED)).to_be_hidden()
 
 
+def test_charts_have_numbers_and_marks_and_fit_the_window(browse: Visits, plates: Server):
+    page = browse(f"{plates.url}/#/categories/{CATEGORY}").page
+    scores = page.get_by_role("img", name=re.compile("^Histogram of the calibration scores"))
+    written = scores.locator("text")
+    expect(written.filter(has_text=re.compile("^current$"))).to_have_count(1)
+    texts = written.all_text_contents()
+    assert {"score", "images", "0", "60"} <= set(texts)  # all normal images lie in the first bin
+    assert len([one for one in texts if re.fullmatch(r"[\d.]+", one)]) >= 6
+    expect(written.filter(has_text="tried")).to_have_count(0)
+    page.get_by_role("slider", name="Threshold").press("End")
+    expect(written.filter(has_text=re.compile("^tried$"))).to_have_count(1)
+    curve = page.get_by_role("img", name=re.compile("^ROC curve, area"))
+    assert [one for one in curve.locator("text").all_text_contents() if one == "0.4"] == ["0.4", "0.4"]
+    expect(curve.locator("circle")).to_have_count(2)
+    page.set_viewport_size({"width": 390, "height": 844})
+    for chart in (scores, curve):
+        expect(chart.locator("svg")).to_have_attribute("width", str(chart.evaluate("element => element.clientWidth")))
+    assert overhang(page) <= 0
+
+
 def test_a_category_that_no_defect_calibrated_is_shown_with_a_warning(browse: Visits, mixed: Server, factory: Factory):
     visit = browse(mixed.url)
     page = visit.page

@@ -139,9 +139,9 @@ function draw(detail) {
       ]))),
   );
   place.replaceChildren(...blocks);
-  charts.push(histogram(scores, 220, calibration.histogram, (colours) => [
-    [calibration.threshold, "current", colours("--muted"), true],
-    ...(trial.point().threshold === calibration.threshold ? [] : [[trial.point().threshold, "tried", colours("--accent"), false]]),
+  charts.push(histogram(scores, 220, calibration.histogram, () => [
+    [calibration.threshold, "current", "--muted", true],
+    ...(trial.point().threshold === calibration.threshold ? [] : [[trial.point().threshold, "tried", "--accent", false]]),
   ]));
   scores.ariaLabel = `Histogram of the calibration scores, from ${significant(calibration.histogram.edges[0])} to ${significant(calibration.histogram.edges.at(-1))}`;
   if (curved) {

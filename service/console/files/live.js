@@ -150,16 +150,16 @@ function build() {
     h("p", { id: "live-build", className: "small muted" }),
   );
   charts = [
-    lines(throughput, 170, [["images per second", "--accent"]], () => recent()(line((first, to, span) => growth(first, to, IMAGES, DECIDED) / span)), ""),
-    lines(latency, 170, [["p50", "--accent"], ["p99", "--warn", [6, 4]]], () => recent()(...[0.5, 0.99].map((q) => line((first, to) => quantile(first, to, SECONDS, q)).map((one) => (one === null ? null : 1000 * one)))), " ms"),
-    lines(queue, 170, [["queue", "--accent"], ["batch", "--warn", [6, 4]]], () =>
+    lines(throughput, 170, [["--accent"]], () => recent()(line((first, to, span) => growth(first, to, IMAGES, DECIDED) / span))),
+    lines(latency, 170, [["--accent"], ["--warn", "6 4"]], () => recent()(...[0.5, 0.99].map((q) => line((first, to) => quantile(first, to, SECONDS, q)).map((one) => (one === null ? null : 1000 * one)))), " ms"),
+    lines(queue, 170, [["--accent"], ["--warn", "6 4"]], () =>
       recent()(
         scrapes.map(([, metrics]) => sum(metrics, "inspect_queue_depth_images")),
         line((first, to) => {
           const batches = growth(first, to, "inspect_batch_size_images_count");
           return batches > 0 ? growth(first, to, "inspect_batch_size_images_sum") / batches : null;
         }),
-      ), ""),
+      )),
   ];
 }
 

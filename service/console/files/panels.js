@@ -59,9 +59,9 @@ export async function drawScale(place, item) {
     place.ariaLabel = `Score ${significant(answer.score)}, threshold ${significant(answer.threshold)}`;
   }
   const bins = card?.calibration.histogram ?? { edges: [0, answer.threshold, 2 * answer.threshold], normal: [0, 0], anomalous: [0, 0] };
-  return histogram(place, 150, bins, (colours) => [
-    [answer.threshold, "threshold", colours("--muted"), true],
-    [answer.score, "this part", colours(isUseless(item) ? "--warn" : answer.decision === "anomalous" ? "--bad" : "--good"), false],
+  return histogram(place, 150, bins, () => [
+    [answer.threshold, "threshold", "--muted", true],
+    [answer.score, "this part", isUseless(item) ? "--warn" : answer.decision === "anomalous" ? "--bad" : "--good", false],
   ], false);
 }
 
