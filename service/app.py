@@ -50,6 +50,7 @@ from service.http.origin import AllowOrigins, RefuseForeignRequests
 from service.http.prefix import UnderPrefix
 from service.http.protocol import BoundedProtocol, protocol_with
 from service.http.routes import metrics_router, no_metrics_router, router
+from service.http.training_images import training_images_router
 from service.http.uploads import BoundUploads, UploadMemory
 from service.http.watch import router as watch_router
 from service.inspection import Inspector, Limits
@@ -60,6 +61,7 @@ from service.rendering import MAX_DRAWN_PIXELS
 from service.settings import Settings
 from service.shadow import Shadow
 from service.state import State
+from service.training_images import TrainingImages
 from service.trainings import Trainings
 from service.versions import Versions
 
@@ -252,6 +254,7 @@ def create_app(
                 jobs = Trainings(
                     settings.state_folder,
                     settings.training_images,
+                    TrainingImages(settings.state_folder, settings.uploaded_bytes, settings.uploaded_images),
                     settings.weights.absolute(),
                     settings.teachers_folder.absolute(),
                     shadow.look,
@@ -300,6 +303,7 @@ def create_app(
         audit_router,
         watch_router,
         calibration_router,
+        training_images_router,
         console.router,
         metrics_router if settings.metrics_port is None else no_metrics_router,
     ):

@@ -444,6 +444,15 @@ class Inspector:
 
             return await self._judge(ready, data, wanted, draw)
 
+    async def check_readable(self, data: bytes, step: Step) -> None:
+        """Decodes an image as an inspection does, and drops it. It is neither counted nor remembered.
+
+        Raises:
+            ImageError, TimeoutError, DecoderLostError: see `service.decoding.pool.Decoders.read`.
+        """
+        until = monotonic() + self._deadline_seconds
+        await self._in_pool(partial(self._decoders.read, data, step, until))
+
     async def heatmap(self, ready: Ready, data: bytes) -> bytes:
         """The heat map of an image that was judged before, as PNG. It is neither counted nor remembered.
 

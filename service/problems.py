@@ -192,6 +192,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "shutting-down": Kind(503, "the server is shutting down", is_failure=True),
     "deadline-passed": Kind(504, "the answer was not ready in time", is_failure=True),
+    "image-not-stored": Kind(507, "there is no room for the image; nothing is lost that was there", "{reason}"),
 }  # fmt: skip
 """Every kind by its stable name; docs/api.md says what a client should do about each."""
 

@@ -282,10 +282,13 @@ class AuditLine(BaseModel):
         description="Name of the key; `automatic` where the server did it by itself; null where it asks for no key"
     )
     action: str = Field(
-        description="label, reload, rollback, calibrate, promote, drop-candidate, train or cancel-training"
+        description="label, reload, rollback, calibrate, promote, drop-candidate, train, cancel-training, "
+        "upload-training-image or remove-training-images"
     )
     subject: str = Field(description="Id of the inspection, or the category")
-    before: Any = Field(description="A label, a `model_version`, or that with the threshold; null if there was none")
+    before: Any = Field(
+        description="A label, a `model_version`, that with the threshold, or an image; null if there was none"
+    )
     after: Any
 
 
@@ -720,6 +723,27 @@ class Calibrated(VersionThreshold):
     remarks: list[str] = Field(description="What a person should know of these labels, in sentences")
 
 
+class UploadedImages(BaseModel):
+    """The training images of a category that were uploaded."""
+
+    category: str
+    images: int = Field(ge=0, description="How many there are")
+    bytes: int = Field(ge=0, description="Of all their files together")
+
+
+class UploadedImage(UploadedImages):
+    """An uploaded training image, and how many its category has with it."""
+
+    sha256: str = Field(description="Of the file, hexadecimal")
+    is_new: bool = Field(description="false if it was there already")
+
+
+class UploadedImageList(UploadedImages):
+    """The training images of a category that were uploaded, by name."""
+
+    sha256: list[str] = Field(description="Of each file, hexadecimal, sorted")
+
+
 class TrainingJob(BaseModel):
     """A training of a candidate by the server."""
 
@@ -731,8 +755,9 @@ class TrainingJob(BaseModel):
     started: datetime
     ended: datetime | None = Field(description="null while it runs, or if it is lost")
     labelled_images: int = Field(ge=0, description="Images of the history that people labelled normal")
+    uploaded_images: int = Field(default=0, ge=0, description="Images that were uploaded for the category")
     with_original_images: bool = Field(
-        description="Whether the images of INSPECT_TRAINING_IMAGES are used too; if not, the labelled ones are all"
+        description="Whether the images of INSPECT_TRAINING_IMAGES are used too; if not, the others are all"
     )
     epochs: int | None = Field(description="Passes over the images; null until the first one is done")
     epochs_done: int = Field(ge=0)

@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     training_images: Path | None = None
     """Folder with a sub-folder of training images for each category, for trainings that the server runs."""
 
+    uploaded_images: int = Field(default=20_000, ge=0)
+    """Most uploaded training images, of all categories together."""
+
+    uploaded_bytes: int = Field(default=10 << 30, ge=0)
+    """Most bytes of uploaded training images, of all categories together."""
+
     shadow_inspections: int = Field(default=1000, ge=0)
     """Inspections that a candidate scores in idle time, to be compared with the version in force; 0 turns that off."""
 

@@ -20,6 +20,7 @@ from uuid_utils.compat import uuid7
 from model.store.files import replace_file
 from service.history.images import type_of
 from service.schemas import TrainingJob
+from service.training_images import TrainingImages
 
 START = """
 import os, sys
@@ -55,16 +56,24 @@ class Trainings:
     Args:
         state: folder of the server; the list of jobs and the images of the one that runs are below it.
         images: folder with a sub-folder of training images for each category; None if there is none.
+        uploaded: further images, which clients send.
         weights: the folder of categories.
         teachers: the folder of teachers.
         on_done: called when a candidate is there.
     """
 
     def __init__(
-        self, state: Path, images: Path | None, weights: Path, teachers: Path, on_done: Callable[[], Awaitable[None]]
+        self,
+        state: Path,
+        images: Path | None,
+        uploaded: TrainingImages,
+        weights: Path,
+        teachers: Path,
+        on_done: Callable[[], Awaitable[None]],
     ) -> None:
         self._folder = state / "trainings"
         self._images = images
+        self.uploaded = uploaded
         self._weights = weights
         self._teachers = teachers
         self._on_done = on_done
@@ -80,6 +89,10 @@ class Trainings:
     def get(self, identity: str) -> TrainingJob | None:
         """A job; None if there is none of this id."""
         return next((job for job in self._jobs if str(job.id) == identity), None)
+
+    def is_training(self, category: str) -> bool:
+        """Whether a training of this category runs."""
+        return any(job.category == category and job.status == "running" for job in self._jobs)
 
     def original_images(self, category: str) -> Path | None:
         """The folder of the images that a category was trained on, if the server has it."""
@@ -100,14 +113,15 @@ class Trainings:
         Raises:
             TrainingRunningError: if a training runs.
             NoTrainingImagesError: if there are no images.
+            OSError: if the uploaded images cannot be read.
         """
         if self._task is not None and not self._task.done():
             raise TrainingRunningError("a training runs, and there is one at a time; see GET /v1/jobs")
-        originals = self.original_images(category)
-        if originals is None and not labelled:
+        originals, uploaded = self.original_images(category), len(self.uploaded.uploaded(category).sha256)
+        if originals is None and not labelled and not uploaded:
             raise NoTrainingImagesError(
-                f"there are no images to train {category!r} on: INSPECT_TRAINING_IMAGES has none, and no kept image of "
-                "it is labelled normal"
+                f"there are no images to train {category!r} on: none are uploaded, INSPECT_TRAINING_IMAGES has none, "
+                "and no kept image of it is labelled normal"
             )
         job = TrainingJob(
             id=uuid7(),
@@ -116,6 +130,7 @@ class Trainings:
             started=datetime.now(UTC),
             ended=None,
             labelled_images=len(labelled),
+            uploaded_images=uploaded,
             with_original_images=originals is not None,
             epochs=None,
             epochs_done=0,
@@ -168,6 +183,8 @@ class Trainings:
         try:
             job.labelled_images = await asyncio.to_thread(_write_all, copies, labelled, read)
             folders = [] if originals is None else [originals]
+            if job.uploaded_images:
+                folders.append(self.uploaded.folder(job.category))
             if job.labelled_images or not folders:
                 folders.append(copies)
             given = [argument for folder in folders for argument in ("--normal", str(folder))]

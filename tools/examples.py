@@ -7,6 +7,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import sleep
@@ -149,6 +150,11 @@ def record_problems(sample: Path, folder: Path) -> None:
             answers.append(client.get("/v1/categories"))
             answers.append(client.post(f"/v1/categories/{CATEGORY}/reload", headers=shown))
     answers.append(record_history(image)["label-changed"])
+    with TemporaryDirectory() as folder_of_state:
+        settings = Settings(weights=WEIGHTS, state=Path(folder_of_state), uploaded_images=0, device="cpu")
+        with TestClient(create_app(settings)) as client:
+            named = f"/v1/categories/{CATEGORY}/training-images/{sha256(image).hexdigest()}"
+            answers.append(client.put(named, content=image, headers=png))
     problems = {str(answer.status_code): answer.json() for answer in answers}
     assert len(problems) == len(answers), problems.keys()
     for problem, route in ((dead.json(), " livez"), (first, " rollback"), (refused, "")):

@@ -1,4 +1,4 @@
-"""A copy of the history while the server runs: spool, database if it is SQLite, and images."""
+"""A copy of what the server keeps, while it runs: spool, database if it is SQLite, and images."""
 
 import shutil
 import sqlite3
@@ -11,6 +11,8 @@ from model.errors import ExpectedError
 DATABASE = "history.sqlite"
 SPOOL = "spool.sqlite"
 IMAGES = "images"
+TRAINING_IMAGES = "training-images"
+"""The folder of uploaded ones, with a folder for each category."""
 
 
 class BackupError(ExpectedError):
@@ -67,8 +69,9 @@ def back_up(state: Path, database: Path | None, folder: Path) -> BackedUp:
 
 def _copy_images(state: Path, folder: Path) -> int:
     copied = 0
-    for image in sorted(state.glob(f"{IMAGES}/??/[0-9a-f]*")):
-        target = folder / IMAGES / image.parent.name / image.name
+    kept, uploaded = (state.glob(f"{place}/[0-9a-f]*") for place in (f"{IMAGES}/??", f"{TRAINING_IMAGES}/*"))
+    for image in sorted((*kept, *uploaded)):
+        target = folder / image.relative_to(state)
         target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the server has removed it meanwhile
             shutil.copy2(image, target)

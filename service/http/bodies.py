@@ -62,15 +62,28 @@ async def read_image_body(request: Request, max_bytes: int) -> Sent:
     media_type = media_type_of(request)
     if media_type == FORM_TYPE:
         return _only_images(await _read_form(request, max_bytes + FORM_OVERHEAD_BYTES, max_images=1))
+    return Sent([(FIELD, await _read_plain(request, max_bytes, media_type, f" or {FORM_TYPE}"))])
+
+
+async def read_plain_image(request: Request, max_bytes: int) -> bytes:
+    """The body, which should be an image.
+
+    Raises:
+        Problem: 413 if it is longer; 415 if it is of another media type.
+    """
+    return await _read_plain(request, max_bytes, media_type_of(request), "")
+
+
+async def _read_plain(request: Request, max_bytes: int, media_type: str, or_else: str) -> bytes:
     if not ANY_IMAGE.fullmatch(media_type):
         hint = ""
         if media_type == "application/x-www-form-urlencoded":
             hint = "; with curl add -H 'Content-Type: application/octet-stream'"
         elif media_type.startswith("text/") or media_type.endswith("json"):
             hint = "; send the bytes of the file itself, not base64 or other text"
-        reason = f"{media_type!r} is not an image type; send {', '.join(IMAGE_TYPES)} or {FORM_TYPE}{hint}"
+        reason = f"{media_type!r} is not an image type; send {', '.join(IMAGE_TYPES)}{or_else}{hint}"
         raise Problem("unsupported-media-type", reason=reason)
-    return Sent([(FIELD, b"".join([chunk async for chunk in _limited(request, max_bytes)]))])
+    return b"".join([chunk async for chunk in _limited(request, max_bytes)])
 
 
 async def read_json_body(request: Request, max_bytes: int) -> bytes:

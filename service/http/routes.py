@@ -420,13 +420,11 @@ async def reload(request: Request, category: CategoryName, state: StateOf) -> Ca
     before = state.catalogue.version_of(category)
     summary = summary_of(await asyncio.wrap_future(state.engine.call_in_steps(state.versions.reload(category))))
     await state.shadow.look()
-    await _audit(request, state, "reload", category, before, state.catalogue.version_of(category))
+    await audit(request, state, "reload", category, before, state.catalogue.version_of(category))
     return summary
 
 
-async def _audit(
-    request: Request, state: State, action: str, category: str, before: str | None, after: str | None
-) -> None:
+async def audit(request: Request, state: State, action: str, category: str, before: object, after: object) -> None:
     """Notes a change in the history, if there is one."""
     if state.history is not None:
         await state.history.note(request.scope.get(ACTOR), action, category, before, after)
@@ -447,7 +445,7 @@ async def rollback(request: Request, category: CategoryName, state: StateOf, to:
     before = state.catalogue.version_of(category)
     work = state.versions.roll_back(category, to)
     persistent = await asyncio.wrap_future(state.engine.call_in_steps(work))
-    await _audit(request, state, "rollback", category, before, state.catalogue.version_of(category))
+    await audit(request, state, "rollback", category, before, state.catalogue.version_of(category))
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 
 
@@ -483,7 +481,7 @@ async def promote(
     work = state.versions.promote(category, version)
     summary = summary_of(await asyncio.wrap_future(state.engine.call_in_steps(work)))
     await state.shadow.look()
-    await _audit(request, state, "promote", category, before, summary.model_version)
+    await audit(request, state, "promote", category, before, summary.model_version)
     return summary
 
 
@@ -502,7 +500,7 @@ async def drop_candidate(
     state.catalogue.find(category)
     dropped = await asyncio.to_thread(state.versions.drop_candidate, category, version)
     await state.shadow.look()
-    await _audit(request, state, "drop-candidate", category, dropped, None)
+    await audit(request, state, "drop-candidate", category, dropped, None)
 
 
 _JOB_PROBLEMS = ("trainings-off", "unknown-job", "invalid-request")
@@ -549,7 +547,7 @@ async def train(request: Request, category: CategoryName, state: StateOf, traini
         raise Problem("training-running") from None
     except NoTrainingImagesError as error:
         raise Problem("no-training-images", reason=error) from None
-    await _audit(request, state, "train", category, None, str(job.id))
+    await audit(request, state, "train", category, None, str(job.id))
     return job
 
 
@@ -574,7 +572,7 @@ async def cancel(request: Request, identity: JobId, state: StateOf, trainings: T
     before = _found(trainings.get(str(identity)), identity).status
     found = _found(await trainings.cancel(str(identity)), identity)
     if before == "running" and found.status == "cancelled":
-        await _audit(request, state, "cancel-training", found.category, str(identity), None)
+        await audit(request, state, "cancel-training", found.category, str(identity), None)
     return found
 
 

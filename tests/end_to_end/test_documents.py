@@ -119,6 +119,8 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
         "/v1/categories/{category}/candidate/promote",
         "/v1/categories/{category}/calibrations",
         "/v1/categories/{category}/trainings",
+        "/v1/categories/{category}/training-images",
+        "/v1/categories/{category}/training-images/{sha256}",
         "/v1/jobs",
         "/v1/jobs/{id}",
         "/v1/parts",

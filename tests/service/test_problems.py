@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 
 OF_NO_IMAGE = {
     "no-category", "not-alive", "device-busy", "no-replica", "too-many-connections", "history-unavailable",
+    "image-not-stored",
 }  # fmt: skip
 
 

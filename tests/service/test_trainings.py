@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.training_images import TrainingImages
 from service.trainings import NoTrainingImagesError, TrainingRunningError, Trainings, _write_all
 from tests.conftest import Factory
 
@@ -14,7 +15,8 @@ async def nothing() -> None:
 
 
 def trainings(factory: Factory, state: Path, images: Path | None = None) -> Trainings:
-    return Trainings(state, images, factory.weights, factory.teachers, nothing)
+    uploaded = TrainingImages(state, 1 << 20, 100)
+    return Trainings(state, images, uploaded, factory.weights, factory.teachers, nothing)
 
 
 def test_a_job_that_ran_when_the_server_ended_is_lost(factory: Factory, tmp_path: Path):

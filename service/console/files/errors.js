@@ -56,6 +56,7 @@ const SENTENCES = {
   "not-alive": ["The server has lost its device.", "It has to be restarted."],
   "device-busy": ["The server's device has not answered for two seconds.", "Wait a moment; if it stays, look at the server's log."],
   "deadline-passed": ["The server is overloaded: the answer was not ready in time.", "Send the image again later."],
+  "image-not-stored": ["The server has no room for this image.", "What was there before is there. Remove images that are not needed, or tell the administrator."],
   unreachable: ["The server does not answer.", "Check that it runs and that this machine reaches it. The console goes on by itself when it is back."],
   "file-gone": ["The browser cannot read this file any more.", "It was moved, changed or deleted. Choose it again."],
   stopped: ["Not inspected: you stopped before its turn.", "Send it again if you want its verdict."],

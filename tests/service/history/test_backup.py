@@ -23,6 +23,9 @@ def state(tmp_path: Path) -> Path:
     image.parent.mkdir(parents=True)
     image.write_bytes(b"image")
     (image.parent / ".half-written").write_bytes(b"half")
+    uploaded = folder / "training-images" / "tile" / f"{'cd' * 32}.png"
+    uploaded.parent.mkdir(parents=True)
+    uploaded.write_bytes(b"uploaded")
     return folder
 
 
@@ -36,11 +39,12 @@ def test_what_is_only_in_the_logs_is_copied_too(state: Path, tmp_path: Path):
     done = back_up(state, state / "history.sqlite", tmp_path / "copy")
     spool.close()
     database.close()
-    assert (done.files, done.images) == (("spool.sqlite", "history.sqlite"), 1)
+    assert (done.files, done.images) == (("spool.sqlite", "history.sqlite"), 2)
     names = sorted(
         str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*") if path.is_file()
     )
-    assert names == ["history.sqlite", f"images/ab/{'ab' * 32}", "spool.sqlite"]
+    uploaded = f"training-images/tile/{'cd' * 32}.png"
+    assert names == ["history.sqlite", f"images/ab/{'ab' * 32}", "spool.sqlite", uploaded]
     assert done.bytes == sum((tmp_path / "copy" / name).stat().st_size for name in names)
     for name, table, count in (("history.sqlite", "inspections", 2), ("spool.sqlite", "waiting", 1)):
         with closing(sqlite3.connect(tmp_path / "copy" / name)) as copy:

@@ -22,7 +22,8 @@ OPEN = {
 CHANGING = {
     "/v1/categories/{category}/reload", "/v1/categories/{category}/rollback", "/v1/categories/{category}/candidate",
     "/v1/categories/{category}/candidate/promote", "/v1/categories/{category}/trainings", "/v1/jobs/{id}",
-    "/v1/categories/{category}/calibrations",
+    "/v1/categories/{category}/calibrations", "/v1/categories/{category}/training-images",
+    "/v1/categories/{category}/training-images/{sha256}",
 }  # fmt: skip
 REVIEWING = {"/v1/inspections/{id}/label"}
 
