@@ -152,6 +152,7 @@ def ray_installed() -> None:
         RAY.missing()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the tests, those of a file stay together: they share its servers."""
     for item in items if config.pluginmanager.hasplugin("xdist") else []:

@@ -15,7 +15,7 @@ NEEDS_PROMETHEUS = "tests/service/on_ray/test_deploy.py::test_prometheus_takes_i
 def test_what_is_left_out_is_named_at_the_end_with_the_command_that_includes_it():
     """As `make test` runs, on a machine without Debian's programs."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--numprocesses", "1", "--dist", "loadgroup", NEEDS_PROMETHEUS],
+        [sys.executable, "-m", "pytest", "--numprocesses", "1", "--dist", "loadgroup", "-v", NEEDS_PROMETHEUS],
         env={**os.environ, "PATH": "/nowhere", REQUIRED: ""},
         cwd=ROOT,
         capture_output=True,
@@ -23,9 +23,11 @@ def test_what_is_left_out_is_named_at_the_end_with_the_command_that_includes_it(
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    block = done.stdout.partition("1 left out")[2].splitlines()
+    block = [line for line in done.stdout.partition("1 left out")[2].splitlines() if line]
     assert block[1] == "1 need Prometheus and promtool: apt-get install prometheus; make test"
     assert "1 skipped" in block[2]
+    file = NEEDS_PROMETHEUS.partition("::")[0]
+    assert f"{NEEDS_PROMETHEUS}@{file}" in done.stdout  # its group: tests of a file run in one process
 
 
 @pytest.mark.parametrize("required", ["", "browser", "ray,gpu"])

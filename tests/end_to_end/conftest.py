@@ -30,6 +30,7 @@ from service.settings import Settings
 from tests.conftest import ROOT, Factory, Gate, surface
 from tests.end_to_end.browsing import PICTURES, Visits, find_chromium, start_chromium
 from tests.needs import BROWSER
+from tests.service.cli.test_cli import run
 
 COMMAND = Path(sys.executable).with_name("eca-inspect")
 
@@ -152,12 +153,7 @@ def offline(factory: Factory, files: list[Path]) -> dict[str, dict[str, dict[str
     """What ``eca-inspect inspect`` says of each file, by category and file name."""
     answers = {}
     for category in factory.categories:
-        done = subprocess.run(
-            [str(COMMAND), "inspect", category, *map(str, files), "--json", "--weights", str(factory.weights)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = run("inspect", category, *files, "--json", "--weights", factory.weights)
         answers[category] = {Path(answer["path"]).name: answer for answer in json.loads(done.stdout)}
     return answers
 

@@ -1,7 +1,6 @@
 """Parts in any pose: the server answers as the command line, in pixels of the photograph."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import pytest
 
 from model.choices import Align
 from tests.conftest import Factory
-from tests.end_to_end.conftest import COMMAND, running_server
+from tests.end_to_end.conftest import running_server
 from tests.model.test_alignment import off_by, panel, posed
 from tests.model.test_reading import encoded
+from tests.service.cli.test_cli import run
 
 REGION = {
     "width": 240,
@@ -56,18 +56,10 @@ def weights(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Path:
             picture = photograph(category, index)[0] if index else panel()
             (root / category / f"{index:02}.png").write_bytes(encoded(picture))
         (root / category / "12.png").write_bytes(encoded(np.full((240, 240, 3), 99, np.uint8)))
-        given = [
-            {"REGION": str(root / "region.json"), "REFERENCE": str(root / "reference.png")}.get(o, o) for o in options
-        ]
-        done = subprocess.run(
-            [
-                *(str(COMMAND), "train", category, "--normal", str(root / category), "--teacher", "narrow"),
-                *("--epochs", "6", "--image-size", "64", "--weights", str(root / "weights")),
-                *("--teachers", str(factory.teachers), *given),
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
+        given = [{"REGION": root / "region.json", "REFERENCE": root / "reference.png"}.get(o, o) for o in options]
+        done = run(
+            *("train", category, "--normal", root / category, "--teacher", "narrow", "--epochs", 6, "--image-size", 64),
+            *("--weights", root / "weights", "--teachers", factory.teachers, *given),
         )
         assert "1 image that cannot be aligned with the reference" in done.stderr
         assert "12.png" in done.stderr
@@ -95,14 +87,9 @@ def test_the_server_answers_as_the_command_line(
     for name, picture in pictures.items():
         (tmp_path / f"{name}.png").write_bytes(encoded(picture))
     files = [tmp_path / f"{name}.png" for name in pictures]
-    done = subprocess.run(
-        [
-            *(str(COMMAND), "inspect", category, *map(str, files), "--json", "--localize", "always"),
-            *("--weights", str(weights), "--teachers", str(factory.teachers), "--overlay", str(tmp_path / "drawn")),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
+    done = run(
+        *("inspect", category, *files, "--json", "--localize", "always"),
+        *("--weights", weights, "--teachers", factory.teachers, "--overlay", tmp_path / "drawn"),
     )
     for path, offline in zip(files, json.loads(done.stdout), strict=True):
         address = f"/v1/categories/{category}/inspect?localize=always"
@@ -172,24 +159,21 @@ def test_a_category_without_alignment_says_nothing_of_a_pose(factory: Factory):
         (("--align", "template"), "cannot be aligned with the reference picture"),
     ],
 )
-def test_what_cannot_be_aligned_is_refused(factory: Factory, tmp_path: Path, options: tuple[str, ...], reason: str):
+def test_what_cannot_be_aligned_is_refused(
+    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], reason: str
+):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "flat.png").write_bytes(encoded(np.full((80, 80, 3), 99, np.uint8)))
     (tmp_path / "region.json").write_text(json.dumps(REGION))
     (tmp_path / "data").mkdir()
     for index in range(9):  # each another place of a surface without an end
         noise = np.random.default_rng(index).integers(0, 256, (80, 80, 3)).astype(np.uint8)
         (tmp_path / "data" / f"{index}.png").write_bytes(encoded(noise))
-    done = subprocess.run(
-        [
-            *(str(COMMAND), "train", "new", "--normal", str(tmp_path / "data"), "--teacher", "narrow"),
-            *("--weights", str(tmp_path / "weights"), "--teachers", str(factory.teachers), *options),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
+    done = run(
+        *("train", "new", "--normal", tmp_path / "data", "--teacher", "narrow"),
+        *("--weights", tmp_path / "weights", "--teachers", factory.teachers, *options),
+        status=1,
     )
-    assert done.returncode != 0
     assert reason in done.stderr
     assert not (tmp_path / "weights" / "new").exists()
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.conftest import Factory
 from tests.end_to_end.browsing import Visits, announced, choose, expect_verdict, payload, sample, tiles
-from tests.end_to_end.conftest import COMMAND, Server
+from tests.end_to_end.conftest import Server
 from tests.end_to_end.test_browser import downloaded, show_only
+from tests.service.cli.test_cli import run
 
 CATEGORY = "machined-plate"
 OTHER = "striped"
@@ -156,8 +156,8 @@ def calibrate(weights: Path, normal: list[Path], anomalous: list[Path], folder: 
         (folder / kind).mkdir(parents=True)
         for path in paths:
             shutil.copy(path, folder / kind)
-    options = ["--normal", str(folder / "normal"), "--anomalous", str(folder / "anomalous"), "--weights", str(weights)]
-    subprocess.run([str(COMMAND), "calibrate", OTHER, *options], check=True, capture_output=True)
+    options = ["--normal", folder / "normal", "--anomalous", folder / "anomalous", "--weights", weights]
+    run("calibrate", OTHER, *options)
 
 
 def test_open_tabs_follow_a_calibration_at_once(

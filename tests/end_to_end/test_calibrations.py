@@ -1,8 +1,6 @@
 """Labels set the threshold of the running server, and nothing is changed where they cannot."""
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ import pytest
 
 from model.store.version import read_card
 from tests.conftest import Factory, surface
-from tests.end_to_end.conftest import COMMAND, Server, running_server
+from tests.end_to_end.conftest import Server, running_server
 from tests.end_to_end.test_history import HISTORY, in_history
 from tests.end_to_end.test_refusals import BATCH, PNG, URL, problem
+from tests.service.cli.test_cli import run
 
 CALIBRATIONS = "/v1/categories/striped/calibrations"
 
@@ -158,13 +157,13 @@ def test_what_labels_cannot_give_is_refused_and_nothing_changes(server: Server, 
     assert (weights / "striped" / "card.json").read_bytes() == before
 
 
-def test_what_the_command_line_wrote_is_reloaded_first(server: Server, weights: Path, state: Path):
-    options = ["--from-history", "--threshold", "77", "--reason", "a test", "--weights", str(weights)]
-    environment = os.environ | {"INSPECT_STATE": str(state)}
-    done = subprocess.run(
-        [str(COMMAND), "calibrate", "striped", *options], env=environment, capture_output=True, text=True
-    )
-    assert "method manual" in done.stdout, done.stderr
+def test_what_the_command_line_wrote_is_reloaded_first(
+    server: Server, weights: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("INSPECT_STATE", str(state))
+    options = ["--from-history", "--threshold", 77, "--reason", "a test", "--weights", weights]
+    done = run("calibrate", "striped", *options)
+    assert "method manual" in done.stdout
     assert "30 good and 10 faulty parts" in done.stdout
     detail = problem(calibrate(server, method="youden"), 409, "category-changed")
     assert "reload the category" in detail

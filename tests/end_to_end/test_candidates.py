@@ -1,7 +1,6 @@
 """A candidate scores live traffic beside the version that decides, is compared with it, and takes its place."""
 
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,9 @@ from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.thresholds import Rule
 from model.store.store import Store
 from tests.conftest import Factory
-from tests.end_to_end.conftest import COMMAND, Server, running_server, wait_for_metric
+from tests.end_to_end.conftest import Server, running_server, wait_for_metric
 from tests.end_to_end.test_refusals import PNG, problem
+from tests.service.cli.test_cli import run
 
 STRIPED = "/v1/categories/striped"
 CANDIDATE = STRIPED + "/candidate"
@@ -26,10 +26,8 @@ def weights(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A candidate of another image size, and two that cannot serve."""
     weights = tmp_path_factory.mktemp("candidates") / "weights"
     shutil.copytree(factory.weights, weights, ignore=shutil.ignore_patterns(".versions"))
-    options = ["--candidate", "--teacher", "narrow", "--epochs", "3", "--image-size", "96"]
-    folders = ["--normal", str(factory.data / "train"), "--weights", str(weights)]
-    done = subprocess.run([str(COMMAND), "train", "striped", *options, *folders], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    options = ["--candidate", "--teacher", "narrow", "--epochs", 3, "--image-size", 96]
+    done = run("train", "striped", *options, "--normal", factory.data / "train", "--weights", weights)
     assert str(weights / ".candidates" / "striped") in done.stdout
     for category in ("brushed", "fresh"):
         shutil.copytree(weights / category, weights / ".candidates" / category)

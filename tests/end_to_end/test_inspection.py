@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Factory, surface
-from tests.end_to_end.conftest import COMMAND, GatedServer, wait_for_metric
+from tests.end_to_end.conftest import GatedServer, wait_for_metric
+from tests.service.cli.test_cli import run
 
 TYPES = {"jpg": "image/jpeg", "png": "image/png", "bmp": "image/bmp", "tif": "image/tiff", "webp": "image/webp"}
 
@@ -180,11 +180,7 @@ def test_the_picture_is_the_one_the_command_line_draws(client: httpx.Client, fac
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-anomaly-decision"] == "anomalous"
     assert float(response.headers["x-anomaly-score"]) >= float(response.headers["x-anomaly-threshold"])
-    subprocess.run(
-        [str(COMMAND), "inspect", "striped", str(bad), "--overlay", str(tmp_path), "--weights", str(factory.weights)],
-        check=True,
-        capture_output=True,
-    )
+    run("inspect", "striped", bad, "--overlay", tmp_path, "--weights", factory.weights)
     online = np.asarray(Image.open(io.BytesIO(response.content))).astype(int)
     drawn = np.asarray(Image.open(tmp_path / "001.png.overlay.png")).astype(int)
     assert online.shape == (80, 80, 3)

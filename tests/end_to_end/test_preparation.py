@@ -1,7 +1,6 @@
 """Images of deep, grey and raw cameras get the same answer from the server and from the command line."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pytest
 
 from model.images import read_image
 from tests.conftest import Factory, surface
-from tests.end_to_end.conftest import COMMAND, running_server
+from tests.end_to_end.conftest import running_server
 from tests.model.test_reading import deep, encoded, mosaic
+from tests.service.cli.test_cli import run
 
 Weights = tuple[Path, dict[str, list[Path]]]
 OPTIONS = {
@@ -55,12 +55,10 @@ def weights(factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Weigh
             for index, image in enumerate(images):
                 suffix = ".jpg" if category == "large" else ".png"
                 (root / category / name / f"{index}{suffix}").write_bytes(encoded(image, suffix))
-        command = [
-            *(str(COMMAND), "train", category, "--normal", str(root / category / "good"), "--teacher", "narrow"),
-            *("--epochs", "4", "--image-size", "64", "--weights", str(root / "weights")),
-            *("--teachers", str(factory.teachers), *options),
-        ]
-        subprocess.run(command, check=True, capture_output=True)
+        run(
+            *("train", category, "--normal", root / category / "good", "--teacher", "narrow", "--epochs", 4),
+            *("--image-size", 64, "--weights", root / "weights", "--teachers", factory.teachers, *options),
+        )
         files[category] = sorted((root / category / "new").iterdir())
     return root / "weights", files
 
@@ -79,14 +77,9 @@ def test_the_server_answers_as_the_command_line(
     client: httpx.Client, weights: Weights, factory: Factory, category: str, tmp_path: Path
 ):
     folder, files = weights
-    done = subprocess.run(
-        [
-            *(str(COMMAND), "inspect", category, *map(str, files[category]), "--json", "--localize", "always"),
-            *("--weights", str(folder), "--teachers", str(factory.teachers), "--overlay", str(tmp_path)),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
+    done = run(
+        *("inspect", category, *files[category], "--json", "--localize", "always"),
+        *("--weights", folder, "--teachers", factory.teachers, "--overlay", tmp_path),
     )
     for path, offline in zip(files[category], json.loads(done.stdout), strict=True):
         address = f"/v1/categories/{category}/inspect?localize=always"
@@ -121,15 +114,7 @@ def test_a_picture_that_shows_nothing_is_anomalous_and_says_why(
         assert set(online["reasons"]) - {"score"} == reasons, name
         assert online["decision"] == ("anomalous" if online["reasons"] else "normal")
         assert bool(by_score) == (online["score"] >= online["threshold"]) == (online["localization"] is not None)
-        done = subprocess.run(
-            [
-                *(str(COMMAND), "inspect", "gray", str(path), "--weights", str(weights[0])),
-                *("--teachers", str(factory.teachers)),
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        done = run("inspect", "gray", path, "--weights", weights[0], "--teachers", factory.teachers)
         assert done.stdout.split()[0] == online["decision"]
         assert all(reason in done.stdout for reason in reasons)
 
@@ -185,15 +170,10 @@ def test_a_large_jpeg_scores_as_the_same_picture_in_another_format(client: httpx
     ],
 )
 def test_options_that_cannot_be_are_refused(factory: Factory, tmp_path: Path, options: tuple[str, ...], reason: str):
-    done = subprocess.run(
-        [
-            *(str(COMMAND), "train", "new", "--normal", str(factory.data / "train"), "--teacher", "narrow"),
-            *("--weights", str(tmp_path), "--teachers", str(factory.teachers), *options),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run(
+        *("train", "new", "--normal", factory.data / "train", "--teacher", "narrow"),
+        *("--weights", tmp_path, "--teachers", factory.teachers, *options),
+        status=1,
     )
-    assert done.returncode == 1
     assert reason in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +20,9 @@ from model.store.card import SCHEMA_VERSION, Card, SeenImages
 from model.store.store import Store
 from model.store.version import read_card
 from tests.conftest import Factory
-from tests.end_to_end.conftest import COMMAND, running_server, wait_for_metric
+from tests.end_to_end.conftest import running_server, wait_for_metric
 from tests.end_to_end.test_refusals import PNG, URL, problem
+from tests.service.cli.test_cli import run
 
 
 @pytest.fixture
@@ -250,8 +250,7 @@ def test_new_versions_and_categories_appear_bad_ones_do_not_and_one_call_goes_ba
         problem(post("striped", "rollback"), 409, "no-previous-version")
         kept = httpx.get(f"{server.url}/v1/categories/striped").json()["kept_versions"]
         assert [(one["model_version"], one["rolled_back"]) for one in kept] == [("from-brushed", True)]
-        forward = ("rollback", "striped", "--to", "from-brushed")
-        subprocess.run([str(COMMAND), *forward, "--weights", str(weights)], check=True)
+        run("rollback", "striped", "--to", "from-brushed", "--weights", weights)
         wait_until(lambda: version_of("striped") == "from-brushed")
 
         not_finite(weights / "striped")

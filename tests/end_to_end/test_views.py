@@ -2,7 +2,6 @@
 
 import base64
 import json
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from model.preprocessing import Preprocessing, Tiles
 from model.store.store import Store
 from model.store.teachers import save_teacher
 from tests.conftest import surface, write_images
-from tests.end_to_end.conftest import COMMAND, Server, running_server
+from tests.end_to_end.conftest import Server, running_server
 from tests.end_to_end.test_refusals import PNG, problem
+from tests.service.cli.test_cli import run
 
 LEFT = ((0.0, 0.0), (49.0, 0.0), (49.0, 79.0), (0.0, 79.0))
 RIGHT = ((50.0, 0.0), (99.0, 0.0), (99.0, 79.0), (50.0, 79.0))
@@ -80,20 +80,7 @@ def inspected(server: Server, category: str, path: Path, **query: str) -> dict:
 
 
 def offline(line: Line, category: str) -> dict[str, dict]:
-    done = subprocess.run(
-        [
-            str(COMMAND),
-            "inspect",
-            category,
-            *map(str, line.photographs.values()),
-            "--json",
-            "--weights",
-            str(line.weights),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run("inspect", category, *line.photographs.values(), "--json", "--weights", line.weights)
     return dict(zip(line.photographs, json.loads(done.stdout), strict=True))
 
 
