@@ -537,10 +537,16 @@ class CategorySummary(BaseModel):
     warning: str | None = Field(description="Why the verdicts of this category should not be used, else null")
 
 
+class ListedCategory(CategorySummary):
+    """A category of the list."""
+
+    candidate: bool = Field(description="Whether a candidate lies beside it; see `GET .../candidate`")
+
+
 class CategoryList(BaseModel):
     """All categories of the weights folder."""
 
-    categories: list[CategorySummary]
+    categories: list[ListedCategory]
 
 
 class KeptVersion(BaseModel):

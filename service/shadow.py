@@ -127,6 +127,10 @@ class Shadow:
                 if category not in self._trials or self._trials[category].stamp != stamp:
                     await self._read(category, stamp)
 
+    def has_candidate(self, category: str) -> bool:
+        """Whether a candidate of it was read, or refused."""
+        return category in self._trials
+
     async def _read(self, category: str, stamp: Stamp) -> None:
         trial = _Trial(stamp)
         try:

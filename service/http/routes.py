@@ -40,6 +40,7 @@ from service.schemas import (
     Health,
     Inspection,
     KeptVersion,
+    ListedCategory,
     PartAnswer,
     PartList,
     RolledBack,
@@ -362,7 +363,9 @@ async def parts(state: StateOf) -> PartList:
 @needs(Role.INSPECT)
 async def categories(state: StateOf) -> CategoryList:
     """Every category of the weights folder, with the reason where one is refused."""
-    return CategoryList(categories=state.catalogue.summaries())
+    has, summaries = state.shadow.has_candidate, state.catalogue.summaries()
+    listed = [ListedCategory(**one.model_dump(), candidate=has(one.category)) for one in summaries]
+    return CategoryList(categories=listed)
 
 
 @router.get(

@@ -51,10 +51,15 @@ def described(url: str, until: Callable[[dict[str, Any]], bool]) -> dict[str, An
     return found
 
 
+def with_candidates(url: str) -> dict[str, bool]:
+    return {one["category"]: one["candidate"] for one in httpx.get(url + "/v1/categories").json()["categories"]}
+
+
 def test_a_candidate_is_compared_and_then_promoted(server: Server, weights: Path, factory: Factory):
     url, store = server.url, Store(weights)
     in_force, candidate = store.card("striped"), store.candidates.card("striped")
     assert candidate.image_size != in_force.image_size
+    assert with_candidates(url) == {"striped": True, "brushed": True, "fresh": True}  # refused ones too
     images = [path.read_bytes() for kind in ("good", "bad") for path in sorted((factory.data / kind).iterdir())]
     with httpx.Client(base_url=url) as client:
         sent = [client.post(STRIPED + "/inspect", content=image, headers=PNG).json() for image in images]
@@ -71,6 +76,7 @@ def test_a_candidate_is_compared_and_then_promoted(server: Server, weights: Path
     assert promoted.status_code == 200, promoted.text
     assert promoted.json()["model_version"] == candidate.model_version
     problem(httpx.get(url + CANDIDATE), 404, "no-candidate")
+    assert not with_candidates(url)["striped"]
     again = [httpx.post(url + STRIPED + "/inspect", content=image, headers=PNG).json() for image in images]
     assert {one["model_version"] for one in again} == {candidate.model_version}
     # What it said in the shadow is what it says now that it decides.

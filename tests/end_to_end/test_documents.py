@@ -31,6 +31,7 @@ def test_categories_are_listed(client: httpx.Client, factory: Factory):
         "calibration": "youden",
         "separates": True,
         "warning": None,
+        "candidate": False,
     }
     assert (listed["fresh"]["calibration"], listed["fresh"]["separates"]) == ("synthetic", None)
 
