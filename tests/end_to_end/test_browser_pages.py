@@ -128,7 +128,7 @@ def test_a_category_shows_its_record(browse: Visits, plates: Server):
         expect(detail.get_by_text(text).first).to_be_visible()
     area = f"{CARD['calibration']['auroc']:.4g}"
     expect(detail.get_by_text("area under the curve").locator("..")).to_have_text(re.compile(rf"^{area}\s*area"))
-    expect(detail.get_by_text("Score", exact=True).locator("..")).to_contain_text(CARD["score"])
+    expect(detail.get_by_role("term").get_by_text("Score", exact=True).locator("..")).to_contain_text(CARD["score"])
     expect(page.get_by_role("img", name=re.compile("^ROC curve, area"))).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("^Histogram of the calibration scores"))).to_be_visible()
     expect(page.get_by_text(UNCALIBRATED)).to_be_hidden()

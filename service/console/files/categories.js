@@ -1,13 +1,22 @@
 // The page Categories: what each has learned, and what another threshold would have cost.
 
 import { json } from "./api.js";
+import { calibration as calibrationPart } from "./calibration.js";
+import { candidate } from "./candidate.js";
 import { histogram, roc } from "./charts.js";
 import { $, announce, clock, count, h, key, percent, record, significant } from "./dom.js";
+import { drift } from "./drift.js";
 import { sentences } from "./errors.js";
 import { warning } from "./panels.js";
 import { lastSaid, server } from "./server.js";
 import { doubtOf, sameRule } from "./standing.js";
+import { trainings } from "./trainings.js";
+import { METHODS, versions } from "./versions.js";
 
+const PARTS = [candidate, calibrationPart, trainings, versions, drift];
+
+let parts = []; // sections that stay while versions come and go
+let partsOf = null; // whether their category is ready, and its name
 let charts = [];
 let shown = 0; // which answer is wanted, so that a late one is not shown
 let asked = ""; // the category that the address names
@@ -35,8 +44,30 @@ export async function show(name) {
 
 export function end() {
   endCharts();
+  endParts();
   drawn = null;
   shown += 1;
+}
+
+function endParts() {
+  parts.forEach((one) => one.end());
+  parts = [];
+  partsOf = null;
+}
+
+/** The sections of what can be changed, and what leads to them. */
+function partsFor(detail) {
+  const made = `${detail.status} ${detail.category}`;
+  if (partsOf !== made) {
+    endParts();
+    parts = (detail.status === "refused" ? [candidate, versions] : PARTS).map((make) => make(detail.category));
+    partsOf = made;
+  }
+  parts.forEach((one) => one.update?.(detail));
+  const heads = parts.map(({ element }) => element.querySelector("h3"));
+  const go = (head) => (head.scrollIntoView({ block: "start" }), head.focus({ preventScroll: true }));
+  const links = heads.map((head) => h("li", {}, h("button", { type: "button", className: "quiet", onclick: () => go(head) }, head.textContent)));
+  return [h("nav", { "aria-label": `Sections of ${detail.category}` }, h("ul", { className: "buttons" }, links)), parts.map(({ element }) => element)];
 }
 
 function endCharts() {
@@ -53,12 +84,13 @@ server.addEventListener("change", () => {
 
 /** Another version, or another state, of the category that is shown already. */
 function replace(detail) {
-  const focused = document.activeElement?.id;
+  const focused = document.activeElement;
+  const heading = focused?.closest(".task")?.querySelector("h3");
   draw(detail);
   const text = detail.status === "ready" ? `A new version came at ${clock(Date.now())}. What is shown here is of it.` : "The category is refused now.";
   $("category-detail").querySelector("header").append(h("p", { className: "muted" }, text));
   announce(`${detail.category}: ${text}`);
-  if (focused) $(focused)?.focus({ preventScroll: true });
+  if (focused && focused !== document.activeElement) (focused.isConnected ? focused : ($(focused.id) ?? heading))?.focus({ preventScroll: true });
 }
 
 export const tagOf = (one) => {
@@ -80,12 +112,14 @@ function draw(detail) {
   endCharts();
   const place = $("category-detail");
   if (!detail) {
+    endParts();
     place.replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, "There is no category yet"), h("p", {}, "Train one with “eca-inspect train”; it appears here by itself.")));
     return;
   }
-  const head = h("header", {}, h("h2", {}, detail.category));
+  const [links, sections] = partsFor(detail);
+  const head = h("header", {}, h("h2", {}, detail.category), links);
   if (detail.status === "refused") {
-    place.replaceChildren(head, h("div", { className: "panel problem" }, h("h3", {}, "This category is refused"), h("p", {}, "The server does not answer images for it, because:"), h("p", {}, h("code", {}, detail.reason))));
+    place.replaceChildren(head, h("div", { className: "panel problem" }, h("h3", {}, "This category is refused"), h("p", {}, "The server does not answer images for it, because:"), h("p", {}, h("code", {}, detail.reason))), ...sections);
     return;
   }
   const { card } = detail;
@@ -101,7 +135,7 @@ function draw(detail) {
   blocks.push(
     h("section", { className: "panel" },
       h("h3", {}, "Another threshold"),
-      h("p", { className: "muted" }, "What it would have cost on the calibration images. This changes nothing on the server; “eca-inspect calibrate” does."),
+      h("p", { className: "muted" }, "What it would have cost on the calibration images. This changes nothing; “Calibrate from labels” below does."),
       trial.control, trial.table, h("p", {}, `Now: ${detail.error_rates.text}`), scores,
       key(["swatch good", `${count(calibration.normal_images, "normal image")} and`], ["swatch bad", `${count(calibration.anomalous_images, "anomalous image")} of the calibration`])),
     curved
@@ -138,7 +172,7 @@ function draw(detail) {
         ["Date", date(training.date)],
       ]))),
   );
-  place.replaceChildren(...blocks);
+  place.replaceChildren(...blocks, ...sections);
   charts.push(histogram(scores, 220, calibration.histogram, () => [
     [calibration.threshold, "current", "--muted", true],
     ...(trial.point().threshold === calibration.threshold ? [] : [[trial.point().threshold, "tried", "--accent", false]]),
@@ -161,14 +195,6 @@ function regionOf(category, region) {
 
 const tilesOf = ({ region, tiles: { columns, rows, overlap } }) =>
   `${columns} × ${rows}${region ? " of each zone" : ""}, overlap ${percent(overlap)}`;
-
-const METHODS = {
-  youden: "Youden index, with real faults",
-  "false-alarm-target": "false-alarm rate that was asked for",
-  manual: "set by hand",
-  synthetic: "good parts, and defects pasted on them by the software",
-  "normal-quantile": "quantile of the scores of good parts",
-};
 
 const date = (text) => new Date(text).toLocaleString();
 

@@ -94,7 +94,7 @@ export function histogram(element, height, { edges, normal, anomalous }, marks, 
       const [at, high] = [Math.round(x(value)), top - 15 * index];
       const left = at + 7 * word.length + 5 > width; // it has no room at the right
       return [
-        path([[at, high - 14], [at, bottom]], name, { "stroke-width": 2, ...(dashed && { "stroke-dasharray": "5 4" }) }),
+        path([[at, high - 14], [at, bottom]], name, { "stroke-width": 2, "stroke-dasharray": dashed ? "5 4" : "none" }),
         words(at + (left ? -5 : 5), high - 4, word, { "text-anchor": left ? "end" : "start", class: "mark", color: colour(name) }),
       ];
     });
@@ -119,7 +119,7 @@ export function roc(element, height, curve, marks) {
 }
 
 const DAY = 86_400;
-const STEPS = [1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, DAY, 2 * DAY, 7 * DAY, 30 * DAY, 90 * DAY];
+const STEPS = [1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 60 * DAY];
 
 /** Lines over time.
  * @param series [colour variable, dash or none][]
@@ -137,9 +137,9 @@ export function lines(element, height, series, data, unit = "") {
     const write = (time) => new Date(1000 * time)[step < DAY ? "toLocaleTimeString" : "toLocaleDateString"]("en-GB", step < DAY ? {} : day);
     const { parts, x, y } = plot([width, height], [10, 12, 28, 54], { range, at, write }, { range: [0, most > 0 ? 1.1 * most : 1], write: (value) => `${short(value)}${unit}` });
     const drawn = series.flatMap(([name, dash], index) => {
-      const pieces = [[]]; // a value that is not there parts the line
+      const pieces = [[]];
       columns[index].forEach((value, row) => (value == null ? pieces.push([]) : pieces.at(-1).push([x(times[row]), y(value)])));
-      return pieces.filter((piece) => piece.length > 1).map((piece) => path(piece, name, { "stroke-width": 2, ...(dash && { "stroke-dasharray": dash }) }));
+      return pieces.filter((piece) => piece.length).map((piece) => path([...piece, piece.at(-1)], name, { "stroke-width": piece[1] ? 2 : 5, "stroke-linecap": "round", "stroke-dasharray": dash ?? "none" }));
     });
     return [...parts, ...drawn];
   });

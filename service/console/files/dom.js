@@ -62,3 +62,12 @@ export function save(name, parts, type) {
 export function announce(text) {
   $("announcer").textContent = text;
 }
+
+/** Asks a person before something is changed. Resolves to whether they want it. */
+export function ask(title, text, yes, no = "Leave it") {
+  const dialog = $("ask-dialog");
+  for (const [id, words] of Object.entries({ title, text, yes, no })) $(`ask-${id}`).textContent = words;
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}

@@ -1,7 +1,7 @@
 // The page Inspect: which category, images in, and which of their verdicts is shown.
 
 import { Problem, call } from "./api.js";
-import { $, announce, count, h, icon } from "./dom.js";
+import { $, announce, ask, count, h, icon } from "./dom.js";
 import { sentences } from "./errors.js";
 import { add, addFailed, again, clear, items, keepPicturesOf, pending, session, stop } from "./session.js";
 import { lastSaid, server, summaryOf } from "./server.js";
@@ -153,13 +153,9 @@ function listen() {
     ),
   );
   $("stop").addEventListener("click", stop);
-  $("clear").addEventListener("click", () => {
-    $("clear-text").textContent = `${count(items.length, "image goes", "images go")} from this list. What the server has inspected stays in its history, if it keeps one.`;
-    $("clear-dialog").returnValue = "";
-    $("clear-dialog").showModal();
-  });
-  $("clear-dialog").addEventListener("close", ({ target }) => {
-    if (target.returnValue !== "clear") return;
+  $("clear").addEventListener("click", async () => {
+    const text = `${count(items.length, "image goes", "images go")} from this list. What the server has inspected stays in its history, if it keeps one.`;
+    if (!(await ask("Clear the list?", text, "Clear the list", "Keep the list"))) return;
     latest = [];
     picked = null;
     announced = true;
