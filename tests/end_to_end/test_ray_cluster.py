@@ -21,6 +21,7 @@ from model.store.version import read_card
 from tests.conftest import Factory
 from tests.end_to_end.conftest import free_port
 from tests.end_to_end.test_ray import by_replica
+from tests.postgres import Cluster as Postgres
 
 pytestmark = pytest.mark.xdist_group("ray")  # never two clusters on one machine at once
 
@@ -31,10 +32,15 @@ SETTINGS = {"allow_anonymous": True, "device": "cpu", "reload_seconds": 0, "ray_
 
 @dataclass
 class Service:
-    """The service on a cluster whose head runs no replica, and on whose other nodes there is room for one each."""
+    """The service on a cluster whose head runs no replica, and on whose other nodes there is room for one each.
+
+    Attributes:
+        database: the history of all replicas, in PostgreSQL.
+    """
 
     port: int
     weights: Path
+    database: str
     cluster: Any
     nodes: list[Any]
 
@@ -59,7 +65,8 @@ class Service:
 
         from service.on_ray.app import NAME, build
 
-        deployment = build({**SETTINGS, "weights": str(self.weights), **settings})._bound_deployment
+        given = {**SETTINGS, "weights": str(self.weights), "database": self.database, **settings}
+        deployment = build(given)._bound_deployment
         application = deployment.options(autoscaling_config=replicas).bind(*deployment.init_args)
         serve.run(application, name=NAME, route_prefix="/")
 
@@ -85,7 +92,8 @@ def service(ray_installed: None, factory: Factory, tmp_path_factory: pytest.Temp
         cluster.add_node(num_cpus=0, object_store_memory=100 << 20, include_dashboard=False)
         nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
         ray.init(cluster.address, log_to_driver=False)
-        made = Service(free_port(), weights, cluster, nodes)
+        postgres = Postgres()
+        made = Service(free_port(), weights, postgres.new_database(), cluster, nodes)
         try:
             made.start()
             made.deploy({}, min_replicas=2, max_replicas=2)
@@ -94,6 +102,7 @@ def service(ray_installed: None, factory: Factory, tmp_path_factory: pytest.Temp
             serve.shutdown()
             ray.shutdown()
             cluster.shutdown()
+            postgres.remove()
 
 
 @dataclass
@@ -158,7 +167,26 @@ def image(factory: Factory) -> bytes:
     return (factory.data / "bad" / "000.png").read_bytes()
 
 
-def test_requests_spread_over_nodes(service: Service, image: bytes):
+def remembered(service: Service) -> list[str]:
+    """The ids of all inspections of the history."""
+    found: list[str] = []
+    query: dict[str, object] = {"limit": 500}
+    while True:
+        page = httpx.get(service.url + "/v1/inspections", params=query, timeout=60).json()
+        found += [one["id"] for one in page["inspections"]]
+        if page["next"] is None:
+            return found
+        query["cursor"] = page["next"]
+
+
+def every_answer_is_remembered(service: Service, found: Load) -> None:
+    answered = {answer.json()["id"] for answer in found.answers if answer.status_code == 200}
+    wait_until(lambda: answered <= set(remembered(service)))
+    everything = remembered(service)
+    assert len(everything) == len(set(everything))
+
+
+def test_requests_spread_over_nodes_and_go_to_one_history(service: Service, image: bytes):
     replicas = service.replicas()
     assert len(set(replicas.values())) == len(replicas) == 2
     with load(service.url, image) as found:
@@ -166,6 +194,7 @@ def test_requests_spread_over_nodes(service: Service, image: bytes):
     assert set(found.statuses()) == {200}
     with httpx.Client(base_url=service.url) as client:
         assert min(by_replica(client, "inspect_image_duration_seconds_count").values()) > 0
+    every_answer_is_remembered(service, found)
 
 
 def test_a_new_version_of_a_category_and_the_way_back_reach_every_replica_at_once(
@@ -215,6 +244,7 @@ def test_a_rolling_update_of_the_application_leaves_no_request_without_a_verdict
         wait_until(lambda: len(service.replicas()) == 2 and not set(service.replicas()) & set(before))
     every_request_was_answered(found)
     assert set(found.statuses()) == {200}
+    every_answer_is_remembered(service, found)
 
 
 @pytest.mark.filterwarnings("ignore:The `metrics_interval_s`")
