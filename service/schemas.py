@@ -262,7 +262,9 @@ class Label(BaseModel):
     kind: Annotated[Text, Field(max_length=64)] | None = Field(default=None, description="Kind of the fault")
     comment: Annotated[Text, Field(max_length=2000)] | None = None
     reviewer: Annotated[Text, Field(max_length=64)] | None = Field(default=None, description="Who said it")
-    boxes: list[Box] = Field(default=[], max_length=100, description="Where the fault is")
+    boxes: list[Box] = Field(
+        default=[], max_length=100, description="Where the fault is, within the image; none with the label `normal`"
+    )
 
 
 class LabelLine(Label):

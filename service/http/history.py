@@ -472,13 +472,15 @@ async def label(
 ) -> LabelLine:
     """What a person says of the part. The label before stays in the history of labels."""
     given = _read_label(await read_json_body(request, LABEL_BYTES))
+    replaces = _read_version(if_match)
+    _require_places(given, await require(history, identity))
 
-    def set_label(database: Database, replaces: int | None) -> LabelLine:
+    def set_label(database: Database) -> LabelLine:
         version = database.label(identity, request.scope.get(ACTOR), given.model_dump(mode="json"), replaces)
         (line,) = database.audited(1, version + 1, subject=str(identity), action="label")
         return _label_line(line)
 
-    line = await _changed(history, identity, if_match, set_label)
+    line = await _changed(history, identity, set_label)
     response.headers["ETag"] = f'"{line.version}"'
     return line
 
@@ -501,26 +503,21 @@ async def unlabel(
     ] = None,
 ) -> None:
     """The inspection has no label then. What was said stays in the log of changes."""
+    replaces = _read_version(if_match)
+    await require(history, identity)
     await _changed(
-        history,
-        identity,
-        if_match,
-        lambda database, replaces: database.label(identity, request.scope.get(ACTOR), None, replaces),
+        history, identity, lambda database: database.label(identity, request.scope.get(ACTOR), None, replaces)
     )
 
 
-async def _changed(
-    history: History, identity: UUID, if_match: str | None, change: Callable[[Database, int | None], T]
-) -> T:
+async def _changed(history: History, identity: UUID, change: Callable[[Database], T]) -> T:
     """What a change of a label answers.
 
     Raises:
-        Problem: 404 if there is no such inspection, 412 if it has another label than the one of `If-Match`.
+        Problem: 404 if there is no such inspection, 412 if it has another label than the one that was seen.
     """
-    replaces = _read_version(if_match)
-    await require(history, identity)
     try:
-        return await history.ask(lambda database: change(database, replaces))
+        return await history.ask(change)
     except LookupError:
         raise Problem("unknown-inspection", id=identity) from None
     except LabelChangedError as error:
@@ -536,6 +533,27 @@ def _read_label(data: bytes) -> Label:
         return Label.model_validate_json(data)
     except ValidationError as error:
         raise Problem("invalid-request", reason=reason_of(error)) from None
+
+
+def _require_places(given: Label, row: Row) -> None:
+    """Requires that the boxes of a label can be the place of a fault in this image.
+
+    Raises:
+        Problem: 422 if not.
+    """
+    if not given.boxes:
+        return
+    if given.label == "normal":
+        raise Problem(
+            "invalid-request", reason="boxes: a normal part has no fault; leave them out, or label it otherwise"
+        )
+    width, height = row["width"], row["height"]
+    if width is None:
+        raise Problem("invalid-request", reason="boxes: this image could not be read, so it has no places")
+    for index, box in enumerate(given.boxes):
+        if box.x + box.width > width or box.y + box.height > height:
+            reason = f"boxes.{index}: it must lie within the image, which has {width} x {height} pixels"
+            raise Problem("invalid-request", reason=reason)
 
 
 def reason_of(error: ValidationError) -> str:

@@ -36,14 +36,15 @@ class Line:
     good: str
     """Ids."""
 
-    def inspect(self, data: bytes, **query: str) -> httpx.Response:
+    def inspect(self, data: bytes, content_type: str = "image/png", **query: str) -> httpx.Response:
         url = f"{self.url}/v1/categories/{CATEGORY}/inspect"
-        return httpx.post(url, content=data, params=query, headers=PNG | {"X-API-Key": self.looker}, timeout=60)
+        headers = {"Content-Type": content_type, "X-API-Key": self.looker}
+        return httpx.post(url, content=data, params=query, headers=headers, timeout=60)
 
     def ask(self, path: str) -> httpx.Response:
         return httpx.get(f"{self.url}/v1/inspections{path}", headers={"X-API-Key": self.looker})
 
-    def label(self, identity: str, label: dict[str, str]) -> None:
+    def label(self, identity: str, label: dict[str, object]) -> None:
         headers = {"X-API-Key": self.reviewer, "If-Match": "*"}
         httpx.put(f"{self.url}/v1/inspections/{identity}/label", json=label, headers=headers).raise_for_status()
 

@@ -1,21 +1,26 @@
 """The page Review, in a real browser: one part after the other, with a key for each answer."""
 
+import io
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from service.choices import Role
 from service.http.keys import create_key
 from tests.conftest import ROOT
-from tests.end_to_end.browsing import Visit, Visits, announced, overhang, sample
+from tests.end_to_end.browsing import Visit, Visits, announced, overhang, sample, tab_to
 from tests.end_to_end.conftest import running_server
 from tests.end_to_end.test_browser_history import CATEGORY, DESK, Line
 
 NAMES = ("good", "scratch", "pit", "stain", "dent")
+TIMES = "\u00d7"
 TABLET = {"viewport": {"width": 810, "height": 1080}, "has_touch": True}
 
 
@@ -31,11 +36,18 @@ def line(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield made
 
 
-def inspect(line: Line, name: str, part_id: str) -> None:
-    """Returns when the part is in the queue."""
+def inspect(line: Line, name: str, part_id: str) -> dict[str, Any]:
+    """The part, when it is in the queue."""
     line.inspect(sample(name), part_id=part_id)
+    return in_queue(line, part_id)
+
+
+def in_queue(line: Line, part_id: str) -> dict[str, Any]:
     deadline = datetime.now() + timedelta(seconds=120)
-    while part_id not in [one["part_id"] for one in queue(line)]:
+    while True:
+        for one in queue(line):
+            if one["part_id"] == part_id:
+                return one
         assert datetime.now() < deadline
 
 
@@ -194,3 +206,226 @@ def test_the_picture_is_zoomed_with_wheel_double_click_and_keys(browse: Visits, 
     assert box()["width"] == pytest.approx(whole["width"])
     page.mouse.wheel(0, 100)  # it cannot be smaller; the page scrolls
     assert box()["width"] == whole["width"]
+
+
+def turned(name: str) -> bytes:
+    """JPEG of a wide picture that is stored on its side, with the note that it has to be turned."""
+    picture = cv2.imdecode(np.frombuffer(sample(name), np.uint8), cv2.IMREAD_COLOR)
+    wide = cv2.resize(picture, (400, 240))[:, :, ::-1]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    file = io.BytesIO()
+    Image.fromarray(np.rot90(wide)).save(file, "JPEG", exif=exif, quality=95)
+    return file.getvalue()
+
+
+def at(page: Page, one: dict[str, Any], x: float, y: float) -> tuple[float, float]:
+    """Where the middle of a pixel of the picture is in the window."""
+    box = page.get_by_role("img", name=f"Photograph {one['part_id']}").bounding_box()
+    assert box is not None
+    width, height = one["image"]["width"], one["image"]["height"]
+    return box["x"] + (x + 0.5) * box["width"] / width, box["y"] + (y + 0.5) * box["height"] / height
+
+
+def drag(page: Page, one: dict[str, Any], first: tuple[float, float], last: tuple[float, float]) -> None:
+    page.mouse.move(*at(page, one, *first))
+    page.mouse.down()
+    page.mouse.move(*at(page, one, *last), steps=4)
+    page.mouse.up()
+
+
+def boxes_of(line: Line, one: dict[str, Any]) -> list[tuple[int, int, int, int]]:
+    """Of the label: x, y, width, height."""
+    (now, *_) = line.ask(f"/{one['id']}").json()["labels"]
+    return [tuple(box[name] for name in ("x", "y", "width", "height")) for box in now["boxes"]]  # type: ignore[misc]
+
+
+def drawn_boxes(page: Page, name: str = "mark") -> list[tuple[float, ...]]:
+    found: list[list[float]] = page.locator(f".marks .{name} .line").evaluate_all(
+        "lines => lines.map((line) => ['x', 'y', 'width', 'height'].map((name) => Number(line.getAttribute(name))))"
+    )
+    return [tuple(box) for box in found]
+
+
+def go_to(page: Page, one: dict[str, Any]) -> None:
+    """Goes through the queue to a part."""
+    wanted = page.get_by_role("img", name=f"Photograph {one['part_id']}")
+    for _ in range(20):
+        expect(page.locator("#review-label")).not_to_be_empty()
+        expect(page.get_by_role("img", name=re.compile("^Photograph"))).to_be_visible()
+        if wanted.is_visible():
+            break
+        shown = page.get_by_role("img", name=re.compile("^Photograph")).get_attribute("alt")
+        page.get_by_role("button", name="Go on without a label").click()
+        expect(page.get_by_role("img", name=shown or "", exact=True)).to_have_count(0)
+    expect_part(page, one)
+
+
+def marked(page: Page) -> Locator:
+    return page.get_by_role("list", name="Marked places").get_by_role("listitem")
+
+
+def test_the_fault_is_marked_with_the_mouse_on_a_picture_that_the_browser_turns(browse: Visits, line: Line):
+    line.inspect(turned("dent"), part_id="turned", content_type="image/jpeg")
+    one = in_queue(line, "turned")
+    assert (one["image"]["width"], one["image"]["height"]) == (400, 240)
+    visit = enter(browse, line)
+    page = visit.page
+    go_to(page, one)
+    mark = page.get_by_role("button", name="Mark the fault")
+    mark.click()
+    expect(page.get_by_role("figure").get_by_text("Drag over the fault, or click two corners.")).to_be_visible()
+    drag(page, one, (100, 50), (159, 89))
+    expect(marked(page)).to_contain_text([f"Box 1: 60 {TIMES} 40 pixels at 100, 50"])
+    expect(announced(page)).to_have_text(f"Box 1: 60 {TIMES} 40 pixels at 100, 50.")
+    drag(page, one, (390, 230), (380, 220))  # from right to left
+    page.mouse.click(*at(page, one, 10, 20))  # two corners
+    expect(announced(page)).to_have_text("Corner at 10, 20. Click the opposite one.")
+    page.mouse.click(*at(page, one, 30, 60))
+    page.mouse.click(*at(page, one, 200, 200))  # twice the same place is no box
+    page.mouse.click(*at(page, one, 200, 200))
+    drag(page, one, (370, 200), (1000, 1000))  # no farther than the edge
+    expected = [(100, 50, 60, 40), (380, 220, 11, 11), (10, 20, 21, 41), (370, 200, 30, 40)]
+    assert drawn_boxes(page) == expected
+    expect(marked(page)).to_have_count(4)
+    page.get_by_role("button", name="Remove box 2").click()
+    expect(marked(page)).to_have_count(3)
+    del expected[1]
+
+    page.get_by_role("button", name=re.compile("^(Agree|Disagree): good")).click()
+    expect(page.locator("#review-said")).to_contain_text("You have marked a fault, and a good part has none.")
+    assert labels_of(line, one) == []
+    visit.shot("review marked")
+    assert visit.findings() == []
+
+    page.mouse.move(*at(page, one, 300, 100))
+    page.mouse.wheel(0, -500)
+    expect(page.locator("#review-stage")).to_have_class(re.compile("zoomed"))
+    before = at(page, one, 0, 0)
+    drag(page, one, (290, 90), (305, 107))  # it draws, and does not move the picture
+    assert at(page, one, 0, 0) == pytest.approx(before)
+    expected.append((290, 90, 16, 18))
+    assert drawn_boxes(page) == expected
+    page.get_by_label("Your name").fill("Ana")
+    page.get_by_role("button", name=re.compile("^(Agree|Disagree): faulty")).click()
+    expect(page.get_by_role("img", name="Photograph turned")).to_have_count(0)
+    assert boxes_of(line, one) == expected
+    page.get_by_role("button", name="Undo the last label").click()
+    expect_part(page, one)
+    assert labels_of(line, one) == []
+    assert drawn_boxes(page) == expected  # what was marked stays
+    page.keyboard.press("u")
+    expect(page.get_by_role("img", name="Photograph turned")).to_have_count(0)
+    assert boxes_of(line, one) == expected
+    page.goto(f"{line.url}/#/history/{one['id']}")
+    expect(page.get_by_text("The label is “unsure”, by Ana")).to_be_visible()
+    expect(marked(page)).to_have_count(4)
+    assert drawn_boxes(page) == expected
+
+
+def test_the_fault_is_marked_with_keys_alone(browse: Visits, line: Line):
+    one = inspect(line, "scratch", "with keys")
+    visit = enter(browse, line)
+    page = visit.page
+    go_to(page, one)
+    width, height = one["image"]["width"], one["image"]["height"]
+    x, y, stride = width // 2, height // 2, round(max(width, height) / 50)
+    page.keyboard.press("b")
+    expect(page.get_by_role("application", name="Picture, to mark the fault")).to_be_focused()
+    page.keyboard.press("ArrowLeft")
+    expect(announced(page)).to_have_text(f"{x - stride}, {y}")
+    page.keyboard.press("Shift+ArrowUp")
+    page.keyboard.press("Space")
+    expect(announced(page)).to_have_text(f"Corner at {x - stride}, {y - 1}.")
+    page.keyboard.press("Escape")  # that one is given up
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    expect(announced(page)).to_have_text(f"{stride + 1} {TIMES} {stride + 1} pixels at {x - stride}, {y - 1}")
+    page.keyboard.press("Enter")
+    expected = (x - stride, y - 1, stride + 1, stride + 1)
+    assert drawn_boxes(page) == [expected]
+    page.keyboard.press("Space")
+    page.keyboard.press("Space")  # a single pixel
+    expect(marked(page)).to_have_count(2)
+    visit.shot("review marked with keys")
+    page.keyboard.press("Backspace")
+    expect(announced(page)).to_have_text("Box 2 is removed.")
+    assert drawn_boxes(page) == [expected]
+    expect(page.get_by_role("img", name="Photograph with keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    button = page.get_by_role("button", name="Mark the fault")
+    expect(button).to_be_focused()
+    expect(button).to_have_attribute("aria-pressed", "false")
+    tab_to(page, page.get_by_role("button", name="Remove box 1"))
+    page.keyboard.press("Enter")
+    expect(marked(page)).to_have_count(0)
+    expect(button).to_be_focused()
+    page.keyboard.press("b")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Space")
+    page.keyboard.press("a" if one["decision"] == "anomalous" else "d")
+    expect(page.get_by_role("img", name="Photograph with keys")).to_have_count(0)
+    assert boxes_of(line, one) == [(x, y - stride, 1, stride + 1)]
+
+
+def test_the_fault_is_marked_with_a_finger_and_another_person_sees_it(browse: Visits, line: Line):
+    one = inspect(line, "pit", "with a finger")
+    visit = enter(browse, line, "status of 412", **TABLET)
+    page = visit.page
+    go_to(page, one)
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *points: tuple[float, float]) -> None:
+        given = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": given})
+
+    page.get_by_role("button", name="Mark the fault").tap()
+    page.locator("#review-stage").scroll_into_view_if_needed()
+    fingers("touchStart", at(page, one, 60, 60))
+    fingers("touchMove", at(page, one, 90, 80))
+    fingers("touchMove", at(page, one, 139, 109))
+    fingers("touchEnd")
+    expect(marked(page)).to_have_count(1)
+    ((x, y, width, height),) = drawn_boxes(page)
+    assert (x, y, width, height) == pytest.approx((60, 60, 80, 50), abs=1)
+    middle = at(page, one, 128, 128)
+    fingers("touchStart", middle)
+    fingers("touchStart", middle, (middle[0] + 40, middle[1]))
+    fingers("touchMove", (middle[0] - 60, middle[1]), (middle[0] + 100, middle[1]))
+    fingers("touchEnd")
+    expect(page.locator("#review-stage")).to_have_class(re.compile("zoomed"))
+    assert len(drawn_boxes(page)) == 1  # two fingers zoom
+    visit.shot("review marked tablet")
+    assert overhang(page) <= 0
+
+    theirs = {"x": 5, "y": 6, "width": 7, "height": 8}
+    line.label(one["id"], {"label": "anomalous", "reviewer": "Bo", "boxes": [theirs]})
+    faulty = page.get_by_role("button", name=re.compile("^(Agree|Disagree): faulty"))
+    faulty.tap()
+    expect(page.locator("#review-said")).to_contain_text("Another person has labelled this meanwhile.")
+    expect(marked(page)).to_contain_text(["Box 1: ", f"Bo: 7 {TIMES} 8 pixels at 5, 6"])
+    assert drawn_boxes(page, "other") == [(5, 6, 7, 8)]
+    assert drawn_boxes(page) == [(x, y, width, height)]
+    visit.shot("review marked by two")
+    assert visit.findings() == []
+    page.get_by_label("Your name").fill("Ana")
+    faulty.tap()
+    expect(page.get_by_role("img", name="Photograph with a finger")).to_have_count(0)
+    assert boxes_of(line, one) == [(x, y, width, height)]
+
+    other = enter(browse, line).page
+    other.goto(f"{line.url}/#/history/{one['id']}")
+    expect(marked(other)).to_contain_text(["Box 1: ", f"Bo: 7 {TIMES} 8 pixels at 5, 6"])
+    other.get_by_text("Earlier labels (1)").click()
+    expect(other.get_by_text(re.compile("^faulty, by Bo.*: 1 box$"))).to_be_visible()
+    other.get_by_role("textbox", name="Your name").fill("Cy")
+    other.get_by_role("heading", name="What do you say?").click()
+    other.keyboard.press("b")
+    other.get_by_role("button", name="Remove box 1").click()
+    other.keyboard.press("g")
+    expect(other.get_by_text("The label is “good”, by Cy")).to_be_visible()
+    assert boxes_of(line, one) == []
+    expect(marked(other)).to_have_count(2)  # what Ana and Bo say
+    assert drawn_boxes(other) == []

@@ -21,6 +21,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from service.choices import Role
@@ -376,6 +377,76 @@ def test_a_label_is_taken_back_and_stays_in_the_log(server: Server, bad: bytes):
     assert httpx.get(there).json()["labels"] == [again.json()]
     problem(httpx.delete(f"{server.url}{HISTORY}/{UUID(int=1)}/label"), 404, "unknown-inspection")
     problem(httpx.delete(there + "/label", headers={"If-Match": "new"}), 422, "invalid-request")
+
+
+def test_boxes_that_cannot_be_the_place_of_a_fault_are_refused(server: Server, bad: bytes):
+    answer = inspected(server.url, bad)
+    there = f"{server.url}{HISTORY}/{answer['id']}"
+    width, height = answer["image"]["width"], answer["image"]["height"]
+    whole = {"x": 0, "y": 0, "width": width, "height": height}
+
+    def put(boxes: str, label: str = "anomalous", url: str = there) -> httpx.Response:
+        body = f'{{"label": "{label}", "boxes": {boxes}}}'
+        return httpx.put(url + "/label", content=body, headers={"Content-Type": "application/json"})
+
+    outside = f"boxes.1: it must lie within the image, which has {width} x {height} pixels"
+    for change, message in (
+        ({"x": 1}, outside),
+        ({"y": 1}, outside),
+        ({"width": width + 1}, outside),
+        ({"height": 10**30}, outside),
+        ({"x": -1}, "boxes.1.x: Input should be greater than or equal to 0"),
+        ({"y": -1}, "boxes.1.y: Input should be greater than or equal to 0"),
+        ({"width": 0}, "boxes.1.width: Input should be greater than or equal to 1"),
+        ({"height": 0}, "boxes.1.height: Input should be greater than or equal to 1"),
+        ({"x": 0.5}, "boxes.1.x: Input should be a valid integer, got a number with a fractional part"),
+        ({"x": float("nan")}, "boxes.1.x: Input should be a finite number"),
+        ({"width": float("inf")}, "boxes.1.width: Input should be a finite number"),
+        ({"x": None}, "boxes.1.x: Input should be a valid integer"),
+    ):
+        answered = put(json.dumps([whole, whole | change]))
+        assert message in problem(answered, 422, "invalid-request"), change
+    assert "boxes.0.height: Field required" in problem(put('[{"x": 0, "y": 0, "width": 1}]'), 422, "invalid-request")
+    assert "boxes.0.width: " in problem(put(json.dumps([whole]).replace(str(width), "1e999")), 422, "invalid-request")
+    assert "boxes: List should have at most 100 items" in problem(
+        put(json.dumps(101 * [whole])), 422, "invalid-request"
+    )
+    refused = problem(put(json.dumps([whole]), label="normal"), 422, "invalid-request")
+    assert refused.startswith("boxes: a normal part has no fault; leave them out")
+    assert httpx.get(there).json()["labels"] == []
+
+    corner = {"x": width - 1, "y": height - 1, "width": 1, "height": 1}
+    taken = put(json.dumps([whole, corner, *98 * [whole]]), label="unsure")
+    assert taken.status_code == 200, taken.text
+    assert httpx.get(there).json()["labels"][0]["boxes"][:2] == [whole, corner]
+
+    lot = {"lot": "no places"}
+    problem(httpx.post(server.url + URL, content=b"no image", params=lot, headers=PNG), 422, "not-decodable")
+    deadline = time.monotonic() + 120
+    while not (failed := search(server.url, **lot)):
+        assert time.monotonic() < deadline
+    there = f"{server.url}{HISTORY}/{failed[0]['id']}"
+    refused = problem(put(json.dumps([corner]), url=there), 422, "invalid-request")
+    assert refused == "boxes: this image could not be read, so it has no places"
+    assert put("[]", url=there).status_code == 200
+
+
+def test_boxes_are_pixels_of_the_picture_as_it_is_seen(server: Server, bad: bytes):
+    tall = cv2.resize(cv2.imdecode(np.frombuffer(bad, np.uint8), cv2.IMREAD_COLOR), (30, 60))
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned by 90 degrees
+    Image.fromarray(tall[:, :, ::-1]).save(turned, "JPEG", exif=exif)
+    answer = httpx.post(
+        server.url + URL, content=turned.getvalue(), headers={"Content-Type": "image/jpeg"}, params={"lot": "turned"}
+    ).json()
+    assert (answer["image"]["width"], answer["image"]["height"]) == (60, 30)
+    there = f"{server.url}{HISTORY}/{answer['id']}/label"
+    as_seen = {"x": 0, "y": 0, "width": 60, "height": 30}
+    as_stored = {"x": 0, "y": 0, "width": 30, "height": 60}
+    refused = httpx.put(there, json={"label": "anomalous", "boxes": [as_stored]})
+    assert "60 x 30 pixels" in problem(refused, 422, "invalid-request")
+    assert httpx.put(there, json={"label": "anomalous", "boxes": [as_seen]}).status_code == 200
 
 
 def test_the_queue_for_review_has_what_people_should_look_at(server: Server, bad: bytes, good: bytes):

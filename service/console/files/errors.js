@@ -60,6 +60,7 @@ const SENTENCES = {
   unreachable: ["The server does not answer.", "Check that it runs and that this machine reaches it. The console goes on by itself when it is back."],
   "file-gone": ["The browser cannot read this file any more.", "It was moved, changed or deleted. Choose it again."],
   stopped: ["Not inspected: you stopped before its turn.", "Send it again if you want its verdict."],
+  "marked-good": ["You have marked a fault, and a good part has none.", "Remove the boxes, or choose another label."],
   console: ["The console failed on this answer.", "Reload the page. If this continues, tell the administrator."],
 };
 

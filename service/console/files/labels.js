@@ -3,6 +3,7 @@
 import { ANSWER_MS, Problem, call } from "./api.js";
 import { dated } from "./dom.js";
 import { sentences } from "./errors.js";
+import { boxesFor } from "./marks.js";
 
 const WIDTH = 1280; // pixels of the picture that is asked for
 const REVIEWER = "eca-inspect-reviewer";
@@ -35,18 +36,24 @@ export const rememberReviewer = (name) => sessionStorage.setItem(REVIEWER, name)
 
 export const byWhom = ({ reviewer: name, actor, time }) => [name && `by ${name}`, actor && `key ${actor}`, dated(time)].filter(Boolean).join(", ");
 
-/** Labels an inspection where nobody has changed its label since; `seen`, {detail, etag}, then has the new one.
+/** Labels an inspection where nobody has changed its label since, with the boxes that are on its picture; `seen`,
+ * {detail, etag}, then has the new one.
  * @throws {Problem} otherwise. If it is `label-changed`, `seen` has what another person said. */
 export async function give(seen, label) {
-  await changed(seen, { method: "PUT", body: JSON.stringify(label), headers: { "Content-Type": "application/json" } }, async (response) => {
+  const boxes = boxesFor(seen, label.label);
+  if (!boxes) throw new Problem("marked-good", 0, "");
+  await changed(seen, { method: "PUT", body: JSON.stringify({ ...label, boxes }), headers: { "Content-Type": "application/json" } }, async (response) => {
     seen.detail.labels.unshift(await response.json());
     seen.etag = response.headers.get("ETag");
+    seen.marks = null;
   });
 }
 
-/** Takes the label of an inspection back; as `give`. */
+/** Takes the label of an inspection back, its boxes stay on the picture; as `give`. */
 export async function takeBack(seen) {
+  const { boxes } = seen.detail.labels[0];
   await changed(seen, { method: "DELETE" }, async () => Object.assign(seen, await remembered(seen.detail.id)));
+  if (boxes.length) seen.marks = { boxes, changed: true };
 }
 
 async function changed(seen, { headers, ...options }, done) {

@@ -1,9 +1,10 @@
 // One inspection of the history: its verdict and its picture, everything that is kept of it, and what people say of it.
 
 import { Problem } from "./api.js";
-import { announce, dated, h, icon, record } from "./dom.js";
+import { announce, count, dated, h, icon, record } from "./dom.js";
 import { sentences } from "./errors.js";
 import { CHOICES, LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, reviewer, said } from "./labels.js";
+import { markable } from "./marks.js";
 import { adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, timesPanel, warning, wordOf } from "./panels.js";
 import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
 import { doubtOf, isUseless } from "./standing.js";
@@ -11,7 +12,7 @@ import { drawZones, zonesKey, zonesPanel } from "./zones.js";
 import { zoomable } from "./zoom.js";
 
 let page = null; // what the page gives: labelled()
-let shown = null; // {detail, etag, place, panel, left}; left: aborts what is still asked for it
+let shown = null; // {detail, etag, panel, marking, left}; left: aborts what is still asked for it
 let scale = null; // the chart of the score
 
 export function end() {
@@ -35,11 +36,13 @@ export function draw(place, detail, etag) {
   shown.panel = detail.labels ? h("section", { className: "panel labelling", "aria-labelledby": "label-title" }) : null;
   shown.note = h("p", { className: "small muted" });
   shown.controls = h("div", { className: "heat-controls" });
+  const places = h("div", { className: "marking" });
+  shown.marking = markable(stage, places);
   const chart = h("div", { className: "chart", role: "img" });
   place.replaceChildren(
     h("article", { className: "result", "aria-labelledby": "past-title" },
       band(detail, item),
-      h("figure", { className: "panel picture" }, stage, h("figcaption", {}, shown.note, shown.controls)),
+      h("figure", { className: "panel picture" }, stage, h("figcaption", {}, shown.note, shown.controls, places)),
       h("div", { className: "facts" },
         shown.panel,
         answer && doubtOf(answer) ? warning(doubtOf(answer)) : null,
@@ -109,10 +112,11 @@ async function picture(mine) {
   }
   if (!here()) return;
   item.bare = !item.file;
-  stage.hidden = item.bare && !(detail.localization || detail.zones || detail.tiles);
+  stage.hidden = item.bare && !(detail.localization || detail.zones || detail.tiles || detail.labels?.some(({ boxes }) => boxes.length));
   showPicture(stage, item);
   const seen = await drawZones(stage, item);
   if (!here()) return;
+  if (detail.labels && detail.image.width) mine.marking.show(mine, Boolean(item.file));
   if (item.localization?.regions.length) mine.controls.append(toggle("Outlines", "plain"));
   if (seen?.region || seen?.tiles) mine.controls.append(toggle(seen.region ? "Zones" : "Tiles", "bare"), zonesKey(seen, item.answer));
   if (item.file && item.localization) await heat(mine);
@@ -162,7 +166,7 @@ function drawLabels({ said: words = "", typed = null }) {
   if (focused) panel.querySelector(`[data-label=${focused}]`).focus({ preventScroll: true });
 }
 
-const earlier = (line) => h("li", {}, `${LABELS[line.label]}, ${byWhom(line)}${[line.kind, line.comment].filter(Boolean).map((text) => `: ${text}`).join("")}`);
+const earlier = (line) => h("li", {}, `${LABELS[line.label]}, ${byWhom(line)}${[line.kind, line.comment, line.boxes.length && count(line.boxes.length, "box", "boxes")].filter(Boolean).map((text) => `: ${text}`).join("")}`);
 
 async function say(label) {
   const mine = shown;
@@ -171,8 +175,7 @@ async function say(label) {
   mine.giving = true;
   const typed = Object.fromEntries([...panel.querySelectorAll("input")].map(({ name, value }) => [name, value.trim()]));
   rememberReviewer(typed.reviewer);
-  const [now] = detail.labels;
-  const given = { label, ...Object.fromEntries(Object.entries(typed).filter(([, value]) => value)), boxes: now?.label === label ? now.boxes : [] };
+  const given = { label, ...Object.fromEntries(Object.entries(typed).filter(([, value]) => value)) };
   let words = "";
   try {
     await give(mine, given);
@@ -183,10 +186,15 @@ async function say(label) {
   page.labelled(detail.id, detail.labels[0]?.label ?? null);
   if (shown !== mine) return;
   drawLabels(words ? { said: words, typed } : {});
+  mine.marking.renew();
   announce(words || `Labelled ${LABELS[label]}.`);
 }
 
 export function pressed(event) {
+  if (event.key === "b" && shown) {
+    event.preventDefault();
+    shown.marking.toggle();
+  }
   const choice = CHOICES.find(([, , key]) => key === event.key);
   if (!choice || !shown?.panel) return;
   event.preventDefault();

@@ -1,6 +1,7 @@
 // An image with its heat map and its regions over it.
 
 import { h, svg } from "./dom.js";
+import { boxed } from "./shapes.js";
 
 const LARGEST = 1280; // pixels of a side of the coloured heat map
 const NORMAL = 64; // value of the heat map that normal parts reach
@@ -96,13 +97,7 @@ function ring({ x, y }, width, height) {
 }
 
 function outlines(regions, width, height) {
-  const side = Math.max(width, height);
-  const letter = side / 26;
-  return regions.map(({ box }, index) => {
-    const shape = { x: box.x, y: box.y, width: box.width, height: box.height };
-    const label = svg("text", { "font-size": letter, x: box.x, y: box.y > letter * 1.2 ? box.y - letter * 0.25 : box.y + box.height + letter }, `${index + 1}`);
-    return svg("g", { "data-region": index }, svg("rect", { class: "halo", ...shape }), svg("rect", { class: "line", ...shape }), label);
-  });
+  return regions.map(({ box }, index) => svg("g", { "data-region": index }, ...boxed(box, `${index + 1}`, Math.max(width, height))));
 }
 
 let thumbnails = Promise.resolve();

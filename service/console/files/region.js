@@ -2,6 +2,7 @@
 // changed by it.
 
 import { json } from "./api.js";
+import { newBoard } from "./board.js";
 import * as drawing from "./drawing.js";
 import { $, announce, count, h, save, svg } from "./dom.js";
 import { sentences } from "./errors.js";
@@ -10,7 +11,6 @@ import { hatching, naming, openLine, outline } from "./shapes.js";
 
 const CLOSE_AT = 12; // CSS pixels around the first corner where a click closes the polygon
 const DOT = { visible: 6, reach: 14 }; // CSS pixels, radius
-const STRIDES = 50; // arrow keys go that part of the longer side at a time
 const MOST_DOTS = 200; // corners that can be moved one by one
 const FILE = "region.json";
 
@@ -19,7 +19,9 @@ let selected = null; // id of the shape whose corners can be moved
 let cursor = null; // where the keys are, a point
 let held = null; // the corner that a finger or the mouse has
 
-const board = svg("svg", { class: "zones board", tabindex: 0, role: "application", "aria-label": "Drawing area", "aria-describedby": "region-keys" });
+const { board, scaled, pointAt, middle, stepped, cross } = newBoard(
+  { class: "zones board", tabindex: 0, role: "application", "aria-label": "Drawing area", "aria-describedby": "region-keys" },
+  () => drawing.drawn().size);
 
 // What is said.
 
@@ -114,9 +116,6 @@ function frame() {
 
 // The drawing.
 
-/** CSS pixels as pixels of the picture. */
-const scaled = (length) => (length * drawing.drawn().size[0]) / (board.getBoundingClientRect().width || 1);
-
 function draw() {
   const { size, shapes, begun } = drawing.drawn();
   if (!shapes.some(({ id }) => id === selected)) selected = null;
@@ -142,7 +141,7 @@ function drawBoard() {
         ...(shape.kind === "zone" ? [named(shape.name, shape.polygons)] : []))),
     ...(begun ? [beginning(begun)] : []),
     ...shapes.filter(({ id }) => id === selected && !begun).flatMap(dots),
-    cross(),
+    cursor ? cross(cursor) : "",
   );
   if (focused) board.querySelector(`[data-corner="${focused}"]`)?.focus({ preventScroll: true });
 }
@@ -163,27 +162,11 @@ function dots(shape) {
         circle("reach", point, scaled(DOT.reach)), circle("dot", point, scaled(DOT.visible)))));
 }
 
-function cross() {
-  if (!cursor) return "";
-  const [x, y] = cursor.map((value) => value + 0.5);
-  const arm = scaled(12);
-  const path = `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`;
-  return svg("g", { class: "cursor", "aria-hidden": "true" }, svg("path", { class: "halo", d: path }), svg("path", { class: "line", d: path }));
-}
-
 // With mouse and finger.
-
-/** The pixel of the picture under a pointer. */
-function pointOf({ clientX, clientY }) {
-  const { left, top, width, height } = board.getBoundingClientRect();
-  return inside([((clientX - left) / width) * drawing.drawn().size[0] - 0.5, ((clientY - top) / height) * drawing.drawn().size[1] - 0.5]);
-}
-
-const inside = (point) => point.map((value, axis) => Math.min(drawing.drawn().size[axis] - 1, Math.max(0, Math.round(value))));
 
 function click(event) {
   if (held) return; // it ended a move
-  cursor = pointOf(event);
+  cursor = pointAt(event);
   const { begun } = drawing.drawn();
   const isFirst = begun?.length >= 3 && Math.hypot(...begun[0].map((value, axis) => value - cursor[axis])) <= scaled(CLOSE_AT);
   if (isFirst) close();
@@ -220,7 +203,7 @@ function grab(event) {
 
 function move(event) {
   if (!held) return;
-  held.point = pointOf(event);
+  held.point = pointAt(event);
   const shape = drawing.drawn().shapes.find(({ id }) => id === held.id);
   const points = shape.polygons[held.polygon].with(held.index, held.point);
   const lines = board.querySelectorAll(`[data-shape="${held.id}"] polygon`);
@@ -247,14 +230,6 @@ function put(id, polygon, index, point) {
 
 // With the keyboard.
 
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-
-function moved([x, y], { key, shiftKey }) {
-  const stride = shiftKey ? 1 : Math.max(1, Math.round(Math.max(...drawing.drawn().size) / STRIDES));
-  const [across, down] = ARROWS[key];
-  return inside([x + across * stride, y + down * stride]);
-}
-
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   board.classList.add("keys");
@@ -264,13 +239,14 @@ function press(event) {
 }
 
 function pressOnBoard(event) {
-  const { size, begun } = drawing.drawn();
-  if (ARROWS[event.key]) {
-    cursor = moved(cursor ?? size.map((length) => Math.floor(length / 2)), event);
+  const { begun } = drawing.drawn();
+  const to = stepped(cursor ?? middle(), event);
+  if (to) {
+    cursor = to;
     drawBoard();
     say(at(cursor));
   } else if (event.key === " ") {
-    cursor ??= inside(size.map((length) => length / 2));
+    cursor ??= middle();
     addCorner(cursor);
   } else if (event.key === "Enter") close();
   else if (event.key === "Backspace") undo();
@@ -285,7 +261,8 @@ function pressOnBoard(event) {
 function pressOnCorner(event, { dataset }) {
   const [polygon, index] = dataset.corner.split("-").map(Number);
   const point = drawing.drawn().shapes.find(({ id }) => id === selected).polygons[polygon][index];
-  if (ARROWS[event.key]) put(selected, polygon, index, moved(point, event));
+  const to = stepped(point, event);
+  if (to) put(selected, polygon, index, to);
   else if (event.key === "Delete") put(selected, polygon, index, null);
   else return false;
   return true;
@@ -420,7 +397,6 @@ export function start() {
     undo();
   });
   board.addEventListener("click", click);
-  board.addEventListener("pointerdown", () => board.classList.remove("keys"));
   board.addEventListener("pointerdown", grab);
   board.addEventListener("pointermove", move);
   board.addEventListener("pointerup", release);

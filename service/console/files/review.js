@@ -4,6 +4,7 @@ import { ANSWER_MS, json } from "./api.js";
 import { $, announce, count, dated, h, icon, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, remembered, reviewer, said, takeBack } from "./labels.js";
+import { markable } from "./marks.js";
 import { timesOf, wordOf } from "./panels.js";
 import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
 import { lastSaid, server } from "./server.js";
@@ -14,7 +15,7 @@ const AHEAD = 20; // inspections that are asked for beyond those that are known
 const MOST = 500; // of one question
 const READY = 6; // inspections that are held ready with their pictures
 const OTHER = { normal: "anomalous", anomalous: "normal" };
-const KEYS = { a: "agree", Enter: "agree", d: "disagree", u: "unsure", ArrowRight: "next", ArrowLeft: "previous", z: "undo", h: "heat" };
+const KEYS = { a: "agree", Enter: "agree", d: "disagree", u: "unsure", ArrowRight: "next", ArrowLeft: "previous", z: "undo", h: "heat", b: "mark" };
 
 let query = null; // what the address asks for: category and order
 let turn = 0; // so that an answer that comes late is not shown
@@ -29,6 +30,7 @@ const labelled = new Set(); // ids, labelled here
 let given = []; // ids in the order in which they were labelled, for undo
 const ready = new Map(); // id -> promise of what is held ready of it
 let leaving = new AbortController();
+let marks = null; // of the stage
 
 export const isOpen = () => !$("page-review").hidden;
 const current = () => queue[at];
@@ -139,6 +141,7 @@ async function draw() {
   drawLabel(null, "");
   for (const [name, disabled] of [["previous", at === 0], ["undo", !given.length]]) $(`review-${name}`).disabled = disabled;
   $("review-note").textContent = "";
+  marks.forget();
   forgetPictureIn($("review-stage"));
   announce(`${wordOf(one)}. ${timesOf(one)[1]} ${$("review-left").textContent}.`);
   try {
@@ -154,7 +157,8 @@ async function draw() {
   if (!complete && queue.length - at < AHEAD / 2 && queue.length < MOST) more();
 }
 
-async function drawPicture({ detail, file, heat }, here) {
+async function drawPicture(seen, here) {
+  const { detail, file, heat } = seen;
   const stage = $("review-stage");
   const note = (words) => ($("review-note").textContent = words);
   const item = { name: detail.part_id ?? detail.id, answer: detail, localization: detail.localization };
@@ -163,6 +167,7 @@ async function drawPicture({ detail, file, heat }, here) {
   if (!here()) return;
   item.bare = !item.file;
   showPicture(stage, item);
+  marks.show(seen, Boolean(item.file));
   if (!item.file) return;
   const png = await heat.catch((error) => (here() && note(`Without the heat map. ${said(error)}`), null));
   if (here() && png) await showHeat(stage, png, detail.image);
@@ -259,7 +264,7 @@ async function labelOne(one, label) {
     const name = $("review-name").value.trim();
     rememberReviewer(name);
     try {
-      await give(seen, { label, ...(name && { reviewer: name }), boxes: now?.label === label ? now.boxes : [] });
+      await give(seen, { label, ...(name && { reviewer: name }) });
       seen.before = now ?? null;
       if (!labelled.has(one.id)) left -= 1;
       labelled.add(one.id);
@@ -269,7 +274,10 @@ async function labelOne(one, label) {
     }
   }
   seen.told = true;
-  if (words && one === current()) drawLabel(seen, words);
+  if (words && one === current()) {
+    drawLabel(seen, words);
+    marks.renew();
+  }
   return words;
 }
 
@@ -311,6 +319,7 @@ const DEEDS = {
   next: () => step(1),
   previous: () => step(-1),
   undo,
+  mark: () => marks.toggle(),
   heat: () => {
     $("review-heat").checked = !$("review-heat").checked;
     shade();
@@ -333,6 +342,7 @@ export function start() {
   $("review-name").addEventListener("change", () => rememberReviewer($("review-name").value.trim()));
   $("review-heat").addEventListener("change", shade);
   zoomable($("review-stage"));
+  marks = markable($("review-stage"), $("review-marks"));
   addEventListener("keydown", pressed);
   server.addEventListener("change", () => {
     if (!isOpen()) return;

@@ -1,6 +1,6 @@
-// Polygons on a picture: their lines, their hatching, and names that do not cover each other.
+// Polygons and boxes on a picture: their lines, their hatching, and names that do not cover each other.
 //
-// Points are as in a card: in pixels, whole numbers are the middles of pixels. What is drawn here has the corner of the
+// Points of polygons are as in a card: in pixels, whole numbers are the middles of pixels. What is drawn here has the corner of the
 // first pixel at 0, so a point lies half a pixel further.
 
 import { svg } from "./dom.js";
@@ -18,6 +18,13 @@ export const outline = (points) =>
 
 /** The same while it is still open. */
 export const openLine = (points) => ["halo", "line"].map((name) => svg("polyline", { class: name, points: corners(points) }));
+
+/** A box with words at it, on a picture whose longer side has so many pixels. */
+export function boxed({ x, y, width, height }, words, side) {
+  const letter = side / 26;
+  const label = svg("text", { "font-size": letter, x, y: y > letter * 1.2 ? y - letter * 0.25 : y + height + letter }, words);
+  return [...["halo", "line"].map((name) => svg("rect", { class: name, x, y, width, height })), label];
+}
 
 /** Fills of the size of a picture: `pattern` goes into the drawing once, `fill(points)` makes a hatched polygon. */
 export function hatching(width, height) {

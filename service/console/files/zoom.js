@@ -14,6 +14,7 @@ function change(frame, to) {
   view.y = within(view.y, frame.offsetHeight);
   views.set(frame, view);
   frame.style.transform = view.scale > 1 ? `translate(${view.x}px, ${view.y}px) scale(${view.scale})` : "";
+  frame.style.setProperty("--zoom", view.scale);
   frame.parentNode.classList.toggle("zoomed", view.scale > 1);
 }
 
@@ -61,7 +62,7 @@ export function zoomable(stage) {
     const from = fingers.size === 2 ? spread() : null;
     fingers.set(event.pointerId, event);
     if (from) zoom(frame, spread().size / from.size, spread());
-    else move(frame, event.clientX - before.clientX, event.clientY - before.clientY);
+    else if (!event.target.closest(".board")) move(frame, event.clientX - before.clientX, event.clientY - before.clientY);
   });
   for (const name of ["pointerup", "pointercancel", "pointerleave"]) stage.addEventListener(name, ({ pointerId }) => fingers.delete(pointerId));
   stage.addEventListener("touchmove", (event) => event.touches.length > 1 && event.preventDefault(), { passive: false });
