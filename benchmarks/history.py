@@ -1,12 +1,15 @@
 """How long the history takes to answer with many inspections in it, and what it costs inspection to be remembered.
 
     python -m benchmarks.history search [--rows 10000000] [--folder FOLDER]
+    python -m benchmarks.history good [--rows 300000] [--folder FOLDER]
     python -m benchmarks.history cost [--rounds 6] [--seconds 10] [--clients 8]
 
 ``search`` fills a SQLite file with made-up inspections of a factory and asks it what the documented filters can ask,
-through the same function as ``GET /v1/inspections``; each question many times, with other values. ``cost`` runs two
-servers, one with the history and one without, and asks them in turns, so that a change of the machine's speed meets
-both. Results go to benchmarks/results/history_search.json and history_cost.json.
+through the same function as ``GET /v1/inspections``; each question many times, with other values. ``good`` fills such a
+file and looks for the good part nearest to inspections by chance, as ``GET /v1/inspections/{id}/nearest-good`` does.
+``cost`` runs two servers, one with the history and one without, and asks them in turns, so that a change of the
+machine's speed meets both. Results go to benchmarks/results/history_search.json, history_good.json and
+history_cost.json.
 """
 
 import argparse
@@ -31,6 +34,7 @@ from benchmarks.pairs import CATEGORY, jpeg, make_category
 from benchmarks.record import machine_and_commit
 from service.history.database import Database, Filters
 from service.history.records import time_of
+from service.history.review import nearest_good
 
 RESULTS = Path(__file__).parent / "results"
 START_MS = 1_760_000_000_000
@@ -75,7 +79,7 @@ WITH RECURSIVE
   )
 INSERT INTO inspections (
   id, time, category, model_version, outcome, score, threshold, part_id, lot, station, request_id, sha256, width,
-  height, bytes, label, details
+  height, bytes, label, details, verdict, image_kept
 )
 SELECT
   printf('%012x70008000%012x', :start + :step * n, n), datetime((:start + :step * n) / 1000, 'unixepoch') || '.000000',
@@ -84,7 +88,8 @@ SELECT
   CASE WHEN o != 'not-decodable' THEN 2.0 END,
   printf('SN-%08d', n / 2), printf('L-%06d', n / 1000), printf('station-%d', n % 8), printf('%032x', n),
   printf('%016x%016x%032x', n * 2654435761 % 4294967291, n * 40503 % 999983, n), 1280, 1024, 400000,
-  CASE n % 3001 WHEN 0 THEN 'normal' WHEN 1 THEN 'anomalous' WHEN 2 THEN 'unsure' END, :details
+  CASE n % 3001 WHEN 0 THEN 'normal' WHEN 1 THEN 'anomalous' WHEN 2 THEN 'unsure' END, :details,
+  CASE o WHEN 'normal' THEN 'pass' WHEN 'anomalous' THEN 'fail' END, o = 'anomalous' OR n % 101 = 0 OR n % 3001 < 3
 FROM judged
 """
 
@@ -202,6 +207,33 @@ def search(count: int, folder: Path) -> dict[str, object]:
     }
 
 
+def good(count: int, folder: Path) -> dict[str, object]:
+    """Fills a database, unless the folder has one, and looks for the good part nearest to inspections of it."""
+    path = folder / "history.sqlite"
+    if not path.exists():
+        fill(path, count)
+    database = Database(f"sqlite:///{path}")
+    labelled = {row["sha256"] for row in database.find(Filters(label="normal"), count)}
+    cases: dict[str, Callable[[str], bool]] = {
+        "good parts are labelled": lambda _: True,
+        "of labelled ones no image is there": lambda sha256: sha256 not in labelled,
+        "no image is there": lambda _: False,
+    }
+    found = []
+    for name, has_image in cases.items():
+        rng, times, answers = random.Random(1), [], 0
+        for _ in range(QUESTIONS):
+            started = time.perf_counter()
+            row = database.get(id_of(rng.randrange(count)))
+            assert row is not None
+            answers += nearest_good(database, row, has_image) is not None
+            times.append(1000 * (time.perf_counter() - started))
+        median, worst = round(float(np.median(times)), 2), round(max(times), 2)
+        found.append({"case": name, "median_ms": median, "worst_ms": worst, "found": answers})
+        print(json.dumps(found[-1]), flush=True)
+    return {"rows": count, "questions_each": QUESTIONS, "cases": found}
+
+
 def cost(rounds: int, seconds: float, clients: int) -> dict[str, object]:
     """Asks two servers in turns: one remembers, with images by the default rule, the other does not."""
     command = [str(Path(sys.executable).with_name("eca-inspect")), "serve", "--port", "0", "--weights"]
@@ -253,21 +285,22 @@ def cost(rounds: int, seconds: float, clients: int) -> dict[str, object]:
 def main() -> None:
     """Measures one part and writes its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("search", "cost"))
-    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("part", choices=("search", "good", "cost"))
+    parser.add_argument("--rows", type=int, help="of the database; 10000000, for `good` 300000")
     parser.add_argument("--folder", type=Path, help="keeps the database there, or asks the one that is there")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--clients", type=int, default=8)
     arguments = parser.parse_args()
+    measure, rows = (good, 300_000) if arguments.part == "good" else (search, 10_000_000)
     if arguments.part == "cost":
         found = cost(arguments.rounds, arguments.seconds, arguments.clients)
     elif arguments.folder is not None:
         arguments.folder.mkdir(parents=True, exist_ok=True)
-        found = search(arguments.rows, arguments.folder)
+        found = measure(arguments.rows or rows, arguments.folder)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            found = search(arguments.rows, Path(folder))
+            found = measure(arguments.rows or rows, Path(folder))
     results = {**machine_and_commit(), "load_average": os.getloadavg()[0], **found}
     (RESULTS / f"history_{arguments.part}.json").write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))

@@ -99,6 +99,9 @@ KINDS: Mapping[str, Kind] = {
         "the history has no inspection {id}; it may have been removed, or be on its way for another moment",
     ),
     "image-not-kept": Kind(404, "the image of this inspection is not kept", "the image is not kept: {reason}"),
+    "no-good-inspection": Kind(
+        404, "the history has no good inspection to compare this one with", "there is nothing to compare with: {reason}"
+    ),
     "version-not-served": Kind(
         409,
         "the version that judged the image does not serve now, so that its picture cannot be drawn",

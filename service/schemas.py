@@ -371,6 +371,14 @@ class PastInspectionDetail(PastInspection):
     labels: list[LabelLine] = Field(description="What people said, the last one first")
 
 
+class NearestGood(PastInspection):
+    """A good inspection, to compare another one with."""
+
+    said: LabelLine | None = Field(
+        description="The label `normal` that it has; null where nobody has labelled it, and the service accepted it"
+    )
+
+
 class MeasureDrift(BaseModel):
     """How far a measure of the pictures is from the calibration."""
 

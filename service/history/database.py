@@ -35,7 +35,7 @@ from model.quality import Look
 from model.store.files import locked
 from service.choices import DECISIONS
 from service.history.errors import DatabaseURLError, HistoryUnavailableError, LabelChangedError
-from service.history.records import Row, first_id_at
+from service.history.records import Row, first_id_at, seconds_of
 from service.history.tables import AUDIT, INSPECTIONS, SHADOW
 
 CONNECT_SECONDS = 5
@@ -244,6 +244,28 @@ class Database:
         statement = select(*columns).where(*wanted).order_by(table.id.desc()).limit(most)
         with self._connected() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def near(self, inspection: Row, good: ColumnElement[bool], most: int) -> list[Row]:
+        """Good inspections of the same category, with pictures of the same size, the nearest in time first, without
+        their details. Neither the inspection nor the same image again is among them.
+
+        Args:
+            inspection: whose neighbours they are.
+            good: `service.history.tables.LABELLED_GOOD` or `ACCEPTED`.
+            most: of those before it, and of those after it.
+
+        Raises:
+            HistoryUnavailableError: if the database is away.
+        """
+        table = INSPECTIONS.c
+        columns = [column for column in table if column.name != "details"]
+        same = [table[name] == inspection[name] for name in ("category", "width", "height")]
+        found = select(*columns).where(good, *same, table.sha256 != inspection["sha256"]).limit(most)
+        before = found.where(table.id < inspection["id"]).order_by(table.id.desc())
+        after = found.where(table.id > inspection["id"]).order_by(table.id)
+        with self._connected() as connection:
+            rows = [dict(row) for one in (before, after) for row in connection.execute(one).mappings()]
+        return sorted(rows, key=lambda row: abs(seconds_of(row["id"]) - seconds_of(inspection["id"])))
 
     def get(self, identity: UUID) -> Row | None:
         """One inspection with its details; None if there is no such inspection.

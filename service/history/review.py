@@ -1,7 +1,7 @@
 """Which inspections a person should look at next."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from itertools import takewhile
 from typing import Literal
@@ -10,10 +10,13 @@ from uuid import UUID
 from service.choices import LABELS
 from service.history.database import Database
 from service.history.records import Row
+from service.history.tables import ACCEPTED, LABELLED_GOOD
 
 Order = Literal["nearest", "disagreements", "random"]
 NEWEST = 2000
 """Inspections of the category that one answer looks at; that many are sorted in a few milliseconds."""
+NEAREST = (20, 2000)
+"""So many good inspections before another one, and after it, are looked at; more if no image of a few is there."""
 
 
 def to_review(database: Database, category: str, order: Order, decision: str | None = None) -> list[Row]:
@@ -43,6 +46,31 @@ def _disagreements(database: Database, category: str, decision: str | None) -> l
     for line in database.labels_of(map(_id, rows)):
         said[line["subject"]].append(line)
     return [row for row in rows if is_open(row["outcome"], said[str(row["id"])])]
+
+
+def nearest_good(database: Database, inspection: Row, has_image: Callable[[str], bool]) -> Row | None:
+    """The good inspection nearest in time whose image is there, to compare another one with: one that is labelled
+    `normal`, or if there is none, one that was accepted and that nobody has labelled.
+
+    Args:
+        database: of the history.
+        inspection: that is to be compared; a category is one view of a part, so it has the same view.
+        has_image: whether the image with this SHA-256 is there.
+
+    Returns:
+        The inspection without its details; None if there is none among the nearest `NEAREST`.
+
+    Raises:
+        HistoryUnavailableError: if the database is away.
+    """
+    if inspection["width"] is None:
+        return None
+    for good in (LABELLED_GOOD, ACCEPTED):
+        for most in NEAREST:
+            for row in database.near(inspection, good, most):
+                if has_image(row["sha256"]):
+                    return row
+    return None
 
 
 def _id(row: Row) -> UUID:

@@ -12,8 +12,10 @@ from sqlalchemy import (
     String,
     Table,
     Uuid,
+    and_,
     column,
     false,
+    literal_column,
 )  # fmt: skip
 
 METADATA = MetaData()
@@ -114,3 +116,16 @@ Index(
     sqlite_where=_labelled,
     postgresql_where=_labelled,
 )
+LABELLED_GOOD = and_(INSPECTIONS.c.image_kept, INSPECTIONS.c.label == literal_column("'normal'"))
+"""A person says that the part is good, and its image was to be kept."""
+ACCEPTED = and_(
+    INSPECTIONS.c.image_kept, INSPECTIONS.c.label.is_(None), INSPECTIONS.c.verdict == literal_column("'pass'")
+)
+"""The service accepted the part and nobody has labelled it, and its image was to be kept."""
+for _name, _good in (("labelled_good", LABELLED_GOOD), ("accepted", ACCEPTED)):
+    Index(
+        f"inspections_{_name}",
+        *(INSPECTIONS.c[name] for name in ("category", "width", "height", "id")),
+        sqlite_where=_good,
+        postgresql_where=_good,
+    )

@@ -26,7 +26,7 @@ from service.history.history import History
 from service.history.images import MEDIA_TYPES, type_of
 from service.history.parquet import GROUP, ParquetFile
 from service.history.records import Row, seconds_of, time_of
-from service.history.review import NEWEST, Order, since_taken_back, to_review
+from service.history.review import NEWEST, Order, nearest_good, since_taken_back, to_review
 from service.http.access import ACTOR, needs
 from service.http.bodies import read_json_body
 from service.http.errors import documented
@@ -40,6 +40,7 @@ from service.schemas import (
     Decision,
     Label,
     LabelLine,
+    NearestGood,
     PastInspection,
     PastInspectionDetail,
     PastInspections,
@@ -336,6 +337,43 @@ async def past_inspection(history: HistoryOf, identity: InspectionId, response: 
     detail = await history.ask(look)
     response.headers["ETag"] = f'"{row["label_version"]}"'
     return detail
+
+
+@router.get(
+    "/{id}/nearest-good",
+    summary="A good part to compare with",
+    responses=documented(
+        "invalid-request", "unknown-inspection", "no-good-inspection", "history-off", "history-unavailable"
+    ),
+)
+@needs(Role.INSPECT)
+async def past_nearest_good(history: HistoryOf, identity: InspectionId) -> NearestGood:
+    """The inspection nearest in time, before or after this one, that is good, is of the same category, has a picture of
+    the same size, and whose image is kept. It is one that is labelled `normal`; if there is none, one whose verdict is
+    `pass` and that nobody has labelled. The same image again does not count."""
+    row = await require(history, identity)
+
+    def search(database: Database) -> NearestGood | None:
+        good = nearest_good(database, row, history.images.has)
+        if good is None:
+            return None
+        lines = database.audited(1, subject=str(good["id"]), action="label")
+        labels = [_label_line(line) for line in since_taken_back(lines)]
+        return NearestGood.model_validate(_fields_of(history, good) | {"said": labels[0] if labels else None})
+
+    found = await history.ask(search)
+    if found is None:
+        raise Problem("no-good-inspection", reason=_why_no_good(row))
+    return found
+
+
+def _why_no_good(row: Row) -> str:
+    if row["width"] is None:
+        return "this image could not be read"
+    return (
+        f"the images of good parts of {row['category']!r} with {row['width']} x {row['height']} pixels are not kept; "
+        "label a good part whose image is kept as normal, or keep more images with INSPECT_KEEP_IMAGES"
+    )
 
 
 async def require(history: History, identity: UUID) -> Row:

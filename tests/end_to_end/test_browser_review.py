@@ -250,12 +250,13 @@ def drawn_boxes(page: Page, name: str = "mark") -> list[tuple[float, ...]]:
 def go_to(page: Page, one: dict[str, Any]) -> None:
     """Goes through the queue to a part."""
     wanted = page.get_by_role("img", name=f"Photograph {one['part_id']}")
+    any_part = page.locator("#review-stage").get_by_role("img", name=re.compile("^Photograph"))
     for _ in range(20):
         expect(page.locator("#review-label")).not_to_be_empty()
-        expect(page.get_by_role("img", name=re.compile("^Photograph"))).to_be_visible()
+        expect(any_part).to_be_visible()
         if wanted.is_visible():
             break
-        shown = page.get_by_role("img", name=re.compile("^Photograph")).get_attribute("alt")
+        shown = any_part.get_attribute("alt")
         page.get_by_role("button", name="Go on without a label").click()
         expect(page.get_by_role("img", name=shown or "", exact=True)).to_have_count(0)
     expect_part(page, one)
@@ -280,7 +281,7 @@ def test_the_fault_is_marked_with_the_mouse_on_a_picture_that_the_browser_turns(
     expect(announced(page)).to_have_text(f"Box 1: 60 {TIMES} 40 pixels at 100, 50.")
     drag(page, one, (390, 230), (380, 220))  # from right to left
     page.mouse.click(*at(page, one, 10, 20))  # two corners
-    expect(announced(page)).to_have_text("Corner at 10, 20. Click the opposite one.")
+    expect(announced(page)).to_have_text("Corner at 10, 20. Set the opposite one.")
     page.mouse.click(*at(page, one, 30, 60))
     page.mouse.click(*at(page, one, 200, 200))  # twice the same place is no box
     page.mouse.click(*at(page, one, 200, 200))
@@ -336,7 +337,7 @@ def test_the_fault_is_marked_with_keys_alone(browse: Visits, line: Line):
     expect(announced(page)).to_have_text(f"{x - stride}, {y}")
     page.keyboard.press("Shift+ArrowUp")
     page.keyboard.press("Space")
-    expect(announced(page)).to_have_text(f"Corner at {x - stride}, {y - 1}.")
+    expect(announced(page)).to_have_text(f"Corner at {x - stride}, {y - 1}. Set the opposite one.")
     page.keyboard.press("Escape")  # that one is given up
     page.keyboard.press("Space")
     page.keyboard.press("ArrowRight")
@@ -429,3 +430,105 @@ def test_the_fault_is_marked_with_a_finger_and_another_person_sees_it(browse: Vi
     assert boxes_of(line, one) == []
     expect(marked(other)).to_have_count(2)  # what Ana and Bo say
     assert drawn_boxes(other) == []
+
+
+def test_a_good_part_is_shown_beside_with_the_same_zoom(browse: Visits, line: Line):
+    for one in queue(line):
+        line.label(one["id"], {"label": "unsure"})
+    one = inspect(line, "stain", "to compare")
+    visit = enter(browse, line, "status of 404")
+    page = visit.page
+    expect_part(page, one)
+    beside = page.get_by_role("figure", name="A good part", exact=True)
+    line.inspect(turned("good"), part_id="of another size", content_type="image/jpeg")
+    for good in line.ask("?label=normal&limit=500").json()["inspections"]:
+        line.label(good["id"], {"label": "unsure"})
+    alone = page.get_by_role("img", name="Photograph to compare").bounding_box()
+    assert alone is not None
+    page.keyboard.press("c")
+    expect(beside).to_contain_text("There is no picture of a good part to compare with.")
+    expect(announced(page)).to_contain_text("There is no picture of a good part to compare with.")
+    button = page.get_by_role("button", name="Compare with a good part")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    button.click()
+    expect(beside).to_be_hidden()
+    assert page.get_by_role("img", name="Photograph to compare").bounding_box() == pytest.approx(alone)
+
+    accepted = fresh_good(line, "accepted")
+    button.click()
+    expect(beside).to_contain_text("Accepted, nobody has labelled it. Inspected ")
+    line.label(accepted["id"], {"label": "normal", "reviewer": "Ana"})
+    button.click()
+    page.keyboard.press("c")
+    expect(beside).to_contain_text("Labelled good by Ana, key review, ")
+    photographs = [
+        page.get_by_role("img", name="Photograph to compare", exact=True),
+        beside.get_by_role("img", name="Photograph of a good part, part accepted", exact=True),
+    ]
+
+    def boxes() -> list[dict[str, float]]:
+        found = [photograph.bounding_box() for photograph in photographs]
+        assert None not in found
+        return found  # type: ignore[return-value]
+
+    expect(photographs[1]).to_be_visible()
+    left, right = boxes()
+    assert left["y"] == pytest.approx(right["y"])
+    assert right["x"] >= left["x"] + left["width"]
+    assert left["width"] == pytest.approx(right["width"])
+    visit.shot("review compared")
+    assert visit.findings() == []
+
+    def same_place() -> bool:
+        """Both pictures are as large, and as far from where they were."""
+        (a, b), (width, _) = boxes(), (left["width"], 0)
+        assert a["width"] > 1.4 * width
+        return a == pytest.approx(b | {"x": b["x"] - right["x"] + left["x"]}, abs=0.5)
+
+    page.mouse.move(left["x"] + 20, left["y"] + 40)
+    page.mouse.wheel(0, -400)
+    assert same_place()
+    page.mouse.move(right["x"] + 50, right["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(right["x"] + 20, right["y"] + 30)
+    page.mouse.up()
+    assert same_place()
+    page.mouse.wheel(0, 200)
+    assert same_place()
+    page.keyboard.press("c")
+    page.keyboard.press("c")
+    expect(photographs[1]).to_be_visible()
+    assert same_place()  # what is shown later takes over the view
+    page.keyboard.press("0")
+    assert boxes() == [pytest.approx(left), pytest.approx(right)]
+
+    page.set_viewport_size({"width": 390, "height": 844})
+    left, right = boxes()
+    assert left["x"] == pytest.approx(right["x"])
+    assert right["y"] >= left["y"] + left["height"]
+    assert overhang(page) <= 0
+    visit.shot("review compared phone")
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+    other = inspect(line, "pit", "to compare as well")
+    page.get_by_role("button", name="Unsure").click()
+    page.get_by_role("button", name="Look again").click()
+    go_to(page, other)
+    expect(photographs[1]).to_be_visible()  # it stays on for the next part
+    beside.get_by_role("link", name="part accepted").click()
+    expect(page.get_by_role("article").get_by_text("From the history.")).to_be_visible()
+    page.goto(f"{line.url}/#/history/{one['id']}")
+    expect(page.get_by_role("img", name="Photograph to compare")).to_be_visible()
+    page.get_by_role("button", name="Compare with a good part").click()
+    expect(page.get_by_role("img", name="Photograph of a good part, part accepted")).to_be_visible()
+    visit.shot("history compared")
+
+
+def fresh_good(line: Line, part_id: str) -> dict[str, Any]:
+    """A good part with a picture that no other inspection has, when it is in the queue."""
+    picture = cv2.imdecode(np.frombuffer(sample("good"), np.uint8), cv2.IMREAD_COLOR)
+    picture[0, 0] = len(part_id)
+    line.inspect(cv2.imencode(".png", picture)[1].tobytes(), part_id=part_id)
+    one = in_queue(line, part_id)
+    assert one["verdict"] == "pass"
+    return one

@@ -130,6 +130,7 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
         "/v1/inspections/export",
         "/v1/inspections/review",
         "/v1/inspections/{id}",
+        "/v1/inspections/{id}/nearest-good",
         "/v1/inspections/{id}/image",
         "/v1/inspections/{id}/overlay",
         "/v1/inspections/{id}/heatmap",

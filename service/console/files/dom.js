@@ -13,6 +13,10 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
+/** A button that a key presses as well. */
+export const keyed = (words, key, onclick) =>
+  h("button", { type: "button", className: "quiet", hidden: true, "aria-pressed": "false", "aria-keyshortcuts": key, onclick }, words, h("kbd", {}, key));
+
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);

@@ -13,6 +13,7 @@ const SENTENCES = {
   "unknown-part": ["The server does not know this kind of part.", "Choose another one."],
   "unknown-inspection": ["The history does not have this inspection.", "It may have been removed because of its age. If it is new, try again in a moment."],
   "image-not-kept": ["The image of this inspection is not kept.", "Which images are kept is set with INSPECT_KEEP_IMAGES on the server."],
+  "no-good-inspection": ["There is no picture of a good part to compare with.", "Label a good part, or keep more images (INSPECT_KEEP_IMAGES on the server)."],
   "version-not-served": ["The version that judged this image does not serve any more.", "Its picture cannot be drawn; the image and the verdict are there."],
   "category-changed": ["Somebody else has changed this category.", "Look at it again, and repeat what you did."],
   "calibration-refused": ["The labels do not give this threshold.", "Label more inspections, or ask for less."],

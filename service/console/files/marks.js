@@ -1,17 +1,15 @@
 // Boxes on the picture of an inspection, which say where the fault is. The pages History and Review use them.
 
 import { newBoard } from "./board.js";
-import { announce, h, svg } from "./dom.js";
+import { announce, h, keyed, svg } from "./dom.js";
 import { boxed } from "./shapes.js";
 
-const MOST = 100; // boxes of a label
 const NEAR = 5; // CSS pixels: a shorter way is a click
 
-/** The boxes that go with the next label of `seen`, {detail, etag}: `boxes`, those of the label with the version `base` until
- * they are `changed` here. */
-export function marksOf(seen) {
+/** The boxes for the next label of `seen`, {detail, etag}: those of the label with the version `base`, until they are `changed`. */
+function marksOf(seen) {
   const [now] = seen.detail.labels;
-  if (!seen.marks?.changed) seen.marks = { boxes: now?.boxes ?? [], base: now?.version, changed: false };
+  if (!seen.marks?.changed) seen.marks = { boxes: now?.boxes ?? [], base: now?.version };
   return seen.marks;
 }
 
@@ -24,10 +22,9 @@ export function boxesFor(seen, label) {
 
 /** Boxes of other labels, the last one of each person: [box, by whom]. */
 function otherBoxes({ detail: { labels }, marks: { base } }) {
-  const person = ({ actor, reviewer }) => JSON.stringify([actor, reviewer]);
-  const people = labels.map(person);
-  const last = labels.filter((label, index) => people.indexOf(people[index]) === index && label.version !== base);
-  return last.flatMap(({ boxes, reviewer, actor }) => boxes.map((box) => [box, reviewer || actor || "somebody else"]));
+  const people = labels.map(({ actor, reviewer }) => `${actor}\n${reviewer}`);
+  const last = labels.filter(({ version }, index) => people.indexOf(people[index]) === index && version !== base);
+  return last.flatMap(({ boxes, reviewer, actor }) => boxes.map((box) => [box, reviewer || actor || "another person"]));
 }
 
 const described = ({ x, y, width, height }) => `${width} × ${height} pixels at ${x}, ${y}`;
@@ -39,38 +36,81 @@ export function markable(stage, place) {
   let on = false; // whether the board takes boxes
   let begun = null; // the first corner of a box
   let cursor = null; // the other one, or where the keys are
-  let held = null; // where the pointer went down
+  let held = null; // which corner the pointer sets
   const size = () => [seen.detail.image.width, seen.detail.image.height];
-  const { board, scaled, pointAt, middle, stepped, cross } = newBoard({ class: "marks" }, size);
-  const button = h("button", { type: "button", className: "quiet", hidden: true, "aria-keyshortcuts": "b", onclick: () => toggle() }, "Mark the fault", h("kbd", {}, "b"));
-  const help = h("p", { className: "small" }, "Drag over the fault, or click two corners. With keys: arrows (Shift: one pixel), Space for a corner, Backspace removes the last box, Esc ends.");
+  const { board, scaled, pointAt, middle, stepped, cross } = newBoard({ class: "marks", role: "application", "aria-label": "Picture, to mark the fault" }, size, {
+    pointerdown(event) {
+      if (!on || event.button) return;
+      if (!event.isPrimary) return giveUp(); // two fingers zoom
+      board.focus({ preventScroll: true });
+      board.setPointerCapture(event.pointerId);
+      held = begun ? "second" : "first";
+      if (!begun) begin(pointAt(event));
+    },
+    pointermove(event) {
+      if (!begun || !event.isPrimary) return;
+      cursor = pointAt(event);
+      draw();
+    },
+    pointerup(event) {
+      const [x, y] = pointAt(event);
+      const isNear = begun && Math.hypot(x - begun[0], y - begun[1]) < scaled(NEAR);
+      if (held && !isNear) end([x, y]);
+      else if (held === "second") giveUp();
+      held = null;
+    },
+    pointercancel: giveUp,
+    dblclick: (event) => on && event.stopPropagation(),
+    keydown(event) {
+      if (!on || event.ctrlKey || event.metaKey || event.altKey) return;
+      const { key } = event;
+      const removes = key === "Backspace" || key === "Delete";
+      const to = stepped(cursor ?? middle(), event);
+      if (to) {
+        cursor = to;
+        draw();
+        announce(begun ? described(boxTo(cursor)) : cursor.join(", "));
+      } else if (event.repeat) return;
+      else if (key === " " || (key === "Enter" && begun)) (begun ? end : begin)(cursor ?? middle());
+      else if ((removes || key === "Escape") && begun) giveUp();
+      else if (key === "Escape") {
+        toggle(false);
+        button.focus();
+      } else if (removes) {
+        const { length } = marksOf(seen).boxes;
+        if (length) remove(length - 1);
+      } else return;
+      event.preventDefault();
+      event.stopPropagation(); // they have another meaning elsewhere
+    },
+  });
+  const button = keyed("Mark the fault", "b", () => toggle());
+  const help = h("p", { className: "small" }, "Drag over the fault, or click two corners. Keys: arrows (Shift: one pixel), Space sets a corner, Backspace removes a box, Esc ends.");
   const list = h("ul", { className: "small", "aria-label": "Marked places" });
 
-  const boxTo = ([x, y]) => ({ x: Math.min(begun[0], x), y: Math.min(begun[1], y), width: Math.abs(begun[0] - x) + 1, height: Math.abs(begun[1] - y) + 1 });
+  function boxTo([x, y]) {
+    const [left, top] = begun;
+    return { x: Math.min(left, x), y: Math.min(top, y), width: Math.abs(left - x) + 1, height: Math.abs(top - y) + 1 };
+  }
 
   function draw() {
-    const [width, height] = size();
     const { boxes } = marksOf(seen);
     const others = otherBoxes(seen);
-    const one = (name, box, words) => svg("g", { class: name }, ...boxed(box, words, Math.max(width, height)));
-    board.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const one = (name, box, words) => svg("g", { class: name }, ...boxed(box, words, Math.max(...size())));
+    board.setAttribute("viewBox", `0 0 ${size().join(" ")}`);
     board.replaceChildren(
       ...others.map(([box, name]) => one("other", box, name)),
-      ...boxes.map((box, index) => one("mark", box, `${index + 1}`)),
-      begun ? one("mark begun", boxTo(cursor), "") : "",
+      ...boxes.map((box, index) => one("mark", box, index + 1)),
+      begun ? one("begun", boxTo(cursor), "") : "",
       on && cursor ? cross(cursor) : "");
     list.replaceChildren(
-      ...boxes.map((box, index) => h("li", {}, `Box ${index + 1}: ${described(box)}`, removal(index))),
+      ...boxes.map((box, index) => h("li", {}, `Box ${index + 1}: ${described(box)}`,
+        button.hidden ? null : h("button", { type: "button", className: "tiny", "aria-label": `Remove box ${index + 1}`, onclick: () => remove(index) }, "Remove"))),
       ...others.map(([box, name]) => h("li", { className: "muted" }, `${name}: ${described(box)}`)));
   }
 
-  function removal(index) {
-    const words = { type: "button", className: "quiet tiny", "aria-label": `Remove box ${index + 1}`, onclick: () => remove(index) };
-    return button.hidden ? null : h("button", words, "Remove");
-  }
-
   function change(boxes, words) {
-    Object.assign(marksOf(seen), { boxes, changed: true });
+    seen.marks = { ...marksOf(seen), boxes, changed: true };
     draw();
     announce(words);
   }
@@ -80,14 +120,17 @@ export function markable(stage, place) {
     if (!on) button.focus();
   }
 
-  /** The second corner. */
+  function begin(point) {
+    begun = cursor = point;
+    draw();
+    announce(`Corner at ${point.join(", ")}. Set the opposite one.`);
+  }
+
   function end(point) {
     const { boxes } = marksOf(seen);
     const box = boxTo(point);
     begun = null;
-    if (boxes.length < MOST) return change([...boxes, box], `Box ${boxes.length + 1}: ${described(box)}.`);
-    draw();
-    announce(`A label has ${MOST} boxes at most.`);
+    change([...boxes, box], `Box ${boxes.length + 1}: ${described(box)}.`);
   }
 
   function giveUp() {
@@ -99,75 +142,16 @@ export function markable(stage, place) {
   function toggle(to = !on) {
     if (button.hidden) return;
     on = to;
-    begun = held = cursor = null;
+    cursor = null;
     button.ariaPressed = String(on);
-    help.hidden = !on;
+    help.hidden = board.ariaHidden = !on;
     board.classList.toggle("board", on);
-    for (const [name, value] of [["role", "application"], ["tabindex", 0], ["aria-label", "Picture, to mark the fault"]]) on ? board.setAttribute(name, value) : board.removeAttribute(name);
-    board.ariaHidden = String(!on);
-    draw();
-    if (on) {
-      board.focus({ preventScroll: true });
-      announce(help.textContent);
-    }
-  }
-
-  board.addEventListener("pointerdown", (event) => {
+    board.setAttribute("tabindex", on ? 0 : -1);
+    giveUp();
     if (!on) return;
-    if (!event.isPrimary) return giveUp(); // two fingers zoom
-    if (event.button) return;
     board.focus({ preventScroll: true });
-    board.setPointerCapture(event.pointerId);
-    held = { at: event, isFirst: !begun };
-    cursor = pointAt(event);
-    begun ??= cursor;
-    draw();
-  });
-  board.addEventListener("pointermove", (event) => {
-    if (!on || !begun || !event.isPrimary) return;
-    cursor = pointAt(event);
-    draw();
-  });
-  board.addEventListener("pointerup", (event) => {
-    if (!held) return;
-    const { at, isFirst } = held;
-    held = null;
-    const point = pointAt(event);
-    const isClick = Math.hypot(event.clientX - at.clientX, event.clientY - at.clientY) < NEAR;
-    if (isFirst && isClick) announce(`Corner at ${point.join(", ")}. Click the opposite one.`);
-    else if (Math.hypot(point[0] - begun[0], point[1] - begun[1]) < scaled(NEAR)) giveUp(); // twice the same place
-    else end(point);
-  });
-  board.addEventListener("pointercancel", giveUp);
-  board.addEventListener("dblclick", (event) => on && event.stopPropagation());
-  board.addEventListener("keydown", (event) => {
-    if (!on || event.ctrlKey || event.metaKey || event.altKey) return;
-    board.classList.add("keys");
-    const { key } = event;
-    const { boxes } = marksOf(seen);
-    const to = stepped(cursor ?? middle(), event);
-    if (to) {
-      cursor = to;
-      draw();
-      announce(begun ? described(boxTo(cursor)) : cursor.join(", "));
-    } else if (event.repeat) return;
-    else if (key === " " || (key === "Enter" && begun)) {
-      cursor ??= middle();
-      if (begun) end(cursor);
-      else {
-        begun = cursor;
-        draw();
-        announce(`Corner at ${begun.join(", ")}.`);
-      }
-    } else if (["Backspace", "Delete", "Escape"].includes(key) && begun) giveUp();
-    else if (key === "Escape") {
-      toggle(false);
-      button.focus();
-    } else if (["Backspace", "Delete"].includes(key)) boxes.length && remove(boxes.length - 1);
-    else return;
-    event.preventDefault();
-    event.stopPropagation(); // they have another meaning elsewhere
-  });
+    announce(help.textContent);
+  }
 
   return {
     toggle,
@@ -175,9 +159,9 @@ export function markable(stage, place) {
     /** Shows the boxes of an inspection on the picture that is in the stage. Without a picture none are taken. */
     show(next, hasPicture) {
       seen = next;
-      button.hidden = false;
       place.replaceChildren(button, help, list);
       stage.querySelector(".frame").append(board);
+      button.hidden = false;
       toggle(false);
       button.hidden = !hasPicture;
       draw();

@@ -1,6 +1,7 @@
 // One inspection of the history: its verdict and its picture, everything that is kept of it, and what people say of it.
 
 import { Problem } from "./api.js";
+import { comparable } from "./beside.js";
 import { announce, count, dated, h, icon, record } from "./dom.js";
 import { sentences } from "./errors.js";
 import { CHOICES, LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, reviewer, said } from "./labels.js";
@@ -12,13 +13,14 @@ import { drawZones, zonesKey, zonesPanel } from "./zones.js";
 import { zoomable } from "./zoom.js";
 
 let page = null; // what the page gives: labelled()
-let shown = null; // {detail, etag, panel, marking, left}; left: aborts what is still asked for it
+let shown = null; // {detail, etag, panel, marking, good, left}; left: aborts what is still asked for it
 let scale = null; // the chart of the score
 
 export function end() {
   scale?.end();
   scale = null;
   shown?.left.abort();
+  shown?.good.forget();
   if (shown) forgetPictureIn(shown.stage);
   shown = null;
 }
@@ -38,11 +40,13 @@ export function draw(place, detail, etag) {
   shown.controls = h("div", { className: "heat-controls" });
   const places = h("div", { className: "marking" });
   shown.marking = markable(stage, places);
+  const pair = h("div", {}, stage);
+  shown.good = comparable(stage, pair, shown.controls);
   const chart = h("div", { className: "chart", role: "img" });
   place.replaceChildren(
     h("article", { className: "result", "aria-labelledby": "past-title" },
       band(detail, item),
-      h("figure", { className: "panel picture" }, stage, h("figcaption", {}, shown.note, shown.controls, places)),
+      h("figure", { className: "panel picture" }, pair, h("figcaption", {}, shown.note, shown.controls, places)),
       h("div", { className: "facts" },
         shown.panel,
         answer && doubtOf(answer) ? warning(doubtOf(answer)) : null,
@@ -117,6 +121,7 @@ async function picture(mine) {
   const seen = await drawZones(stage, item);
   if (!here()) return;
   if (detail.labels && detail.image.width) mine.marking.show(mine, Boolean(item.file));
+  if (item.file && item.answer) mine.good.show(mine);
   if (item.localization?.regions.length) mine.controls.append(toggle("Outlines", "plain"));
   if (seen?.region || seen?.tiles) mine.controls.append(toggle(seen.region ? "Zones" : "Tiles", "bare"), zonesKey(seen, item.answer));
   if (item.file && item.localization) await heat(mine);
@@ -191,9 +196,10 @@ async function say(label) {
 }
 
 export function pressed(event) {
-  if (event.key === "b" && shown) {
+  const other = { b: shown?.marking, c: shown?.good }[event.key];
+  if (other) {
     event.preventDefault();
-    shown.marking.toggle();
+    other.toggle();
   }
   const choice = CHOICES.find(([, , key]) => key === event.key);
   if (!choice || !shown?.panel) return;

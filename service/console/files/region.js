@@ -21,7 +21,8 @@ let held = null; // the corner that a finger or the mouse has
 
 const { board, scaled, pointAt, middle, stepped, cross } = newBoard(
   { class: "zones board", tabindex: 0, role: "application", "aria-label": "Drawing area", "aria-describedby": "region-keys" },
-  () => drawing.drawn().size);
+  () => drawing.drawn().size,
+  { click, pointerdown: grab, pointermove: move, pointerup: release, pointercancel: () => (held = null), keydown: press });
 
 // What is said.
 
@@ -232,7 +233,6 @@ function put(id, polygon, index, point) {
 
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  board.classList.add("keys");
   const corner = event.target.closest(".corner");
   const done = corner ? pressOnCorner(event, corner) : pressOnBoard(event);
   if (done) event.preventDefault();
@@ -396,12 +396,6 @@ export function start() {
     event.preventDefault();
     undo();
   });
-  board.addEventListener("click", click);
-  board.addEventListener("pointerdown", grab);
-  board.addEventListener("pointermove", move);
-  board.addEventListener("pointerup", release);
-  board.addEventListener("pointercancel", () => (held = null));
-  board.addEventListener("keydown", press);
   new ResizeObserver(() => drawing.drawn().size && !held && drawBoard()).observe(board);
   server.addEventListener("change", listCategories);
 }

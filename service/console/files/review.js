@@ -1,6 +1,7 @@
 // The page Review: inspections that people should look at, one at a time, with a key for each answer.
 
 import { ANSWER_MS, json } from "./api.js";
+import { comparable } from "./beside.js";
 import { $, announce, count, dated, h, icon, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, remembered, reviewer, said, takeBack } from "./labels.js";
@@ -15,7 +16,7 @@ const AHEAD = 20; // inspections that are asked for beyond those that are known
 const MOST = 500; // of one question
 const READY = 6; // inspections that are held ready with their pictures
 const OTHER = { normal: "anomalous", anomalous: "normal" };
-const KEYS = { a: "agree", Enter: "agree", d: "disagree", u: "unsure", ArrowRight: "next", ArrowLeft: "previous", z: "undo", h: "heat", b: "mark" };
+const KEYS = { a: "agree", Enter: "agree", d: "disagree", u: "unsure", ArrowRight: "next", ArrowLeft: "previous", z: "undo", h: "heat", b: "mark", c: "compare" };
 
 let query = null; // what the address asks for: category and order
 let turn = 0; // so that an answer that comes late is not shown
@@ -31,6 +32,7 @@ let given = []; // ids in the order in which they were labelled, for undo
 const ready = new Map(); // id -> promise of what is held ready of it
 let leaving = new AbortController();
 let marks = null; // of the stage
+let good = null; // a good part beside it
 
 export const isOpen = () => !$("page-review").hidden;
 const current = () => queue[at];
@@ -54,6 +56,7 @@ export function show(name) {
 export function end() {
   turn += 1;
   leaving.abort();
+  good.forget();
   leaving = new AbortController();
   ready.clear();
   forgetPictureIn($("review-stage"));
@@ -142,6 +145,7 @@ async function draw() {
   for (const [name, disabled] of [["previous", at === 0], ["undo", !given.length]]) $(`review-${name}`).disabled = disabled;
   $("review-note").textContent = "";
   marks.forget();
+  good.forget();
   forgetPictureIn($("review-stage"));
   announce(`${wordOf(one)}. ${timesOf(one)[1]} ${$("review-left").textContent}.`);
   try {
@@ -169,6 +173,7 @@ async function drawPicture(seen, here) {
   showPicture(stage, item);
   marks.show(seen, Boolean(item.file));
   if (!item.file) return;
+  good.show(seen);
   const png = await heat.catch((error) => (here() && note(`Without the heat map. ${said(error)}`), null));
   if (here() && png) await showHeat(stage, png, detail.image);
 }
@@ -320,6 +325,7 @@ const DEEDS = {
   previous: () => step(-1),
   undo,
   mark: () => marks.toggle(),
+  compare: () => good.toggle(),
   heat: () => {
     $("review-heat").checked = !$("review-heat").checked;
     shade();
@@ -343,6 +349,7 @@ export function start() {
   $("review-heat").addEventListener("change", shade);
   zoomable($("review-stage"));
   marks = markable($("review-stage"), $("review-marks"));
+  good = comparable($("review-stage"), $("review-pair"), $("review-controls"));
   addEventListener("keydown", pressed);
   server.addEventListener("change", () => {
     if (!isOpen()) return;

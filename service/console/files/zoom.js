@@ -5,17 +5,26 @@ const STEP = 1.5;
 const CLOSER = 3; // of a double-click
 const MOVE = 60; // pixels
 
-const views = new WeakMap(); // frame -> {scale, x, y}
+const views = new WeakMap(); // frame -> {scale, x, y}; x and y are shares of the frame
+const others = new WeakMap(); // frame -> the one beside it
 
 function change(frame, to) {
   const view = { ...viewOf(frame), ...to };
-  const within = (value, size) => Math.min(0, Math.max(size * (1 - view.scale), value));
-  view.x = within(view.x, frame.offsetWidth);
-  view.y = within(view.y, frame.offsetHeight);
-  views.set(frame, view);
-  frame.style.transform = view.scale > 1 ? `translate(${view.x}px, ${view.y}px) scale(${view.scale})` : "";
-  frame.style.setProperty("--zoom", view.scale);
-  frame.parentNode.classList.toggle("zoomed", view.scale > 1);
+  const within = (value) => Math.min(0, Math.max(1 - view.scale, value));
+  view.x = within(view.x);
+  view.y = within(view.y);
+  for (const one of [frame, others.get(frame)].filter(Boolean)) {
+    views.set(one, view);
+    one.style.transform = view.scale > 1 ? `translate(${100 * view.x}%, ${100 * view.y}%) scale(${view.scale})` : "";
+    one.style.setProperty("--zoom", view.scale);
+    one.parentNode?.classList.toggle("zoomed", view.scale > 1);
+  }
+}
+
+/** Two frames show the same place from now on, that of the first one. */
+export function together(frame, other) {
+  others.set(frame, other).set(other, frame);
+  change(frame, {});
 }
 
 const viewOf = (frame) => views.get(frame) ?? { scale: 1, x: 0, y: 0 };
@@ -24,12 +33,12 @@ const viewOf = (frame) => views.get(frame) ?? { scale: 1, x: 0, y: 0 };
 function zoom(frame, factor, point) {
   const { scale, x, y } = viewOf(frame);
   const box = frame.getBoundingClientRect();
-  const [left, top] = point ? [point.clientX - box.left, point.clientY - box.top] : [frame.offsetWidth / 2 - x, frame.offsetHeight / 2 - y];
+  const [left, top] = point ? [(point.clientX - box.left) / frame.offsetWidth, (point.clientY - box.top) / frame.offsetHeight] : [0.5 - x, 0.5 - y];
   const next = Math.min(MOST, Math.max(1, scale * factor));
   change(frame, { scale: next, x: x + left * (1 - next / scale), y: y + top * (1 - next / scale) });
 }
 
-const move = (frame, right, down) => change(frame, { x: viewOf(frame).x + right, y: viewOf(frame).y + down });
+const move = (frame, right, down) => change(frame, { x: viewOf(frame).x + right / frame.offsetWidth, y: viewOf(frame).y + down / frame.offsetHeight });
 
 /** Lets the person zoom what a stage shows. */
 export function zoomable(stage) {

@@ -1,14 +1,16 @@
 """What a person should look at next."""
 
+import sqlite3
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from service.history.database import Database
 from service.history.records import Row
-from service.history.review import NEWEST, Order, is_open, to_review
+from service.history.review import NEAREST, NEWEST, Order, is_open, nearest_good, to_review
 from service.keeping import chosen
 from tests.service.history.conftest import row
 
@@ -92,3 +94,76 @@ def test_only_the_newest_are_looked_at_and_the_way_to_them_is_short(database: Da
             for label in ("label IS NULL", "label = 'normal'"):
                 plan = connection.execute(text(f"EXPLAIN QUERY PLAN {query} {label} ORDER BY id DESC LIMIT 9"))
                 assert ["inspections_to_review" in line.detail for line in plan] == [True]
+
+
+def good_for(database: Database, one: Row, gone: Collection[str] = ()) -> UUID | None:
+    found = nearest_good(database, one, lambda sha256: sha256 not in gone)
+    return None if found is None else found["id"]
+
+
+def test_the_nearest_good_part_is_labelled_good_before_or_after(database: Database):
+    far, near, one, later, latest = kept(), kept(), kept(outcome="anomalous", verdict="fail"), kept(), kept()
+    database.add([far, near, one, later, latest])
+    for good in (far, latest):
+        database.label(good["id"], None, {"label": "normal"}, 0)
+    assert good_for(database, one) == far["id"]  # the latest is as near
+    assert good_for(database, near) == far["id"]
+    assert good_for(database, later) == latest["id"]
+    assert good_for(database, far) == latest["id"]  # not itself
+    assert good_for(database, later, gone=[latest["sha256"]]) == far["id"]
+
+
+def test_only_a_good_part_that_can_be_compared_is_found(database: Database):
+    one = kept(outcome="anomalous", verdict="fail")
+    database.add(
+        [
+            one,
+            row(label="normal"),
+            kept(label="normal", category="plate"),
+            kept(label="normal", width=9),
+            kept(label="normal", height=9),
+            kept(label="normal", sha256=one["sha256"]),
+            kept(label="anomalous"),
+            kept(label="unsure"),
+            kept(verdict="review"),
+            kept(outcome="anomalous", verdict="fail"),
+            row(),
+        ]
+    )
+    assert good_for(database, one) is None
+    accepted, nearer, labelled = kept(), kept(), kept(outcome="anomalous", verdict="fail", label="normal")
+    database.add([nearer, accepted])
+    assert good_for(database, one) == accepted["id"]
+    database.label(accepted["id"], None, {"label": "unsure"}, 0)
+    assert good_for(database, one) == nearer["id"]
+    database.add([labelled])
+    assert good_for(database, one) == labelled["id"]
+    assert good_for(database, one, gone=[labelled["sha256"]]) == nearer["id"]
+    failed = kept(outcome="not-decodable", verdict=None, width=None, height=None)
+    database.add([failed, kept(outcome="not-decodable", verdict=None, width=None, height=None, label="normal")])
+    assert good_for(database, failed) is None
+
+
+def test_the_way_to_the_nearest_good_part_is_short(database: Database, url: str):
+    old = [kept() for _ in range(NEAREST[0] + 5)]
+    labelled, last = kept(label="normal"), kept()
+    database.add([*old, labelled, last])
+    removed = [one["sha256"] for one in (*old[1:], labelled)]
+    assert good_for(database, last, gone=removed) == old[0]["id"]
+    if not url.startswith("sqlite"):
+        return
+    asked: list[tuple[str, Any]] = []
+    event.listen(database._engine, "before_cursor_execute", lambda _, __, *given: asked.append(given[:2]))
+    good_for(database, last, gone=removed)
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        plans = [
+            " ".join(line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values))
+            for statement, values in asked
+            if statement.startswith("SELECT")
+        ]
+    by_labels, by_verdict = plans[:4], plans[4:]
+    found = "(category=? AND width=? AND height=? AND id"
+    assert all(f"inspections_labelled_good {found}" in plan for plan in by_labels), plans
+    assert all(f"inspections_accepted {found}" in plan for plan in by_verdict), plans
+    assert by_verdict
+    assert not any("TEMP B-TREE" in plan for plan in plans)
