@@ -28,6 +28,7 @@ _SHOWN = (
     "X-Anomaly-Score",
     "X-Anomaly-Threshold",
     "X-Anomaly-Decision",
+    "X-Anomaly-Verdict",
     "X-Model-Version",
     "X-Inspection-ID",
     "X-Request-ID",

@@ -17,6 +17,8 @@ from service.schemas import Inspection, PartAnswer, TimingMs
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_TOLD = {"id", "score", "threshold", "decision", "verdict", "timing_ms"}
+"""Of an inspection, in the log line."""
 _PLAIN = re.compile(r"[\w./:@{}+-]+", re.ASCII)
 
 
@@ -56,7 +58,7 @@ class Record:
             told["outcomes"] = dict(Counter(self.outcomes))
         if len(self.inspections) == 1:
             _, inspection = self.inspections[0]
-            told |= inspection.model_dump(mode="json", include={"id", "score", "threshold", "decision", "timing_ms"})
+            told |= inspection.model_dump(mode="json", include=_TOLD)
         if self.part is not None:
             told |= self.part.model_dump(mode="json", include={"id", "part", "part_version", "decision"})
         return told

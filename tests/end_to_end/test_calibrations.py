@@ -113,6 +113,8 @@ def test_parts_in_the_review_band_are_for_a_person(server: Server):
     assert (rows[0].endswith(",verdict"), rows[1].endswith(",review"), len(rows)) == (True, True, 2)
     counted = httpx.get(server.url + "/metrics").text
     assert 'inspect_verdicts_total{category="striped",verdict="review"} 1.0' in counted
+    picture = httpx.post(server.url + URL, content=png(5000), headers=PNG | {"Accept": "image/png"}, timeout=60)
+    assert (picture.headers["x-anomaly-decision"], picture.headers["x-anomaly-verdict"]) == ("normal", "review")
     detail = problem(calibrate(server, method="youden", review_false_passes=0.05), 422, "calibration-refused")
     assert "takes 59 faulty parts; 10 are there" in detail
     assert calibrate(server, method="youden").json()["review"] is None

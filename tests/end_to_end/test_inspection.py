@@ -179,6 +179,7 @@ def test_the_picture_is_the_one_the_command_line_draws(client: httpx.Client, fac
     )
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-anomaly-decision"] == "anomalous"
+    assert response.headers["x-anomaly-verdict"] == "fail"
     assert float(response.headers["x-anomaly-score"]) >= float(response.headers["x-anomaly-threshold"])
     run("inspect", "striped", bad, "--overlay", tmp_path, "--weights", factory.weights)
     online = np.asarray(Image.open(io.BytesIO(response.content))).astype(int)

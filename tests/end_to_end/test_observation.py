@@ -191,6 +191,7 @@ def test_one_line_of_json_tells_of_each_request_and_holds_no_image(talkative: Se
             "score": answer["score"],
             "threshold": answer["threshold"],
             "decision": "anomalous",
+            "verdict": "fail",
             "timing_ms": answer["timing_ms"],
         }
 
