@@ -20,6 +20,7 @@ const KEYS = { a: "agree", Enter: "agree", d: "disagree", u: "unsure", ArrowRigh
 
 let query = null; // what the address asks for: category and order
 let turn = 0; // so that an answer that comes late is not shown
+let drawn = 0; // so that of two drawings of a part only the last one goes on
 let queue = []; // as the server gives them
 let at = 0; // which one is shown
 let left = 0;
@@ -137,6 +138,8 @@ function prepared({ id }) {
 async function draw() {
   const one = current();
   const mine = turn;
+  const number = (drawn += 1);
+  const here = () => mine === turn && number === drawn && one === current();
   if (!one && !complete && !asking && $("review-problem").hidden) return more().then(draw);
   if (!one) return $("review-problem").hidden && drawEnd();
   $("review-part").hidden = false;
@@ -150,11 +153,11 @@ async function draw() {
   announce(`${wordOf(one)}. ${timesOf(one)[1]} ${$("review-left").textContent}.`);
   try {
     const seen = await prepared(one);
-    if (mine !== turn || one !== current()) return;
+    if (!here()) return;
     drawLabel(seen, "");
-    await drawPicture(seen, () => mine === turn && one === current());
+    await drawPicture(seen, here);
   } catch (error) {
-    if (mine === turn && one === current()) $("review-note").textContent = said(error);
+    if (here()) $("review-note").textContent = said(error);
   }
   if (mine !== turn) return;
   if (queue[at + 1]) prepared(queue[at + 1]);
