@@ -16,6 +16,10 @@ ANY_NAME = "*"
 NORMAL_QUANTILE = 0.9
 """For a threshold without anomalous images; measured in ``benchmarks/accuracy.md``."""
 
+SMALLEST_SIDE, LARGEST_SIDE = 32, 2048
+"""Of the image that the networks see, pixels."""
+LARGEST_SEED = 2**32 - 1
+
 MAX_PIXELS = 64_000_000
 """Of an image, unless a setting says otherwise."""
 PILLOW_MAX_PIXELS = 178_956_970

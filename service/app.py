@@ -50,7 +50,7 @@ from service.http.origin import AllowOrigins, RefuseForeignRequests
 from service.http.prefix import UnderPrefix
 from service.http.protocol import BoundedProtocol, protocol_with
 from service.http.routes import metrics_router, no_metrics_router, router
-from service.http.training_images import training_images_router
+from service.http.trainings import training_router
 from service.http.uploads import BoundUploads, UploadMemory
 from service.http.watch import router as watch_router
 from service.inspection import Inspector, Limits
@@ -303,7 +303,7 @@ def create_app(
         audit_router,
         watch_router,
         calibration_router,
-        training_images_router,
+        training_router,
         console.router,
         metrics_router if settings.metrics_port is None else no_metrics_router,
     ):

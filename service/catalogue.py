@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from model.errors import ExpectedError
 from model.preprocessing import Preprocessing
 from model.store.card import Card
-from service.schemas import CategorySummary
+from service.schemas import CategorySummary, ErrorRates
 
 if TYPE_CHECKING:  # so that importing the errors does not import torch
     from model.detector import Detector
@@ -150,6 +150,12 @@ class Catalogue:
     def summaries(self) -> list[CategorySummary]:
         """The list as clients see it."""
         return [summary_of(entry) for entry in self._entries.values()]
+
+
+def error_rates_of(card: Card) -> ErrorRates:
+    """How often a card's threshold will be wrong; for older cards this takes scipy, and a second."""
+    false_alarms, misses = card.calibration.error_rates
+    return ErrorRates(false_alarms=false_alarms, misses=misses, text=card.promise)
 
 
 def summary_of(entry: Ready | Refused) -> CategorySummary:

@@ -9,7 +9,7 @@ from model.errors import ExpectedError, MissingSetError
 from model.lifecycle.calibrate import YoudenThresholdError
 from model.lifecycle.datasets import MasksAmongImagesError
 from model.lifecycle.evaluate import SeenImagesError
-from model.lifecycle.train import InterruptedTrainingError, NoCategoryError, ReplacesYoudenError
+from model.lifecycle.train import InterruptedTrainingError, NoCategoryError, NotNewError, ReplacesYoudenError
 from model.store.store import CategoryExistsError, ChangedMeanwhileError, NoCandidateError, StoreNotWritableError
 from model.store.teachers import VGG16_FILE, DownloadError, MissingTeacherError
 
@@ -35,6 +35,7 @@ HINTS: dict[type[ExpectedError], Callable[[Any], str]] = {
     MissingSetError: lambda error: "add --download to let torchvision download these files",
     MissingTeacherError: _of_teacher,
     NoCategoryError: lambda error: "leave out --candidate to train its first version",
+    NotNewError: lambda error: "leave out --new to train it again",
     NoCandidateError: lambda error: "make one with `eca-inspect train CATEGORY --candidate`",
     StoreNotWritableError: lambda error: "name another folder with --weights, or run as the user who owns this one",
     ReplacesYoudenError: lambda error: (

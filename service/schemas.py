@@ -10,15 +10,15 @@ from uuid_utils.compat import uuid7
 
 from model.alignment import LEAST_QUALITY, LEAST_SEEN
 from model.calibration import Verdict
-from model.choices import MapForm, Reason
-from model.store.card import CalibrationMethod, Card, ErrorRate, LabelRecord, ReviewBand
+from model.choices import LARGEST_SEED, LARGEST_SIDE, SMALLEST_SIDE, MapForm, Reason
+from model.store.card import CalibrationMethod, Card, ErrorRate, LabelRecord, ReviewBand, TrainingRecord
 from model.store.parts import PartView
 from service.part_info import PartInfo, Value
 
 Decision = Literal["normal", "anomalous"]
 Measure = Literal["score", "brightness", "contrast", "sharpness", "aspect_ratio"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-CandidateStatus = Literal["scoring", "complete", "off", "refused"]
+CandidateStatus = Literal["scoring", "complete", "off", "alone", "refused"]
 VerdictWord = Annotated[
     Verdict,
     Field(
@@ -647,12 +647,15 @@ class Candidate(BaseModel):
     category: str
     status: CandidateStatus = Field(
         description="complete: it has scored as many inspections as INSPECT_SHADOW_INSPECTIONS says. off: that is 0, "
-        "or the server keeps no history, so that nothing is compared. refused: it cannot be used"
+        "or the server keeps no history, so that nothing is compared. alone: no version of the category is in force, "
+        "so that there is nothing to compare it with. refused: it cannot be used"
     )
     reason: str | None = Field(description="Why it is refused; else null")
     model_version: str | None
     threshold: float | None
     calibration: CalibrationMethod | None
+    training: TrainingRecord | None = Field(description="How it was trained")
+    error_rates: ErrorRates | None = Field(description="How often its threshold will be wrong")
     wanted: int = Field(ge=0, description="Inspections that it is to score")
     scored: int = Field(ge=0, description="Inspections that it has scored")
     skipped: int = Field(
@@ -760,6 +763,29 @@ class UploadedImageList(UploadedImages):
     sha256: list[str] = Field(description="Of each file, hexadecimal, sorted")
 
 
+class TrainingOrder(BaseModel):
+    """What is to be other than it was when the category was last trained, or other than the default in a new one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    teacher: str | None = Field(
+        default=None, description="A teacher of the server, such as imagenet or compact. New: imagenet"
+    )
+    epochs: int | None = Field(default=None, ge=1, description="Passes over the images. New: 500")
+    image_size: int | None = Field(
+        default=None,
+        ge=SMALLEST_SIDE,
+        le=LARGEST_SIDE,
+        description="Side of the image that the networks see, pixels. New: 128",
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=LARGEST_SEED,
+        description="For the student's first weights, and for which images are held out. New: 0",
+    )
+
+
 class TrainingJob(BaseModel):
     """A training of a candidate by the server."""
 
@@ -771,6 +797,9 @@ class TrainingJob(BaseModel):
     started: datetime
     ended: datetime | None = Field(description="null while it runs, or if it is lost")
     labelled_images: int = Field(ge=0, description="Images of the history that people labelled normal")
+    is_new: bool = Field(
+        default=False, description="Whether the category did not exist; its candidate is then its first version"
+    )
     uploaded_images: int = Field(default=0, ge=0, description="Images that were uploaded for the category")
     with_original_images: bool = Field(
         description="Whether the images of INSPECT_TRAINING_IMAGES are used too; if not, the others are all"

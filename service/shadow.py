@@ -15,7 +15,7 @@ from uuid import UUID
 
 from model.measures import mcnemar
 from model.store.version import Stamp
-from service.catalogue import NoSuchCandidateError, Ready, VersionRefusedError
+from service.catalogue import NoSuchCandidateError, Ready, VersionRefusedError, error_rates_of
 from service.choices import Localize
 from service.decoding.pool import Decoders
 from service.decoding.work import Picture
@@ -237,6 +237,7 @@ class Shadow:
                 f"there is no candidate of {category!r}; `eca-inspect train {category} --candidate` makes one"
             )
         history, card = self._history, None if trial.entry is None else trial.entry.card
+        rates = None if card is None else await asyncio.to_thread(error_rates_of, card)
         version = None if card is None else card.model_version
         scored, comparison = 0, None
         if history is not None and version is not None:
@@ -245,11 +246,13 @@ class Shadow:
                 comparison = await history.ask(partial(_compare, version, in_force))
         return Candidate(
             category=category,
-            status=self._status(trial, scored),
+            status=self._status(trial, scored, in_force),
             reason=trial.reason,
             model_version=version,
             threshold=None if card is None else card.calibration.threshold,
             calibration=None if card is None else card.calibration.method,
+            training=None if card is None else card.training,
+            error_rates=rates,
             wanted=self._wanted,
             scored=scored,
             skipped=trial.skipped,
@@ -257,9 +260,11 @@ class Shadow:
             comparison=comparison,
         )
 
-    def _status(self, trial: _Trial, scored: int) -> CandidateStatus:
+    def _status(self, trial: _Trial, scored: int, in_force: str | None) -> CandidateStatus:
         if trial.entry is None:
             return "refused"
+        if in_force is None:
+            return "alone"
         if self._history is None or self._wanted == 0:
             return "off"
         return "complete" if scored >= self._wanted else "scoring"

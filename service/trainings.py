@@ -9,10 +9,11 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import TypeAdapter, ValidationError
 from uuid_utils.compat import uuid7
@@ -102,30 +103,51 @@ class Trainings:
         good = folder / "train" / "good"
         return good if good.is_dir() else folder if folder.is_dir() else None
 
-    def start(self, category: str, labelled: Sequence[str], read: Callable[[str], bytes | None]) -> TrainingJob:
+    def check(self, category: str, labelled: Sequence[str], *, is_new: bool) -> tuple[Path | None, int]:
+        """Whether a training could start; the arguments and errors are those of `start`.
+
+        Returns:
+            The folder of its original images, None if there is none; and how many are uploaded.
+        """
+        if self._task is not None and not self._task.done():
+            raise TrainingRunningError("a training runs, and there is one at a time; see GET /v1/jobs")
+        originals, uploaded = self.original_images(category), len(self.uploaded.uploaded(category).sha256)
+        if originals is None and not labelled and not uploaded:
+            missing = f"there is no category {category!r} yet, and " if is_new else ""
+            raise NoTrainingImagesError(
+                f"{missing}there are no images to train {category!r} on: none are uploaded, INSPECT_TRAINING_IMAGES "
+                "has none, and no kept image of it is labelled normal"
+            )
+        return originals, uploaded
+
+    def start(
+        self,
+        category: str,
+        labelled: Sequence[str],
+        read: Callable[[str], bytes | None],
+        options: Mapping[str, str | int] = MappingProxyType({}),
+        *,
+        is_new: bool = False,
+    ) -> TrainingJob:
         """Starts a training of a candidate.
 
         Args:
             category: its name.
             labelled: the SHA-256 of kept images that people labelled normal.
             read: gives the file of one of them; None if it is no longer kept.
+            options: of the command ``retrain``, by name, such as ``epochs``.
+            is_new: the category does not exist yet, and the candidate is to be its first version.
 
         Raises:
             TrainingRunningError: if a training runs.
             NoTrainingImagesError: if there are no images.
             OSError: if the uploaded images cannot be read.
         """
-        if self._task is not None and not self._task.done():
-            raise TrainingRunningError("a training runs, and there is one at a time; see GET /v1/jobs")
-        originals, uploaded = self.original_images(category), len(self.uploaded.uploaded(category).sha256)
-        if originals is None and not labelled and not uploaded:
-            raise NoTrainingImagesError(
-                f"there are no images to train {category!r} on: none are uploaded, INSPECT_TRAINING_IMAGES has none, "
-                "and no kept image of it is labelled normal"
-            )
+        originals, uploaded = self.check(category, labelled, is_new=is_new)
         job = TrainingJob(
             id=uuid7(),
             category=category,
+            is_new=is_new,
             status="running",
             started=datetime.now(UTC),
             ended=None,
@@ -141,7 +163,8 @@ class Trainings:
         self._jobs = [*self._jobs, job][-MOST_KEPT:]
         self._write()
         self._cancelled = False
-        self._task = asyncio.create_task(self._run(job, originals, labelled, read))
+        given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        self._task = asyncio.create_task(self._run(job, originals, labelled, read, given))
         return job
 
     async def cancel(self, identity: str) -> TrainingJob | None:
@@ -174,7 +197,12 @@ class Trainings:
                 process.kill()
 
     async def _run(
-        self, job: TrainingJob, originals: Path | None, labelled: Sequence[str], read: Callable[[str], bytes | None]
+        self,
+        job: TrainingJob,
+        originals: Path | None,
+        labelled: Sequence[str],
+        read: Callable[[str], bytes | None],
+        options: Sequence[str],
     ) -> None:
         copies = self._folder / "images"
         where = ["--weights", str(self._weights), "--teachers", str(self._teachers)]
@@ -187,7 +215,8 @@ class Trainings:
                 folders.append(self.uploaded.folder(job.category))
             if job.labelled_images or not folders:
                 folders.append(copies)
-            given = [argument for folder in folders for argument in ("--normal", str(folder))]
+            given = [*(["--new"] if job.is_new else []), *options]
+            given += [argument for folder in folders for argument in ("--normal", str(folder))]
             self._process = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-c", START, path,
                 "retrain", job.category, *given, *where, "--device", "cpu", "--skip-unreadable", "--json",

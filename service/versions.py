@@ -17,7 +17,7 @@ from model.preprocessing import MAX_VIEWS
 from model.store.card import Card
 from model.store.history import Kept, NoPreviousVersionError
 from model.store.store import ChangedMeanwhileError, NoCandidateError, Store
-from model.store.teachers import TeacherError, load_teacher
+from model.store.teachers import TeacherError, load_teacher, teacher_names
 from model.store.version import Stamp, StoreError, build_detector, read_card
 from model.text import encodable, readable
 from service.catalogue import (
@@ -244,6 +244,14 @@ class Versions:
         self._enter(version)
         return persistent
 
+    def on_disk(self, category: str) -> bool:
+        """Whether there is a folder of this category, also one that was not read yet. For any thread."""
+        return self._store.holds(category)
+
+    def teachers(self) -> list[str]:
+        """Names of the teachers that a category can be trained with. For any thread."""
+        return teacher_names(self._store.teachers)
+
     def candidates(self) -> dict[str, Stamp]:
         """The categories that have a candidate on disk; each stamp changes with its files. For any thread.
 
@@ -263,19 +271,21 @@ class Versions:
         return (yield from self._candidate(category)).entry
 
     def promote(self, category: str, version: str | None = None) -> Generator[None, None, Ready]:
-        """Serves the candidate of a category, on the disk too, after a test. The version that it replaces is kept.
+        """Serves the candidate of a category, on the disk too, after a test. The version that it replaces is kept; the
+        category may also be one that does not exist yet.
 
         Args:
             category: its name.
             version: the candidate's name; None for whichever is there.
 
         Raises:
-            UnknownCategoryError: if there is no such category.
+            UnknownCategoryError: if there is neither such a category nor a candidate of it.
             NoSuchCandidateError: if there is no candidate, or another one.
             VersionRefusedError: if it is refused, or the category was changed during the test.
             WeightsNotChangedError: if the disk cannot be written.
         """
-        self._catalogue.find(category)
+        if not self._store.candidates.holds(category):
+            self._catalogue.find(category)
         before = self._store.in_place(category)
         candidate = yield from self._candidate(category)
         name = candidate.entry.card.model_version

@@ -50,6 +50,10 @@ class NoCategoryError(TrainingError):
     """There is no category that the candidate could be compared with."""
 
 
+class NotNewError(TrainingError):
+    """The category is there, and the candidate was to be of a new one."""
+
+
 class ReplacesYoudenError(TrainingError):
     """A pair whose threshold comes from anomalous images would be replaced by one whose threshold does not."""
 
@@ -62,6 +66,7 @@ def check_trainable(
     replace: bool = False,
     without_anomalous: bool = False,
     candidate: bool = False,
+    new: bool = False,
     rule: Rule = Rule(),
 ) -> InPlace | None:
     """Whether a training could begin, as far as that is known before its teacher and images are; see `train_category`.
@@ -77,11 +82,15 @@ def check_trainable(
         TrainingError: if there is nothing to resume.
         InterruptedTrainingError: if there is an interrupted training that is not to be resumed.
         NoCategoryError: for a candidate, if there is no category.
+        NotNewError: for a candidate of a new category, if there is one.
         ReplacesYoudenError: if the threshold in place comes from anomalous images, and not ``without_anomalous``.
     """
     store = Store(weights)
     if candidate:
-        if not store.folder(category).exists():
+        exists = store.folder(category).exists()
+        if new and exists:
+            raise NotNewError(f"there is a category {category!r} already, so this is no new one")
+        if not new and not exists:
             raise NoCategoryError(f"there is no category {category!r} that a candidate could be compared with")
         store, replace, without_anomalous = store.candidates, True, True
     before = store.in_place(category)
@@ -122,6 +131,7 @@ def train_category(
     replace: bool = False,
     without_anomalous: bool = False,
     candidate: bool = False,
+    new: bool = False,
     keep_progress: bool = True,
     rule: Rule = Rule(),
     memory_bytes: int = FEATURE_MEMORY_BYTES,
@@ -151,6 +161,7 @@ def train_category(
         without_anomalous: also in place of one whose threshold comes from anomalous images.
         candidate: put the new pair beside the one in place, where it replaces another candidate; see
             `model.store.store.Store.candidates`.
+        new: for a candidate: there is no category yet, and the pair is to be its first version.
         keep_progress: leave a checkpoint when it is stopped.
         rule: for the first threshold.
         memory_bytes: see `model.lifecycle.distillation.teacher_features`.
@@ -176,6 +187,7 @@ def train_category(
         replace=replace,
         without_anomalous=without_anomalous,
         candidate=candidate,
+        new=new,
         rule=rule,
     )
     store = Store(weights).candidates if candidate else Store(weights)

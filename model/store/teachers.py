@@ -27,6 +27,10 @@ VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0
 TEACHER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+_FILES = (".pth", ".pt", ".safetensors")
+"""How the name of a file of weights ends."""
+
+
 class TeacherError(ExpectedError):
     """A teacher is missing, damaged or not the one asked for; the message says which is needed."""
 
@@ -199,6 +203,14 @@ def imagenet_teacher(folder: Path) -> Teacher:
     return teacher
 
 
+def teacher_names(folder: Path) -> list[str]:
+    """The teachers that `resolve_teacher` finds by name without the internet, sorted."""
+    found = {path.stem for path in folder.glob("*.safetensors") if TEACHER_NAME.fullmatch(path.stem)}
+    if SHIPPED_COMPACT.is_file():
+        found.add(COMPACT)
+    return sorted(name for name in found if Path(name).suffix not in _FILES)
+
+
 def resolve_teacher(folder: Path, name_or_path: str) -> tuple[str, Teacher]:
     """The teacher a user asks for: one of the folder's by name, or a file, which is then copied into the folder.
 
@@ -212,7 +224,7 @@ def resolve_teacher(folder: Path, name_or_path: str) -> tuple[str, Teacher]:
         DownloadError: if it is ``imagenet`` and cannot be downloaded.
         TeacherError: if it is damaged.
     """
-    if (path := Path(name_or_path)).suffix in (".pth", ".pt", ".safetensors"):
+    if (path := Path(name_or_path)).suffix in _FILES:
         teacher = read_teacher(path)
         save_teacher(teacher, folder, path.stem)
         return path.stem, teacher

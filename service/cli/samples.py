@@ -9,6 +9,7 @@ from model.choices import ANY_NAME, FalseAlarmTarget
 from model.error_rates import parts_needed
 from model.lifecycle import datasets
 from model.lifecycle.datasets import Listing, Sample
+from model.lifecycle.recipe import ENOUGH_STEPS
 from model.lifecycle.remarks import Remarks
 from model.measures import rate_estimate
 from model.store.card import Card
@@ -87,6 +88,16 @@ def warn_of_few(normal: int, anomalous: int) -> None:
                 f"{rate_estimate(0, count).high:.0%}",
                 err=True,
             )
+
+
+def warn_of_few_steps(card: Card) -> None:
+    """Warns if the student had too few steps to learn from."""
+    if card.training.steps < ENOUGH_STEPS:
+        typer.echo(
+            f"warning: {card.training.steps} training steps are too few, use at least {ENOUGH_STEPS}: the scores may "
+            "not tell faulty parts from good ones; train for more epochs",
+            err=True,
+        )
 
 
 def report_promise(card: Card) -> None:

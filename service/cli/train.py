@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.choices import ANY_NAME, COMPACT, DEFAULT_SCORE, IMAGENET, OVERLAP, Align, Fit, Score
-from model.lifecycle.recipe import ENOUGH_STEPS, FEATURE_MEMORY_BYTES, Recipe
+from model.choices import (
+    ANY_NAME,
+    COMPACT,
+    DEFAULT_SCORE,
+    IMAGENET,
+    LARGEST_SEED,
+    LARGEST_SIDE,
+    OVERLAP,
+    SMALLEST_SIDE,
+    Align,
+    Fit,
+    Score,
+)
+from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe
 from service.cli.errors import EXIT_INTERRUPTED, UsageError, ray_or_the_extra
 from service.cli.options import (
     GIB,
@@ -71,14 +83,16 @@ def train(
             show_default=f"{Recipe.epochs}, divided by the images of each picture",
         ),
     ] = None,
-    image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
+    image_size: Annotated[
+        int, typer.Option(min=SMALLEST_SIDE, max=LARGEST_SIDE, help="Side in pixels.")
+    ] = Recipe.image_size,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
     learning_rate: Annotated[float, typer.Option()] = Recipe.learning_rate,
     direction_weight: Annotated[float, typer.Option(min=0, help="Lambda of the loss.")] = Recipe.direction_weight,
     omega: Annotated[
         bool, typer.Option("--omega/--no-omega", help="Weight the distillation layers by their own attention.")
     ] = Recipe.weigh_distillation_layers,
-    seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = Recipe.seed,
     white_level: WhiteLevel = None,
     black_level: BlackLevel = None,
     channels: Channels = Recipe.colour,
@@ -129,7 +143,7 @@ def train(
     from model.store.store import Store
     from model.store.teachers import resolve_teacher
     from service.cli.progress import EpochBar
-    from service.cli.samples import report, report_promise, training_samples
+    from service.cli.samples import report, report_promise, training_samples, warn_of_few_steps
 
     recipe = Recipe(
         image_size=image_size,
@@ -221,12 +235,7 @@ def train(
         typer.echo(f"white level {card.preprocessing.levels.white}, black level {card.preprocessing.levels.black}")
     if card.preprocessing.reference_brightness is not None:
         typer.echo(f"brightness {card.preprocessing.reference_brightness:g}, to which each image will be brought")
-    if card.training.steps < ENOUGH_STEPS:
-        typer.echo(
-            f"warning: {card.training.steps} training steps are too few, use at least {ENOUGH_STEPS}: the scores may "
-            "not tell faulty parts from good ones; train for more epochs",
-            err=True,
-        )
+    warn_of_few_steps(card)
     pasted = " and defects pasted on them" if card.calibration.method == "synthetic" else ""
     typer.echo(
         f"threshold {card.calibration.threshold:.4g}: from {card.calibration.normal_images} held-out images{pasted}; "
@@ -241,6 +250,31 @@ def retrain(
         list[Path],
         typer.Option(help="Folder of images of normal parts; may be given several times.", show_default=False),
     ],
+    new: Annotated[
+        bool, typer.Option("--new", help="The category does not exist yet; the candidate is its first version.")
+    ] = False,
+    teacher: Annotated[
+        str | None, typer.Option(help="As of `train`.", show_default="as before; of a new category imagenet")
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Passes over the images.", show_default=f"as before; of a new category {Recipe.epochs}"
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=SMALLEST_SIDE,
+            max=LARGEST_SIDE,
+            help="Side in pixels.",
+            show_default=f"as before; of a new category {Recipe.image_size}",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=LARGEST_SEED, show_default=f"as before; of a new category {Recipe.seed}"),
+    ] = None,
     skip_unreadable: SkipUnreadable = False,
     as_json: Annotated[
         bool,
@@ -251,35 +285,39 @@ def retrain(
     device: Device = None,
 ) -> None:
     """Train a category again on these images, as it was trained before, and make the new pair its candidate."""
-    from model.lifecycle.again import recipe_of, train_again
+    from model.lifecycle.again import Changes, recipe_of, train_again, train_first
     from model.lifecycle.datasets import Listing, normal_samples
     from model.store.store import Store
     from service.cli.progress import EpochBar
-    from service.cli.samples import report, report_promise
+    from service.cli.samples import report, report_promise, warn_of_few_steps
 
     if as_json:
         threading.Thread(target=_end_with_input, daemon=True).start()
     settings = read_settings(weights=weights, teachers=teachers, device=device)
     used_device = torch_device(settings.device)
     store = Store(settings.weights, settings.teachers_folder)
-    epochs = recipe_of(store.card(category)).epochs
+    changes = Changes(teacher, epochs, image_size, seed)
+    passes = changes.of(Recipe() if new else recipe_of(store.card(category))).epochs
     listing = sum((normal_samples(folder) for folder in normal), Listing())
     report(listing.remarks)
 
     def say(epoch: "Epoch") -> None:
-        typer.echo(json.dumps({"epoch": epoch.number, "epochs": epochs, "loss": epoch.loss}))
+        typer.echo(json.dumps({"epoch": epoch.number, "epochs": passes, "loss": epoch.loss}))
 
-    with closing(EpochBar(category, epochs)) as bar:
-        card = train_again(
+    work = train_first if new else train_again
+    with closing(EpochBar(category, passes)) as bar:
+        card = work(
             category,
             listing,
             settings.weights,
             settings.teachers_folder,
+            changes,
             device=used_device,
             skip_unreadable=skip_unreadable,
             on_start=_report_start,
             on_epoch=say if as_json else bar.show,
         )
+    warn_of_few_steps(card)
     if as_json:
         typer.echo(json.dumps({"model_version": card.model_version}))
         return
@@ -308,9 +346,11 @@ def train_many(
         typer.Option(help=f"{IMAGENET}, {COMPACT}, another one in the teachers folder, or a file of VGG16 weights."),
     ] = IMAGENET,
     epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
-    image_size: Annotated[int, typer.Option(min=32, max=2048, help="Side in pixels.")] = Recipe.image_size,
+    image_size: Annotated[
+        int, typer.Option(min=SMALLEST_SIDE, max=LARGEST_SIDE, help="Side in pixels.")
+    ] = Recipe.image_size,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
-    seed: Annotated[int, typer.Option(min=0)] = Recipe.seed,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = Recipe.seed,
     white_level: WhiteLevel = None,
     black_level: BlackLevel = None,
     channels: Channels = Recipe.colour,

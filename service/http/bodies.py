@@ -98,6 +98,17 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes:
     return b"".join([chunk async for chunk in _limited(request, max_bytes)])
 
 
+async def read_optional_json_body(request: Request, max_bytes: int) -> bytes:
+    """The body, which should be JSON if there is one.
+
+    Raises:
+        Problem: see `read_json_body`.
+    """
+    if media_type_of(request) == "" and not [chunk async for chunk in _limited(request, max_bytes) if chunk]:
+        return b""
+    return await read_json_body(request, max_bytes)
+
+
 async def read_image_form(request: Request, max_bytes: int, max_images: int) -> Sent:
     """The images of a form with one or more fields ``image``, in order. Each is checked for its own size later.
 

@@ -12,13 +12,14 @@ from model.lifecycle.thresholds import ReviewRule, Rule
 from model.store.store import ChangedMeanwhileError, Store, StoreNotWritableError
 from model.store.version import StoreError
 from service.calibrating import Asked, Prepared, prepare, summary_of
+from service.catalogue import error_rates_of
 from service.choices import Role
 from service.http.access import ACTOR, needs
 from service.http.bodies import read_json_body
 from service.http.errors import documented
 from service.http.history import SCHEMA, HistoryOf, reason_of
 from service.http.parameters import refuse_unknown_parameters
-from service.http.routes import CategoryName, error_rates_of
+from service.http.routes import CategoryName
 from service.problems import Problem
 from service.schemas import Calibrated, CalibrationOrder
 from service.state import State, state_of

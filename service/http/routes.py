@@ -5,16 +5,14 @@ import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, TypeVar
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
 from model.choices import MapForm
-from model.store.card import Card
 from model.store.history import Kept
-from service.catalogue import Ready, Refused, summary_of
+from service.catalogue import Ready, Refused, error_rates_of, summary_of
 from service.choices import Localize, Role
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
 from service.device.jobs import Job, Outcome
@@ -36,7 +34,6 @@ from service.schemas import (
     CategoryDetail,
     CategoryList,
     CategorySummary,
-    ErrorRates,
     Health,
     Inspection,
     KeptVersion,
@@ -44,11 +41,8 @@ from service.schemas import (
     PartAnswer,
     PartList,
     RolledBack,
-    TrainingJob,
-    TrainingJobs,
 )
 from service.state import State, state_of
-from service.trainings import NoTrainingImagesError, TrainingRunningError, Trainings
 
 log = logging.getLogger(__name__)
 router = APIRouter(dependencies=[Depends(refuse_unknown_parameters)])
@@ -386,12 +380,6 @@ async def category_detail(category: CategoryName, state: StateOf) -> CategoryDet
     return CategoryDetail(**summary_of(entry).model_dump(), card=card, error_rates=rates, kept_versions=kept)
 
 
-def error_rates_of(card: Card) -> ErrorRates:
-    """How often a card's threshold will be wrong; for older cards this takes scipy, and a second."""
-    false_alarms, misses = card.calibration.error_rates
-    return ErrorRates(false_alarms=false_alarms, misses=misses, text=card.promise)
-
-
 def _kept_version_of(one: Kept) -> KeptVersion:
     found = one.card.calibration
     return KeptVersion(
@@ -454,6 +442,12 @@ async def rollback(request: Request, category: CategoryName, state: StateOf, to:
     return RolledBack(**summary_of(state.catalogue.find(category)).model_dump(), persistent=persistent)
 
 
+def _check_known(state: State, category: str) -> None:
+    """Raises `UnknownCategoryError` if there is neither such a category nor a candidate of it."""
+    if not state.shadow.has_candidate(category):
+        state.catalogue.find(category)
+
+
 @router.get(
     "/v1/categories/{category}/candidate",
     summary="Compare the candidate with the version in force",
@@ -462,8 +456,9 @@ async def rollback(request: Request, category: CategoryName, state: StateOf, to:
 )
 @needs(Role.INSPECT)
 async def candidate(category: CategoryName, state: StateOf) -> Candidate:
-    """What the candidate says of the images that were inspected, beside what the version in force said."""
-    state.catalogue.find(category)
+    """What the candidate says of the images that were inspected, beside what the version in force said. Where the
+    category does not exist yet, there is nothing to compare it with."""
+    _check_known(state, category)
     return await state.shadow.describe(category, state.catalogue.version_of(category))
 
 
@@ -481,7 +476,7 @@ async def promote(
     request: Request, category: CategoryName, state: StateOf, version: CandidateQuery = None
 ) -> CategorySummary:
     """The candidate replaces the version in force, on the disk too. That version is kept, and `rollback` brings it
-    back."""
+    back. The candidate of a category that does not exist yet becomes its first version."""
     before = state.catalogue.version_of(category)
     work = state.versions.promote(category, version)
     summary = summary_of(await asyncio.wrap_future(state.engine.call_in_steps(work)))
@@ -502,89 +497,10 @@ async def drop_candidate(
     request: Request, category: CategoryName, state: StateOf, version: CandidateQuery = None
 ) -> None:
     """Takes the candidate away from the disk. The version in force stays as it is."""
-    state.catalogue.find(category)
+    _check_known(state, category)
     dropped = await asyncio.to_thread(state.versions.drop_candidate, category, version)
     await state.shadow.look()
     await audit(request, state, "drop-candidate", category, dropped, None)
-
-
-_JOB_PROBLEMS = ("trainings-off", "unknown-job", "invalid-request")
-JobId = Annotated[UUID, Path(alias="id", description="The `id` of a job")]
-
-
-def trainings_of(state: StateOf) -> Trainings:
-    """The trainings of the application.
-
-    Raises:
-        Problem: 404 if it runs none.
-    """
-    if state.trainings is None:
-        raise Problem("trainings-off")
-    return state.trainings
-
-
-TrainingsOf = Annotated[Trainings, Depends(trainings_of)]
-
-
-@router.post(
-    "/v1/categories/{category}/trainings",
-    summary="Train a candidate",
-    tags=["jobs"],
-    status_code=202,
-    responses=documented(
-        "unknown-category", "category-refused", "trainings-off", "training-running", "no-training-images",
-        "weights-not-changed", "history-unavailable", "invalid-request",
-    ),
-)  # fmt: skip
-@needs(Role.ADMIN)
-async def train(request: Request, category: CategoryName, state: StateOf, trainings: TrainingsOf) -> TrainingJob:
-    """Trains the category again as it was trained before, on the images of `INSPECT_TRAINING_IMAGES` and on those of
-    the history that are labelled normal. The result is its candidate."""
-    state.catalogue.require(category)
-    history = state.history
-    assert history is not None
-    await asyncio.to_thread(state.versions.check_candidate_writable)
-    hashes = await history.ask(lambda database: database.normal_images(category))
-    kept = await asyncio.to_thread(lambda: [*filter(history.images.has, hashes)])
-    try:
-        job = trainings.start(category, kept, history.images.read)
-    except TrainingRunningError:
-        raise Problem("training-running") from None
-    except NoTrainingImagesError as error:
-        raise Problem("no-training-images", reason=error) from None
-    await audit(request, state, "train", category, None, str(job.id))
-    return job
-
-
-@router.get("/v1/jobs", summary="List the trainings", tags=["jobs"], responses=documented(*_JOB_PROBLEMS))
-@needs(Role.INSPECT)
-async def jobs(trainings: TrainingsOf) -> TrainingJobs:
-    """The last 50, newest first."""
-    return TrainingJobs(jobs=trainings.all())
-
-
-@router.get("/v1/jobs/{id}", summary="Show a training", tags=["jobs"], responses=documented(*_JOB_PROBLEMS))
-@needs(Role.INSPECT)
-async def job(identity: JobId, trainings: TrainingsOf) -> TrainingJob:
-    """How far it is."""
-    return _found(trainings.get(str(identity)), identity)
-
-
-@router.delete("/v1/jobs/{id}", summary="Cancel a training", tags=["jobs"], responses=documented(*_JOB_PROBLEMS))
-@needs(Role.ADMIN)
-async def cancel(request: Request, identity: JobId, state: StateOf, trainings: TrainingsOf) -> TrainingJob:
-    """Ends its process. A job that does not run stays as it is."""
-    before = _found(trainings.get(str(identity)), identity).status
-    found = _found(await trainings.cancel(str(identity)), identity)
-    if before == "running" and found.status == "cancelled":
-        await audit(request, state, "cancel-training", found.category, str(identity), None)
-    return found
-
-
-def _found(job: TrainingJob | None, identity: UUID) -> TrainingJob:
-    if job is None:
-        raise Problem("unknown-job", id=identity)
-    return job
 
 
 @router.get(

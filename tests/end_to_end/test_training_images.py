@@ -1,7 +1,10 @@
-"""Training images are uploaded one by one over HTTP: each is checked, stored once, and survives the server."""
+"""From images that are uploaded one by one over HTTP to a new category and its first verdict."""
 
+import os
+import re
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +18,16 @@ import httpx
 import numpy as np
 import pytest
 
+from model.choices import IMAGENET
+from model.lifecycle.recipe import Recipe
 from model.store.store import Store
 from service.choices import Role
 from service.http.keys import create_key
-from tests.conftest import Factory
+from tests.conftest import ROOT, Factory
 from tests.end_to_end.conftest import running_server
 from tests.end_to_end.test_refusals import problem
+
+pytestmark = pytest.mark.timeout(1000)  # on a busy machine
 
 MOST = 12
 LARGEST = 30_000
@@ -208,15 +215,171 @@ def test_uploaded_images_train_a_category_that_exists(uploads: Uploads, pictures
     assert admin.delete(images_of("fresh")).status_code == 204
 
 
-def test_what_was_uploaded_is_there_after_a_restart(factory: Factory, pictures: Sequence[bytes], tmp_path: Path):
-    settings = {"device": "cpu", "state": str(tmp_path / "state"), "uploaded_images": "3"}
-    with running_server(factory.weights, **settings) as server, httpx.Client(base_url=server.url) as client:
-        for image in pictures[:2]:
-            assert put(client, "kept", image).status_code == 201
+ORDER = {"teacher": "narrow", "epochs": 2, "image_size": 64, "seed": 3}
+
+
+def test_a_category_from_nothing_to_its_first_verdict(uploads: Uploads, pictures: Sequence[bytes]):
+    admin, category = uploads.admin, "/v1/categories/made"
+    for image in pictures[:MOST]:
+        assert put(admin, "made", image).status_code == 201
+    started = admin.post(f"{category}/trainings", json=ORDER)
+    assert started.status_code == 202, started.text
+    problem(admin.post("/v1/categories/striped/trainings"), 409, "training-running")
+    job = ended(admin, started.json())
+    assert (job["status"], job["is_new"], job["uploaded_images"]) == ("done", True, MOST), job
+    assert (job["epochs_done"], job["epochs"], job["with_original_images"]) == (2, 2, False)
+    assert "2 training steps are too few" in job["message"]
+
+    problem(admin.get(category), 404, "unknown-category")  # nothing is in force that nobody has looked at
+    assert "made" not in {one["category"] for one in admin.get("/v1/categories").json()["categories"]}
+    found = uploads.line.get(f"{category}/candidate").json()
+    card = uploads.store.candidates.card("made")
+    assert (found["status"], found["comparison"], found["model_version"]) == ("alone", None, job["model_version"])
+    assert (found["threshold"], found["calibration"]) == (card.calibration.threshold, "synthetic")
+    assert found["training"] == card.training.model_dump(mode="json")
+    assert (found["training"]["images"], found["training"]["held_out"], found["training"]["seed"]) == (10, 2, 3)
+    assert found["error_rates"]["false_alarms"]["parts"] == 2
+    assert found["error_rates"]["text"] == card.promise
+    assert (card.image_size, card.teacher.name) == (64, "narrow")
+
+    problem(uploads.line.post(f"{category}/candidate/promote"), 403, "forbidden")
+    problem(admin.post(f"{category}/candidate/promote", params={"version": "another"}), 404, "no-candidate")
+    promoted = admin.post(f"{category}/candidate/promote", params={"version": found["model_version"]})
+    assert promoted.status_code == 200, promoted.text
+    assert promoted.json()["model_version"] == job["model_version"]
+    verdict = uploads.line.post(f"{category}/inspect", content=pictures[-1]).json()
+    assert verdict["model_version"] == job["model_version"]
+    assert verdict["threshold"] == found["threshold"]
+    assert verdict["decision"] in ("normal", "anomalous")
+    assert admin.get(category).json()["kept_versions"] == []
+    problem(admin.post(f"{category}/rollback"), 409, "no-previous-version")
+    problem(admin.get(f"{category}/candidate"), 404, "no-candidate")
+    actions = [(action, after) for _, action, _, after in lines_of(admin, "made")]
+    assert actions[-2:] == [("train", job["id"]), ("promote", job["model_version"])]
+
+    again = ended(admin, admin.post(f"{category}/trainings", json={"epochs": 3}).json())
+    assert (again["status"], again["is_new"], again["epochs"]) == ("done", False, 3), again
+    changed = uploads.store.candidates.card("made")
+    assert (changed.image_size, changed.teacher, changed.training.seed) == (64, card.teacher, 3)
+    compared = admin.get(f"{category}/candidate").json()
+    assert (compared["status"], compared["comparison"]["model_version"]) == ("scoring", job["model_version"])
+    admin.delete(images_of("made"))
+
+
+def test_the_candidate_of_a_new_category_can_be_dropped(uploads: Uploads, pictures: Sequence[bytes]):
+    admin, category = uploads.admin, "/v1/categories/dropped"
+    problem(admin.delete(f"{category}/candidate"), 404, "unknown-category")
+    for image in pictures[:8]:
+        put(admin, "dropped", image)
+    job = ended(admin, admin.post(f"{category}/trainings", json=ORDER).json())
+    assert job["status"] == "done", job
+    assert admin.delete(f"{category}/candidate").status_code == 204
+    for answer in (admin.get(f"{category}/candidate"), admin.post(f"{category}/candidate/promote")):
+        problem(answer, 404, "unknown-category")
+    admin.delete(images_of("dropped"))
+
+
+def test_a_training_that_was_asked_for_wrongly_does_not_begin(uploads: Uploads, pictures: Sequence[bytes]):
+    admin, url = uploads.admin, "/v1/categories/wrong/trainings"
+    put(admin, "wrong", pictures[0])
+    before = len(admin.get("/v1/jobs").json()["jobs"])
+    for order in (
+        {"epoch": 3}, {"epochs": 0}, {"epochs": "3"}, {"epochs": 2.5}, {"image_size": 31}, {"image_size": 2049},
+        {"seed": -1}, {"seed": 2**32}, {"teacher": "../narrow"}, {"teacher": "/etc/passwd.pth"}, [], "narrow",
+    ):  # fmt: skip
+        problem(admin.post(url, json=order), 422, "invalid-request")
+    problem(admin.post(url, content=b"{", headers={"Content-Type": "application/json"}), 422, "invalid-request")
+    problem(admin.post(url, content=b"{}"), 415, "unsupported-media-type")
+    problem(admin.post(url, content=b"{}", headers={"Content-Type": "text/plain"}), 415, "unsupported-media-type")
+    sentence = problem(admin.post(url), 422, "invalid-request")  # the default is not there
+    assert "no teacher 'imagenet'; it has compact, narrow;" in sentence
+    problem(admin.post("/v1/categories/teachers/trainings", json=ORDER), 422, "invalid-request")
+    problem(uploads.line.post(url, json=ORDER), 403, "forbidden")
+    missing = problem(admin.post("/v1/categories/nothing/trainings"), 409, "no-training-images")
+    assert "there is no category 'nothing' yet" in missing
+    assert len(admin.get("/v1/jobs").json()["jobs"]) == before
+    few = ended(admin, admin.post(url, json=ORDER).json())
+    assert few["status"] == "failed"
+    assert "1 different images are too few to train on, 8 at least" in few["message"]
+    problem(admin.get("/v1/categories/wrong/candidate"), 404, "unknown-category")
+    admin.delete(images_of("wrong"))
+
+
+def test_the_documented_defaults_are_those_of_the_command(uploads: Uploads):
+    document = uploads.admin.get("/openapi.json").json()
+    body = document["paths"]["/v1/categories/{category}/trainings"]["post"]["requestBody"]
+    fields = body["content"]["application/json"]["schema"]["properties"]
+    said = {name: field["description"].rpartition("New: ")[2] for name, field in fields.items()}
+    recipe = Recipe()
+    assert said == {
+        "teacher": IMAGENET,
+        "epochs": str(recipe.epochs),
+        "image_size": str(recipe.image_size),
+        "seed": str(recipe.seed),
+    }
+    assert body["required"] is False
+
+
+PAGE = (ROOT / "docs" / "new-category.md").read_text()
+
+
+def test_the_commands_of_the_page_lead_to_a_category(uploads: Uploads, pictures: Sequence[bytes], tmp_path: Path):
+    """As they stand, but for the address, the key, the names of photographs and the time that they take."""
+    admin, key = uploads.admin, uploads.admin.headers["X-API-Key"]
+    good = tmp_path / "photos" / "good"
+    good.mkdir(parents=True)
+    for number, image in enumerate(pictures[:MOST]):
+        (good / f"part {number}.png").write_bytes(image)
+    (tmp_path / "part.jpg").write_bytes(pictures[-1])
+    places, *blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    assert "http://127.0.0.1:8000" in places
+    places = places.replace("http://127.0.0.1:8000", str(admin.base_url).rstrip("/"))
+
+    def run(block: str) -> str:
+        assert '"epochs": 300' in block or "trainings" not in block
+        strict = 'curl() { command curl -sS --fail-with-body "$@"; }'
+        text = "\n".join((strict, places, block.replace('"epochs": 300', '"epochs": 2')))
+        environment = {"PATH": os.environ["PATH"], "KEY": key}
+        done = subprocess.run(["bash", "-e", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    upload, train, look, activate, inspect = blocks
+    run(upload)
+    assert run(upload).count('"is_new":false') == 0  # what is there is not sent again
+    assert admin.get(images_of("bottle")).json()["images"] == MOST
+    assert '"status":"running"' in run(train)
+    assert ended(admin, admin.get("/v1/jobs").json()["jobs"][0])["status"] == "done"
+    assert '"status":"alone"' in run(look)
+    assert '"status":"ready"' in run(activate)
+    assert '"decision":' in run(inspect)
+    admin.delete(images_of("bottle"))
+
+
+def test_a_server_without_anything_is_stopped_while_images_come_and_gets_its_first_category(
+    factory: Factory, pictures: Sequence[bytes], tmp_path: Path
+):
+    weights = tmp_path / "weights"  # is not there
+    settings = {
+        "device": "cpu", "teachers": str(factory.teachers), "state": str(tmp_path / "state"), "uploaded_images": "8",
+    }  # fmt: skip
+    with running_server(weights, **settings) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        for image in pictures[:3]:
+            assert put(client, "first", image).status_code == 201
         server.process.kill()
-    with running_server(factory.weights, **settings) as server, httpx.Client(base_url=server.url) as client:
-        assert client.get(images_of("kept")).json()["sha256"] == sorted(map(name_of, pictures[:2]))
-        assert [put(client, "kept", image).status_code for image in pictures[:4]] == [200, 200, 201, 507]
+    with running_server(weights, **settings) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        assert client.get(images_of("first")).json()["sha256"] == sorted(map(name_of, pictures[:3]))
+        assert [put(client, "first", image).status_code for image in pictures[:9]] == [200] * 3 + [201] * 5 + [507]
+        problem(client.get("/readyz"), 503, "no-category")
+        job = ended(client, client.post("/v1/categories/first/trainings", json=ORDER).json())
+        assert job["status"] == "done", job
+    with running_server(weights, **settings) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        assert client.get("/v1/jobs").json()["jobs"] == [job]
+        assert client.get("/v1/categories/first/candidate").json()["status"] == "alone"
+        assert client.post("/v1/categories/first/candidate/promote").status_code == 200
+        assert client.get("/readyz").status_code == 200
+        verdict = client.post("/v1/categories/first/inspect", content=pictures[-1]).json()
+        assert verdict["model_version"] == job["model_version"]
 
 
 def test_without_trainings_there_are_no_uploads(factory: Factory, pictures: Sequence[bytes]):

@@ -97,7 +97,10 @@ def test_a_training_without_images_does_not_begin(server: Server):
     httpx.delete(f"{server.url}/v1/jobs/{last['id']}", timeout=60)
     url = f"{server.url}/v1/categories/fresh/trainings"
     assert "no kept image of it is labelled normal" in problem(httpx.post(url), 409, "no-training-images")
-    problem(httpx.post(url.replace("fresh", "nothing")), 404, "unknown-category")
+    sentence = problem(
+        httpx.post(url.replace("fresh", "nothing"), json={"teacher": "narrow"}), 409, "no-training-images"
+    )
+    assert "there is no category 'nothing' yet" in sentence
 
 
 def test_too_few_images_fail_and_say_so(server: Server, factory: Factory):

@@ -27,6 +27,7 @@ from service import versions as versions_module
 from service.catalogue import (
     Catalogue,
     CategoryRefusedError,
+    NoSuchCandidateError,
     NoSuchVersionError,
     Ready,
     Refused,
@@ -353,6 +354,25 @@ def test_what_is_neither_in_the_folder_nor_known_cannot_be_reloaded_or_rolled_ba
             served.reload(name)
         with pytest.raises(UnknownCategoryError):
             served.roll_back(name)
+
+
+def test_the_candidate_of_a_new_category_becomes_its_first_version(weights: Path):
+    (weights / ".candidates").mkdir()
+    (weights / "striped").rename(weights / ".candidates" / "striped")
+    served = start(weights)
+    assert served.statuses() == {"brushed": "ready", "fresh": "ready"}
+    assert not served.versions.on_disk("striped")
+    with pytest.raises(NoSuchCandidateError, match="not 'another'"):
+        to_the_end(served.versions.promote("striped", "another"))
+    assert served.catalogue.get("striped") is None
+    entry = to_the_end(served.versions.promote("striped"))
+    assert served.catalogue.require("striped") is entry
+    assert (served.versions.changed(), served.versions.kept("striped")) == ([], [])
+    assert served.versions.on_disk("striped")
+    assert entry.detector()(np.zeros((1, 64, 64, 3), np.uint8)).scores.shape == (1,)
+    for name in ("nothing", "teachers", "..", ""):
+        with pytest.raises(UnknownCategoryError):
+            to_the_end(served.versions.promote(name))
 
 
 def test_a_teacher_that_no_version_needs_any_more_leaves_memory(weights: Path):

@@ -7,7 +7,7 @@ import pytest
 
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.thresholds import Rule
-from model.lifecycle.train import InterruptedTrainingError, NoCategoryError, check_trainable
+from model.lifecycle.train import InterruptedTrainingError, NoCategoryError, NotNewError, check_trainable
 from model.store.card import Card
 from model.store.store import ChangedMeanwhileError, InPlace, NoCandidateError, Store
 from model.store.version import StoreError
@@ -103,6 +103,9 @@ def test_a_crash_leaves_the_candidate_or_has_promoted_it(store: Store):
 def test_a_candidate_needs_a_category_and_nobodys_permission_to_replace(store: Store, factory: Factory):
     with pytest.raises(NoCategoryError, match="no category 'new'"):
         check_trainable(store.weights, "new", candidate=True)
+    assert check_trainable(store.weights, "new", candidate=True, new=True) == InPlace(None)
+    with pytest.raises(NotNewError, match="there is a category 'striped' already"):
+        check_trainable(store.weights, "striped", candidate=True, new=True)
     assert store.card("striped").calibration.anomalous_images  # a new version in its place would need to be told
     assert check_trainable(store.weights, "striped", candidate=True) == InPlace(None)
     candidate = propose(store, 0.5)

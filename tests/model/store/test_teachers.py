@@ -24,6 +24,7 @@ from model.store.teachers import (
     read_teacher,
     resolve_teacher,
     save_teacher,
+    teacher_names,
 )
 from service.hints import with_hint
 
@@ -167,6 +168,14 @@ def test_a_teacher_given_as_a_file_is_kept_under_its_name(tmp_path: Path, full_v
     assert fingerprint(load_teacher(tmp_path, name)) == fingerprint(network)
 
 
+def test_the_names_are_those_of_teachers_that_are_there_and_of_the_compact_one(teacher: Teacher, tmp_path: Path):
+    assert teacher_names(tmp_path / "nowhere") == ["compact"]
+    save_teacher(teacher, tmp_path, "narrow")
+    for name in ("narrow.json", ".hidden.safetensors", "a file.safetensors", "weights.pth.safetensors"):
+        (tmp_path / name).touch()
+    assert teacher_names(tmp_path) == ["compact", "narrow"]
+
+
 def test_the_compact_teacher_goes_into_any_folder_that_lacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     name, network = resolve_teacher(tmp_path / "new", "compact")
     assert name == "compact"
@@ -174,6 +183,7 @@ def test_the_compact_teacher_goes_into_any_folder_that_lacks_it(tmp_path: Path, 
     assert fingerprint(load_teacher(tmp_path / "new", "compact")) == fingerprint(network) == record["sha256"]
     monkeypatch.setattr(teachers, "SHIPPED_COMPACT", tmp_path / "nowhere.safetensors")
     assert resolve_teacher(tmp_path / "new", "compact")[0] == "compact"
+    assert (teacher_names(tmp_path / "new"), teacher_names(tmp_path)) == (["compact"], [])
     with pytest.raises(TeacherError, match=r"no teacher 'compact' in ") as refusal:
         resolve_teacher(tmp_path, "compact")
     assert "in training" not in str(refusal.value)

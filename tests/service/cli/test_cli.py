@@ -280,6 +280,22 @@ def test_few_steps_and_scores_that_do_not_separate_are_warned_of(weights: Path, 
     assert ("warning: few does not separate" in shown) is (separates is False)
 
 
+def test_retrain_makes_candidates_of_old_and_of_new_categories(weights: Path, factory: Factory):
+    options = ("--normal", factory.data / "train", "--weights", weights, "--device", "cpu", "--epochs", 2)
+    again = run("retrain", "striped", "--seed", 4, *options)
+    card = read_card(weights / ".candidates" / "striped")
+    assert (card.training.epochs, card.training.seed, card.image_size) == (2, 4, 64)
+    assert f"version {card.model_version}" in again.output
+    assert "training steps are too few" in again.output
+    new = run("retrain", "new", "--new", "--teacher", "narrow", "--image-size", 64, *options)
+    assert f"version {read_card(weights / '.candidates' / 'new').model_version}" in new.output
+    assert not (weights / "new").exists()
+    assert "leave out --new to train it again" in run("retrain", "striped", "--new", *options, status=1).output
+    assert "there is no category 'other'" in run("retrain", "other", *options, status=1).output
+    run("promote", "new", "--weights", weights)
+    assert read_card(weights / "new").image_size == 64
+
+
 def test_overlays_of_images_with_one_name_do_not_overwrite_each_other(factory: Factory, tmp_path: Path):
     images = [factory.data / "good" / "000.png", factory.data / "bad" / "000.png"]
     run("inspect", "striped", *images, "--overlay", tmp_path / "out", "--weights", factory.weights)
