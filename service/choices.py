@@ -1,6 +1,7 @@
 """Choices that the API and the command line share. This module imports nothing slow."""
 
 from enum import StrEnum
+from typing import Literal
 
 
 class Localize(StrEnum):
@@ -14,6 +15,12 @@ class Localize(StrEnum):
 
 DECISIONS = ("normal", "anomalous")
 LABELS = (*DECISIONS, "unsure")
+
+Action = Literal[
+    "label", "reload", "rollback", "calibrate", "promote", "drop-candidate", "train", "cancel-training",
+    "upload-training-image", "remove-training-images",
+]  # fmt: skip
+"""What a line of the log of changes is about."""
 
 
 class Role(StrEnum):

@@ -13,6 +13,7 @@ from model.calibration import Verdict
 from model.choices import LARGEST_SEED, LARGEST_SIDE, SMALLEST_SIDE, MapForm, Reason
 from model.store.card import CalibrationMethod, Card, ErrorRate, LabelRecord, ReviewBand, TrainingRecord
 from model.store.parts import PartView
+from service.choices import Action
 from service.part_info import PartInfo, Value
 
 Decision = Literal["normal", "anomalous"]
@@ -283,10 +284,7 @@ class AuditLine(BaseModel):
     actor: str | None = Field(
         description="Name of the key; `automatic` where the server did it by itself; null where it asks for no key"
     )
-    action: str = Field(
-        description="label, reload, rollback, calibrate, promote, drop-candidate, train, cancel-training, "
-        "upload-training-image or remove-training-images"
-    )
+    action: Action
     subject: str = Field(description="Id of the inspection, or the category")
     before: Any = Field(
         description="A label, a `model_version`, that with the threshold, or an image; null if there was none"

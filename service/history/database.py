@@ -33,7 +33,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from model.errors import MissingExtraError
 from model.quality import Look
 from model.store.files import locked
-from service.choices import DECISIONS
+from service.choices import DECISIONS, Action
 from service.history.errors import DatabaseURLError, HistoryUnavailableError, LabelChangedError
 from service.history.records import Row, first_id_at, seconds_of
 from service.history.tables import AUDIT, INSPECTIONS, SHADOW
@@ -397,7 +397,7 @@ class Database:
             connection.execute(INSPECTIONS.update().where(mine).values(values))
             return version
 
-    def audit(self, actor: str | None, action: str, subject: str, before: object, after: object) -> None:
+    def audit(self, actor: str | None, action: Action, subject: str, before: object, after: object) -> None:
         """Adds a line to the log of changes.
 
         Raises:
@@ -407,14 +407,14 @@ class Database:
             self._log(connection, actor, action, subject, before, after)
 
     def _log(
-        self, connection: Connection, actor: str | None, action: str, subject: str, before: object, after: object
+        self, connection: Connection, actor: str | None, action: Action, subject: str, before: object, after: object
     ) -> int:
         line = {"time": datetime.now(UTC), "actor": actor, "action": action, "subject": subject}
         done = connection.execute(AUDIT.insert().values(**line, before=before, after=after).returning(AUDIT.c.n))
         return int(done.scalar_one())
 
     def audited(
-        self, most: int, before: int | None = None, *, subject: str | None = None, action: str | None = None
+        self, most: int, before: int | None = None, *, subject: str | None = None, action: Action | None = None
     ) -> list[Row]:
         """Lines of the log of changes, newest first.
 
@@ -422,7 +422,7 @@ class Database:
             most: of them.
             before: only lines before the one of this number.
             subject: the id of an inspection, or a category.
-            action: such as `label` or `reload`.
+            action: what the lines are about.
 
         Raises:
             HistoryUnavailableError: if the database is away.

@@ -15,6 +15,7 @@ from threading import Event, Thread
 from time import monotonic
 from typing import TypeVar
 
+from service.choices import Action
 from service.history.database import QUERY_SECONDS, Database
 from service.history.errors import HistoryUnavailableError
 from service.history.images import Images
@@ -173,7 +174,7 @@ class History:
         except TimeoutError:
             raise HistoryUnavailableError(f"it did not answer within {2 * QUERY_SECONDS} s") from None
 
-    async def note(self, actor: str | None, action: str, subject: str, before: object, after: object) -> None:
+    async def note(self, actor: str | None, action: Action, subject: str, before: object, after: object) -> None:
         """Adds a line to the log of changes; if the database is away, the line is only in the server's log."""
         try:
             await self.ask(lambda database: database.audit(actor, action, subject, before, after))

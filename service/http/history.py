@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from model.errors import MissingExtraError
 from model.reading import Reading
 from service.catalogue import Ready
-from service.choices import DECISIONS, Role
+from service.choices import DECISIONS, Action, Role
 from service.history.database import Database, Filters
 from service.history.errors import LabelChangedError
 from service.history.history import History
@@ -619,9 +619,7 @@ def _read_version(if_match: str | None) -> int | None:
 async def audit(
     history: HistoryOf,
     subject: Annotated[_Text, Query(description="Id of an inspection, or a category")] = None,
-    action: Annotated[
-        str | None, Query(pattern="^(label|reload|rollback|calibrate|promote|drop-candidate|train|cancel-training)$")
-    ] = None,
+    action: Action | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="Most lines of this page")] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$", description="`next` of the page before")] = None,
 ) -> Audit:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from model.choices import MapForm
 from model.store.history import Kept
 from service.catalogue import Ready, Refused, error_rates_of, summary_of
-from service.choices import Localize, Role
+from service.choices import Action, Localize, Role
 from service.device.engine import DeviceLostError, Engine, EngineClosedError
 from service.device.jobs import Job, Outcome
 from service.http.access import ACTOR, needs, open_to_all
@@ -417,7 +417,7 @@ async def reload(request: Request, category: CategoryName, state: StateOf) -> Ca
     return summary
 
 
-async def audit(request: Request, state: State, action: str, category: str, before: object, after: object) -> None:
+async def audit(request: Request, state: State, action: Action, category: str, before: object, after: object) -> None:
     """Notes a change in the history, if there is one."""
     if state.history is not None:
         await state.history.note(request.scope.get(ACTOR), action, category, before, after)

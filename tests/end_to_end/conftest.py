@@ -46,6 +46,13 @@ class Server:
     process: subprocess.Popen[str]
     log: list[str]
 
+    def wait_for_log(self, *parts: str) -> None:
+        """Returns when a line of the log has all of these parts."""
+        deadline = time.monotonic() + 120
+        while not any(all(part in line for part in parts) for line in self.log):
+            assert time.monotonic() < deadline, "".join(self.log)
+            time.sleep(0.02)
+
 
 @contextmanager
 def running_server(

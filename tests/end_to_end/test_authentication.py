@@ -112,7 +112,7 @@ def test_keys_change_without_a_restart(guarded: Guarded):
     assert status(new) == 401
     guarded.file.write_text(good)
     assert status(guarded.inspect) == 200
-    assert any("the last good keys stay valid" in line for line in guarded.server.log)
+    guarded.server.wait_for_log("the last good keys stay valid")
     assert not any(key in line for line in guarded.server.log for key in (new, guarded.inspect, guarded.admin))
 
 
@@ -131,7 +131,7 @@ def test_a_file_of_keys_that_cannot_be_read_for_a_moment_is_read_again(factory: 
         assert client.get("/v1/categories").status_code == 200
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         problem(client.get("/v1/categories"), 401, "unauthenticated")
-        assert any("Too many open files" in line for line in server.log)
+        server.wait_for_log("Too many open files")
 
 
 def test_the_contract_tells_of_keys_only_where_there_are_some(guarded: Guarded, client: httpx.Client):

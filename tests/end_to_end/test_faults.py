@@ -164,7 +164,7 @@ def test_a_device_that_is_given_up_ends_the_process_after_its_requests_are_answe
         for one in waiting:
             problem(one.result(), 503, "device-lost")
         assert faulty.server.process.wait(30) == EXIT_DEVICE_LOST
-        assert any("the device is given up" in line for line in faulty.server.log)
+        faulty.server.wait_for_log("the device is given up")
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", URL])

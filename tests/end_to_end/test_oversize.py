@@ -48,7 +48,7 @@ def test_it_is_refused_with_both_numbers_and_the_others_serve(server: Server, we
     png = (factory.data / "good" / "000.png").read_bytes()
     assert listed(server.url)["huge"]["status"] == "refused"
     assert BOTH_NUMBERS in listed(server.url)["huge"]["reason"]
-    assert any("category huge is refused" in line and BOTH_NUMBERS in line for line in server.log)
+    server.wait_for_log("category huge is refused", BOTH_NUMBERS)
     response = httpx.post(f"{server.url}/v1/categories/huge/inspect", content=png, headers=PNG, timeout=60)
     assert BOTH_NUMBERS in problem(response, 503, "category-refused")
 

@@ -435,7 +435,7 @@ def test_a_part_needs_a_key_where_the_server_asks_for_keys(factory: Factory, goo
     key = create_key(tmp_path / "keys", "line-3", Role.INSPECT)
     nowhere = str(tmp_path / "nowhere")
     with running_server(factory.weights, keys_file=str(tmp_path / "keys"), parts=nowhere) as server:
-        assert any(f"there is no folder of cards of parts {nowhere}" in line for line in server.log)
+        server.wait_for_log(f"there is no folder of cards of parts {nowhere}")
         for response in (httpx.post(server.url + URL, files=[("striped", good)]), httpx.get(server.url + "/v1/parts")):
             problem(response, 401, "unauthenticated")
         headers = {"X-API-Key": key}

@@ -302,7 +302,7 @@ def test_there_are_fewer_connections_than_the_process_may_open_files(factory: Fa
             connection.sendall(LIVEZ)
             assert read_answer(connection)[0] == 200
         assert httpx.get(server.url + "/readyz").status_code == 200
-        assert any("ulimit" in line for line in server.log)
+        server.wait_for_log("ulimit")
         assert not any("Too many open files" in line for line in server.log)
 
 

@@ -118,7 +118,7 @@ def test_broken_categories_are_refused_with_their_reasons_and_all_others_serve(w
             name = fault.__name__
             assert categories[name]["status"] == "refused"
             assert reason in categories[name]["reason"]
-            assert any(f"category {name} is refused" in line and reason in line for line in server.log)
+            server.wait_for_log(f"category {name} is refused", reason)
             response = httpx.post(f"{server.url}/v1/categories/{name}/inspect", content=png, headers=PNG)
             assert reason in problem(response, 503, "category-refused")
         assert f'inspect_categories{{status="refused"}} {len(BROKEN)}.0' in httpx.get(server.url + "/metrics").text
@@ -140,7 +140,7 @@ def test_a_server_without_a_weights_folder_says_so_and_serves_what_is_put_there(
 ):
     weights = tmp_path / "weights"
     with running_server(weights, reload_seconds="0.05", teachers=str(factory.teachers)) as server:
-        assert any(f"there is no weights folder {weights}" in line for line in server.log)
+        server.wait_for_log(f"there is no weights folder {weights}")
         problem(httpx.get(server.url + "/readyz"), 503, "no-category")
         problem(httpx.post(server.url + URL, content=png, headers=PNG), 404, "unknown-category")
         assert 'inspect_categories{status="ready"} 0.0' in httpx.get(server.url + "/metrics").text
@@ -257,7 +257,7 @@ def test_new_versions_and_categories_appear_bad_ones_do_not_and_one_call_goes_ba
         # By the server's own look, perhaps while only half of it was written.
         wait_until(lambda: "inspect_reloads_refused_total 0.0" not in httpx.get(server.url + "/metrics").text)
         assert "not finite" in problem(post("striped", "reload"), 409, "reload-refused")
-        wait_until(lambda: any("the current version stays in use" in line for line in server.log))
+        server.wait_for_log("the current version stays in use")
         answer = httpx.post(server.url + URL, content=png, headers=PNG).json()
         assert answer["model_version"] == "from-brushed"
 

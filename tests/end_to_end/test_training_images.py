@@ -84,8 +84,11 @@ def ended(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines_of(client: httpx.Client, subject: str) -> list[tuple[str, str, Any, Any]]:
-    """Of the log of changes: who, what, before and after, oldest first."""
+    """Of the log of changes: who, what, before and after, oldest first. Each is found by what it is about, too."""
     lines = client.get("/v1/audit", params={"subject": subject}).json()["lines"][::-1]
+    for line in lines:
+        found = client.get("/v1/audit", params={"subject": subject, "action": line["action"]}).json()["lines"]
+        assert line in found
     return [(line["actor"], line["action"], line["before"], line["after"]) for line in lines]
 
 
