@@ -449,7 +449,14 @@ def test_boxes_are_pixels_of_the_picture_as_it_is_seen(server: Server, bad: byte
     assert httpx.put(there, json={"label": "anomalous", "boxes": [as_seen]}).status_code == 200
 
 
-def test_the_nearest_good_part_is_labelled_good_or_was_accepted(server: Server, good: bytes, bad: bytes):
+@pytest.fixture(scope="module")
+def empty(factory: Factory) -> Iterator[Server]:
+    """A server whose history is empty, and which keeps all images."""
+    with running_server(factory.weights, keep_images="all") as started:
+        yield started
+
+
+def test_the_nearest_good_part_is_labelled_good_or_was_accepted(empty: Server, good: bytes, bad: bytes):
     def changed(data: bytes) -> bytes:
         """Another image that looks the same."""
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -457,38 +464,38 @@ def test_the_nearest_good_part_is_labelled_good_or_was_accepted(server: Server, 
         return cv2.imencode(".png", picture)[1].tobytes()
 
     def kept(data: bytes) -> dict[str, Any]:
-        answer = inspected(server.url, data, "fresh")
+        answer = inspected(empty.url, data, "fresh")
         deadline = time.monotonic() + 120
-        while not in_history(server.url, answer["id"])["image"]["kept"]:
+        while not in_history(empty.url, answer["id"])["image"]["kept"]:
             assert time.monotonic() < deadline
         return answer
 
     answer = kept(bad)
-    there = f"{server.url}{HISTORY}/{answer['id']}/nearest-good"
+    there = f"{empty.url}{HISTORY}/{answer['id']}/nearest-good"
     detail = problem(httpx.get(there), 404, "no-good-inspection")
     assert "the images of good parts of 'fresh' with 80 x 80 pixels are not kept" in detail
     accepted = kept(good)
     assert accepted["verdict"] == "pass"
     found = httpx.get(there)
     assert found.status_code == 200, found.text
-    (listed,) = search(server.url, sha256=accepted["image"]["sha256"])
+    (listed,) = search(empty.url, sha256=accepted["image"]["sha256"])
     assert found.json() == listed | {"said": None}
     first = kept(changed(good))
     said = {"label": "normal", "reviewer": "Ana"}
-    line = httpx.put(f"{server.url}{HISTORY}/{first['id']}/label", json=said).json()
+    line = httpx.put(f"{empty.url}{HISTORY}/{first['id']}/label", json=said).json()
     found = httpx.get(there).json()
     assert (found["id"], found["said"], found["label"]) == (first["id"], line, "normal")
-    httpx.delete(f"{server.url}{HISTORY}/{first['id']}/label", headers={"If-Match": "*"}).raise_for_status()
+    httpx.delete(f"{empty.url}{HISTORY}/{first['id']}/label", headers={"If-Match": "*"}).raise_for_status()
     assert httpx.get(there).json()["said"] is None
 
     lot = {"lot": "nothing to compare"}
-    problem(httpx.post(server.url + URL, content=b"no image", params=lot, headers=PNG), 422, "not-decodable")
+    problem(httpx.post(empty.url + URL, content=b"no image", params=lot, headers=PNG), 422, "not-decodable")
     deadline = time.monotonic() + 120
-    while not (failed := search(server.url, **lot)):
+    while not (failed := search(empty.url, **lot)):
         assert time.monotonic() < deadline
-    detail = problem(httpx.get(f"{server.url}{HISTORY}/{failed[0]['id']}/nearest-good"), 404, "no-good-inspection")
+    detail = problem(httpx.get(f"{empty.url}{HISTORY}/{failed[0]['id']}/nearest-good"), 404, "no-good-inspection")
     assert detail == "there is nothing to compare with: this image could not be read"
-    problem(httpx.get(f"{server.url}{HISTORY}/{UUID(int=1)}/nearest-good"), 404, "unknown-inspection")
+    problem(httpx.get(f"{empty.url}{HISTORY}/{UUID(int=1)}/nearest-good"), 404, "unknown-inspection")
     problem(httpx.get(f"{there}?size=any"), 422, "invalid-request")
 
 
