@@ -16,7 +16,7 @@ def test_what_is_left_out_is_named_at_the_end_with_the_command_that_includes_it(
     """As `make test` runs, on a machine without Debian's programs."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--numprocesses", "1", "--dist", "loadgroup", "-v", NEEDS_PROMETHEUS],
-        env={**os.environ, "PATH": "/nowhere", REQUIRED: ""},
+        env={**os.environ, "PATH": "/nowhere", REQUIRED: "", "PYTEST_ADDOPTS": ""},
         cwd=ROOT,
         capture_output=True,
         text=True,
