@@ -2,7 +2,7 @@
 
 Get the data set of Huang et al., "Surface defect saliency of magnetic tile", and run
 
-    python -m benchmarks.loop --data PATH/TO/magnetic-tile [--epochs 60] [--seed 0]
+    python -m benchmarks.loop --data PATH/TO/magnetic-tile [--epochs 250] [--seed 0]
 
 A category is trained on 60 normal photographs and served with a history. Then, over HTTP alone: 60 others (40 good, 20
 faulty) are inspected and labelled with the truth; Youden's threshold is taken from these labels; the server trains a
@@ -109,7 +109,8 @@ def run(data: Path, teachers: Path, teacher: str, epochs: int, seed: int) -> dic
 
         def evaluated() -> dict[str, object]:
             found = evaluate_category(weights, weights / "teachers", CATEGORY, good["test"], faulty["test"])
-            return {"model_version": found.model_version, "threshold": found.threshold, **found.image._asdict()}
+            rates = {name: estimate._asdict() for name, estimate in vars(found.image).items()}
+            return {"model_version": found.model_version, "threshold": found.threshold, **rates}
 
         network = load_teacher(weights / "teachers", teacher)
         train_category(CATEGORY, good["start"], weights, teacher, network, Recipe(epochs=epochs, seed=seed))
@@ -156,7 +157,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set, with MT_Free in it")
     parser.add_argument("--teacher", default="compact")
     parser.add_argument("--teachers", type=Path, default=ROOT / "weights" / "teachers")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     results = {
