@@ -103,22 +103,22 @@ class Trainings:
         good = folder / "train" / "good"
         return good if good.is_dir() else folder if folder.is_dir() else None
 
-    def check(self, category: str, labelled: Sequence[str], *, is_new: bool) -> tuple[Path | None, int]:
+    def check(self, category: str, labelled: Sequence[str], uploaded: int, *, is_new: bool) -> Path | None:
         """Whether a training could start; the arguments and errors are those of `start`.
 
         Returns:
-            The folder of its original images, None if there is none; and how many are uploaded.
+            The folder of its original images; None if there is none.
         """
         if self._task is not None and not self._task.done():
             raise TrainingRunningError("a training runs, and there is one at a time; see GET /v1/jobs")
-        originals, uploaded = self.original_images(category), len(self.uploaded.uploaded(category).sha256)
+        originals = self.original_images(category)
         if originals is None and not labelled and not uploaded:
             missing = f"there is no category {category!r} yet, and " if is_new else ""
             raise NoTrainingImagesError(
                 f"{missing}there are no images to train {category!r} on: none are uploaded, INSPECT_TRAINING_IMAGES "
                 "has none, and no kept image of it is labelled normal"
             )
-        return originals, uploaded
+        return originals
 
     def start(
         self,
@@ -127,6 +127,7 @@ class Trainings:
         read: Callable[[str], bytes | None],
         options: Mapping[str, str | int] = MappingProxyType({}),
         *,
+        uploaded: int = 0,
         is_new: bool = False,
     ) -> TrainingJob:
         """Starts a training of a candidate.
@@ -136,14 +137,14 @@ class Trainings:
             labelled: the SHA-256 of kept images that people labelled normal.
             read: gives the file of one of them; None if it is no longer kept.
             options: of the command ``retrain``, by name, such as ``epochs``.
+            uploaded: how many images are uploaded for it. Counting them waits for the disk, so the caller does it.
             is_new: the category does not exist yet, and the candidate is to be its first version.
 
         Raises:
             TrainingRunningError: if a training runs.
             NoTrainingImagesError: if there are no images.
-            OSError: if the uploaded images cannot be read.
         """
-        originals, uploaded = self.check(category, labelled, is_new=is_new)
+        originals = self.check(category, labelled, uploaded, is_new=is_new)
         job = TrainingJob(
             id=uuid7(),
             category=category,

@@ -197,10 +197,11 @@ async def train(request: Request, category: AnyCategory, state: StateOf, trainin
     await asyncio.to_thread(state.versions.check_candidate_writable)
     hashes = await history.ask(lambda database: database.normal_images(category))
     kept = await asyncio.to_thread(lambda: [*filter(history.images.has, hashes)])
+    uploaded = len((await asyncio.to_thread(trainings.uploaded.uploaded, category)).sha256)
     try:
-        trainings.check(category, kept, is_new=is_new)
+        trainings.check(category, kept, uploaded, is_new=is_new)
         await _check_teacher(state, options.get("teacher"))
-        job = trainings.start(category, kept, history.images.read, options, is_new=is_new)
+        job = trainings.start(category, kept, history.images.read, options, uploaded=uploaded, is_new=is_new)
     except TrainingRunningError:
         raise Problem("training-running") from None
     except NoTrainingImagesError as error:

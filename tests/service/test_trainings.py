@@ -22,7 +22,8 @@ def trainings(factory: Factory, state: Path, images: Path | None = None) -> Trai
 def test_a_job_that_ran_when_the_server_ended_is_lost(factory: Factory, tmp_path: Path):
     async def start_and_end() -> None:
         jobs = trainings(factory, tmp_path)
-        jobs.start("fresh", ["a" * 64], {"a" * 64: b"\x89PNG, but no picture"}.get)
+        with jobs.uploaded._lock:  # an upload that waits for the disk holds up nothing here
+            jobs.start("fresh", ["a" * 64], {"a" * 64: b"\x89PNG, but no picture"}.get)
         with pytest.raises(TrainingRunningError):
             jobs.start("fresh", ["a" * 64], dict[str, bytes]().get)
         await jobs.close()

@@ -94,5 +94,5 @@ def test_many_open_a_new_file_at_once(tmp_path: Path):
         Spool(path, LARGE).close()
 
     with ThreadPoolExecutor(8) as threads:
-        for number in range(30):
+        for number in range(100):
             list(threads.map(open_it, [tmp_path / str(number) / "spool.sqlite"] * 8))
