@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,11 +12,24 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, FilePayload, Locator, Page, Playwright, Request, expect
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Error,
+    FilePayload,
+    Locator,
+    Page,
+    Playwright,
+    Request,
+    Route,
+    expect,
+)
 
 from tests.conftest import ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+LIST = re.compile(r"/v1/categories$")
+"""Address of the list of categories."""
 PICTURES = "INSPECT_TEST_SCREENSHOTS"
 """Environment variable: folder for the screenshots, which otherwise go with the tests' temporary files."""
 
@@ -193,3 +206,26 @@ def tab_to(page: Page, wanted: Locator, stops: int = 40) -> None:
         if wanted.evaluate("element => element === document.activeElement"):
             return
     raise AssertionError(f"{stops} times Tab do not reach {wanted}")
+
+
+@contextmanager
+def held_back(page: Page, address: re.Pattern[str]) -> Iterator[list[Route]]:
+    """Requests for this address are not answered before the end of the block.
+
+    The handler stays: a request that Chromium sends while the last handler goes can stay without an answer.
+    """
+    held: list[Route] = []
+    over = False
+
+    def hold(route: Route) -> None:
+        if over:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route(address, hold)
+    yield held
+    over = True
+    for route in held:
+        with suppress(Error):  # the page has given up on this one, and asks again
+            route.continue_()

@@ -17,7 +17,7 @@ from model.lifecycle.thresholds import Rule
 from service.choices import Role
 from service.http.keys import create_key
 from tests.conftest import Factory
-from tests.end_to_end.browsing import Visit, Visits, announced, choose, overhang, payload, tab_to
+from tests.end_to_end.browsing import LIST, Visit, Visits, announced, choose, held_back, overhang, payload, tab_to
 from tests.end_to_end.conftest import running_server
 from tests.end_to_end.test_calibrations import png
 
@@ -258,7 +258,12 @@ def test_a_candidate_is_compared_on_labelled_pictures_and_dropped(browse: Visits
     assert visit.findings() == []
     newest.click()
     expect(page.get_by_role("article", name="PASS", exact=True)).to_be_visible()
-    page.go_back()
+    with held_back(page, LIST):
+        page.go_back()
+        old = page.locator("#candidate-drop")
+        expect(old).to_be_visible()
+        old.evaluate("button => button.focus()")
+        expect(old).not_to_be_focused()  # it stays from before, and the server has not answered yet
     part.get_by_role("button", name="Drop it").click()
     page.get_by_role("dialog").get_by_role("button", name="Leave it").click()
     expect(part.get_by_role("button", name="Drop it")).to_be_focused()

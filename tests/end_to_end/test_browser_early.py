@@ -2,48 +2,22 @@
 
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import Error, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import ROOT
-from tests.end_to_end.browsing import Visits, announced, choose, expect_verdict, payload, sample, tiles
+from tests.end_to_end.browsing import LIST, Visits, announced, choose, expect_verdict, held_back, payload, sample, tiles
 from tests.end_to_end.conftest import Server
 
 CATEGORY = "machined-plate"
 OTHER = "striped"
-LIST = re.compile(r"/v1/categories$")
 PASTE = """bytes => {
   const data = new DataTransfer();
   data.items.add(new File([new Uint8Array(bytes)], "pasted.png", { type: "image/png" }));
   dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
 }"""
-
-
-@contextmanager
-def held_back(page: Page, address: re.Pattern[str]) -> Iterator[list[Route]]:
-    """Requests for this address are not answered before the end of the block.
-
-    The handler stays: a request that Chromium sends while the last handler goes can stay without an answer.
-    """
-    held: list[Route] = []
-    over = False
-
-    def hold(route: Route) -> None:
-        if over:
-            route.continue_()
-        else:
-            held.append(route)
-
-    page.route(address, hold)
-    yield held
-    over = True
-    for route in held:
-        with suppress(Error):  # the page has given up on this one, and asks again
-            route.continue_()
 
 
 def drop(page: Page, *files: Path) -> None:

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from service.choices import Role
 from service.http.keys import create_key
 from tests.conftest import ROOT
-from tests.end_to_end.browsing import Visit, Visits, focus_is_visible, overhang, sample
+from tests.end_to_end.browsing import Visit, Visits, focus_is_visible, held_back, overhang, sample
 from tests.end_to_end.conftest import running_server
 
 CATEGORY = "machined-plate"
@@ -212,6 +212,22 @@ def test_everything_can_be_done_with_the_keyboard(browse: Visits, line: Line):
     expect_past(page, "PASS")
     page.go_back()  # the steps between inspections are no steps back
     expect(rows(page).last).to_be_focused()
+
+
+def test_the_inspection_before_cannot_be_labelled_while_the_next_one_comes(browse: Visits, line: Line):
+    page = enter(browse, line, "?lot=few").page
+    rows(page).first.click()
+    expect_past(page, "REJECT")
+    good = page.locator("[data-label=normal]")
+    with held_back(page, re.compile(r"/v1/inspections/[^/?]+$")) as held:
+        page.get_by_role("button", name="Older").click()
+        expect(page.locator("#history-detail")).to_have_attribute("aria-busy", "true")
+        good.evaluate("button => button.focus()")
+        expect(good).not_to_be_focused()
+        assert held
+    expect_past(page, "PASS")
+    good.focus()
+    expect(good).to_be_focused()
 
 
 def test_new_inspections_wait_until_they_are_asked_for(browse: Visits, line: Line):

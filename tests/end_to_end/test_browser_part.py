@@ -10,10 +10,20 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 
 from tests.conftest import ROOT, Factory
-from tests.end_to_end.browsing import Visits, announced, expect_verdict, overhang, payload, sample, tiles
+from tests.end_to_end.browsing import (
+    LIST,
+    Visits,
+    announced,
+    expect_verdict,
+    held_back,
+    overhang,
+    payload,
+    sample,
+    tiles,
+)
 from tests.end_to_end.conftest import Server, running_server
 from tests.end_to_end.test_browser import downloaded
-from tests.end_to_end.test_browser_early import LIST, PASTE, drop, held_back
+from tests.end_to_end.test_browser_early import PASTE, drop
 
 PLATE = "machined-plate"
 PHONE = {"viewport": {"width": 375, "height": 812}, "is_mobile": True, "has_touch": True}

@@ -38,15 +38,23 @@ export async function show(name) {
   } catch (problem) {
     if (turn !== shown) return;
     end();
-    $("category-detail").replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, sentences(problem)[0]), h("p", {}, sentences(problem)[1])));
+    place().replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, sentences(problem)[0]), h("p", {}, sentences(problem)[1])));
   }
 }
 
+/** The page is left. What it shows is old from now on, so nothing there can be pressed until it is drawn again. */
 export function end() {
   endCharts();
   endParts();
+  $("category-detail").inert = true;
   drawn = null;
   shown += 1;
+}
+
+/** Where the category is drawn, anew. */
+function place() {
+  $("category-detail").inert = false;
+  return $("category-detail");
 }
 
 function endParts() {
@@ -110,16 +118,15 @@ function list(categories, wanted) {
 
 function draw(detail) {
   endCharts();
-  const place = $("category-detail");
   if (!detail) {
     endParts();
-    place.replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, "There is no category yet"), h("p", {}, "Train one with “eca-inspect train”; it appears here by itself.")));
+    place().replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, "There is no category yet"), h("p", {}, "Train one with “eca-inspect train”; it appears here by itself.")));
     return;
   }
   const [links, sections] = partsFor(detail);
   const head = h("header", {}, h("h2", {}, detail.category), links);
   if (detail.status === "refused") {
-    place.replaceChildren(head, h("div", { className: "panel problem" }, h("h3", {}, "This category is refused"), h("p", {}, "The server does not answer images for it, because:"), h("p", {}, h("code", {}, detail.reason))), ...sections);
+    place().replaceChildren(head, h("div", { className: "panel problem" }, h("h3", {}, "This category is refused"), h("p", {}, "The server does not answer images for it, because:"), h("p", {}, h("code", {}, detail.reason))), ...sections);
     return;
   }
   const { card } = detail;
@@ -172,7 +179,7 @@ function draw(detail) {
         ["Date", date(training.date)],
       ]))),
   );
-  place.replaceChildren(...blocks, ...sections);
+  place().replaceChildren(...blocks, ...sections);
   charts.push(histogram(scores, 220, calibration.histogram, () => [
     [calibration.threshold, "current", "--muted", true],
     ...(trial.point().threshold === calibration.threshold ? [] : [[trial.point().threshold, "tried", "--accent", false]]),

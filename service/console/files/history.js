@@ -255,7 +255,7 @@ async function open() {
   const mine = turn;
   const id = opened;
   $("history-back").href = at("", query);
-  $("history-detail").setAttribute("aria-busy", "true");
+  loading(true);
   step();
   try {
     const { detail, etag } = await remembered(id);
@@ -267,8 +267,14 @@ async function open() {
     if (mine === turn) tellProblem(asProblem(error));
   }
   if (mine !== turn) return;
-  $("history-detail").removeAttribute("aria-busy");
+  loading(false);
   step();
+}
+
+/** While another inspection is on its way, nothing of the one that is still shown can be pressed. */
+function loading(is) {
+  $("history-detail").setAttribute("aria-busy", String(is));
+  $("history-detail").inert = is;
 }
 
 /** A link has brought the person here: which inspections are beside this one? */
