@@ -127,6 +127,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "reload-refused": Kind(409, "the version on disk is refused; the current version stays in use", "{reason}"),
     "no-candidate": Kind(404, "the category has no candidate, or another one", "{reason}"),
+    "not-proven": Kind(409, "the labels do not show that the candidate is better; nothing has changed", "{reason}"),
     "weights-not-changed": Kind(
         409, "the server cannot change the folder of weights; nothing has changed", "{reason}"
     ),

@@ -20,6 +20,7 @@ Decision = Literal["normal", "anomalous"]
 Measure = Literal["score", "brightness", "contrast", "sharpness", "aspect_ratio"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 CandidateStatus = Literal["scoring", "complete", "off", "alone", "refused"]
+BetterVersion = Literal["candidate", "in-force"]
 VerdictWord = Annotated[
     Verdict,
     Field(
@@ -624,6 +625,9 @@ class LabelledComparison(BaseModel):
         ge=0,
         le=1,
         description="McNemar's exact test, two-sided: how often two equally good versions would differ so much",
+    )
+    proven: BetterVersion | None = Field(
+        description="The version that is right more often, if `p_value` is below 0.05; else null"
     )
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MOST_WAITING = 64
 """Images that wait for idle time."""
 MOST_WAITING_BYTES = 64 << 20
+SIGNIFICANT = 0.05
+"""A p-value below this is taken as proof that two versions differ."""
 MOST_CHANGED = 100
 """Inspections of which the candidate says something else that an answer lists."""
 
@@ -270,6 +272,29 @@ class Shadow:
         return "complete" if scored >= self._wanted else "scoring"
 
 
+def unproven(found: Candidate) -> str | None:
+    """Why a comparison does not show that the candidate is better than the version in force; None if it does.
+
+    Only a complete comparison counts: who asks again and again until chance agrees proves nothing.
+    """
+    if found.status == "refused":
+        return f"the candidate cannot be used: {found.reason}"
+    if found.status == "scoring":
+        return f"the candidate has scored {found.scored} of {found.wanted} inspections"
+    if found.status == "alone":
+        return "there is no version in force to compare the candidate with"
+    if found.comparison is None or found.status == "off":
+        return "nothing is compared here"
+    labelled = found.comparison.labelled
+    if labelled.proven == "candidate":
+        return None
+    return (
+        f"of {labelled.normal + labelled.anomalous} labelled inspections only the candidate is right about "
+        f"{labelled.only_candidate_right}, and only the version in force about {labelled.only_in_force_right}; two "
+        f"equally good versions would differ so much with a probability of {labelled.p_value:.2g}"
+    )
+
+
 def _compare(candidate: str, in_force: str, database: "Database") -> Comparison:
     counts = database.compared(candidate, in_force)
     changed = database.changed_decisions(candidate, in_force, MOST_CHANGED)
@@ -295,6 +320,7 @@ def comparison_of(in_force: str, counts: "Sequence[Row]", changed: "Sequence[Row
     to_anomalous, to_normal = count(normal, anomalous), count(anomalous, normal)
     only_in_force = count(normal, anomalous, normal) + count(anomalous, normal, anomalous)
     only_candidate = count(anomalous, normal, normal) + count(normal, anomalous, anomalous)
+    p_value = mcnemar(only_in_force, only_candidate)
     return Comparison(
         model_version=in_force,
         inspections=total,
@@ -310,7 +336,8 @@ def comparison_of(in_force: str, counts: "Sequence[Row]", changed: "Sequence[Row
             candidate_misses=count(None, normal, anomalous),
             only_in_force_right=only_in_force,
             only_candidate_right=only_candidate,
-            p_value=mcnemar(only_in_force, only_candidate),
+            p_value=p_value,
+            proven=None if p_value >= SIGNIFICANT else "candidate" if only_candidate > only_in_force else "in-force",
         ),
         changed=[ChangedDecision.model_validate(row) for row in changed],
     )

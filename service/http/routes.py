@@ -42,6 +42,7 @@ from service.schemas import (
     PartList,
     RolledBack,
 )
+from service.shadow import unproven
 from service.state import State, state_of
 
 log = logging.getLogger(__name__)
@@ -467,17 +468,32 @@ async def candidate(category: CategoryName, state: StateOf) -> Candidate:
     summary="Serve the candidate",
     tags=["categories"],
     responses=documented(
-        "unknown-category", "no-candidate", "reload-refused", "weights-not-changed", "invalid-request", "device-lost",
-        "shutting-down",
+        "unknown-category", "no-candidate", "reload-refused", "not-proven", "weights-not-changed",
+        "history-unavailable", "invalid-request", "device-lost", "shutting-down",
     ),
 )  # fmt: skip
 @needs(Role.ADMIN)
 async def promote(
-    request: Request, category: CategoryName, state: StateOf, version: CandidateQuery = None
+    request: Request,
+    category: CategoryName,
+    state: StateOf,
+    version: CandidateQuery = None,
+    only_if_proven: Annotated[
+        bool,
+        Query(description="Change nothing unless the comparison is complete and shows that the candidate is better"),
+    ] = False,
 ) -> CategorySummary:
     """The candidate replaces the version in force, on the disk too. That version is kept, and `rollback` brings it
     back. The candidate of a category that does not exist yet becomes its first version."""
     before = state.catalogue.version_of(category)
+    if only_if_proven:
+        _check_known(state, category)
+        found = await state.shadow.describe(category, before)
+        if version not in (None, found.model_version):
+            raise Problem("no-candidate", reason=f"the candidate of {category!r} is another version than {version!r}")
+        if reason := unproven(found):
+            raise Problem("not-proven", reason=reason)
+        version = found.model_version
     work = state.versions.promote(category, version)
     summary = summary_of(await asyncio.wrap_future(state.engine.call_in_steps(work)))
     await state.shadow.look()

@@ -121,13 +121,47 @@ def test_labels_decide_which_of_the_two_is_better(server: Server, weights: Path,
         "only_in_force_right": normal,
         "only_candidate_right": 0,
         "p_value": pytest.approx(2 / 2**normal),
+        "proven": "in-force",
     }
+    rule_of = {"params": {"only_if_proven": "true"}}
+    said = problem(httpx.post(url + CANDIDATE + "/promote", **rule_of), 409, "not-proven")
+    assert f"has scored {len(good)} of 22" in said
+    wrong = {"params": {"only_if_proven": "true", "version": "another"}}
+    problem(httpx.post(url + CANDIDATE + "/promote", **wrong), 404, "no-candidate")
+    assert httpx.get(url + CANDIDATE).json()["model_version"] == found["model_version"]
     problem(httpx.delete(url + CANDIDATE, params={"version": "another"}), 404, "no-candidate")
     assert httpx.delete(url + CANDIDATE).status_code == 204
     problem(httpx.delete(url + CANDIDATE), 404, "no-candidate")
     problem(httpx.post(url + CANDIDATE + "/promote"), 404, "no-candidate")
     (line,) = httpx.get(url + "/v1/audit", params={"action": "drop-candidate"}).json()["lines"]
     assert (line["before"], line["after"]) == (found["model_version"], None)
+
+
+def test_a_rule_promotes_the_candidate_when_labels_have_shown_that_it_is_better(
+    server: Server, weights: Path, factory: Factory
+):
+    """The version in force rejects everything, the candidate nothing, and only good parts come."""
+    url, teachers = server.url, weights / "teachers"
+    before = Store(weights).card("striped")
+    calibrate_category(weights, teachers, "striped", [], [], rule=Rule(threshold=1e-9))
+    calibrate_category(weights, teachers, "striped", [], [], rule=Rule(threshold=1e9), candidate=True)
+    httpx.post(url + STRIPED + "/reload")
+    good = [path.read_bytes() for path in sorted((factory.data / "good").iterdir())]
+    images = (2 * good)[:22]
+    sent = [httpx.post(url + STRIPED + "/inspect", content=image, headers=PNG).json() for image in images]
+    assert {one["decision"] for one in sent} == {"anomalous"}
+    found = described(url, lambda found: found["status"] == "complete" and found["comparison"]["inspections"] == 22)
+    by_rule = {"params": {"only_if_proven": "true"}}
+    said = problem(httpx.post(url + CANDIDATE + "/promote", **by_rule), 409, "not-proven")
+    assert "of 0 labelled inspections only the candidate is right about 0" in said
+    for one in sent:
+        httpx.put(f"{url}/v1/inspections/{one['id']}/label", json={"label": "normal"}).raise_for_status()
+    assert httpx.get(url + CANDIDATE).json()["comparison"]["labelled"]["proven"] == "candidate"
+    promoted = httpx.post(url + CANDIDATE + "/promote", **by_rule)
+    assert (promoted.status_code, promoted.json()["model_version"]) == (200, found["model_version"])
+    for _ in range(2):
+        httpx.post(url + STRIPED + "/rollback").raise_for_status()
+    assert Store(weights).card("striped") == before
 
 
 @pytest.mark.parametrize(

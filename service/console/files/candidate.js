@@ -74,7 +74,7 @@ export function candidate(category) {
   async function put() {
     const { labelled } = found.comparison ?? {};
     const untold = found.status === "scoring" ? ` It has scored only ${found.scored} of ${found.wanted} inspections.` : "";
-    const unproven = labelled && !(labelled.p_value < 0.05 && labelled.only_candidate_right > labelled.only_in_force_right) ? " The labels do not show that it is better." : "";
+    const unproven = labelled && labelled.proven !== "candidate" ? " The labels do not show that it is better." : "";
     if (!(await ask("Put the candidate in force?", `Version ${found.model_version} then decides about every part of ${category}.${untold}${unproven} The version of now is kept: you can go back to it.`, "Put it in force"))) return;
     const name = found.model_version;
     if (await change(promote, told, pathOf(category, `candidate/promote${version()}`), "POST")) done(`${name} is in force now. The version before is kept: see Versions.`);
@@ -131,12 +131,12 @@ function compared({ inspections, agreement, to_anomalous: stricter, to_normal: m
 }
 
 /** McNemar's test in plain words. */
-function proof({ normal, anomalous, only_in_force_right: old, only_candidate_right: fresh, p_value: p }) {
+function proof({ normal, anomalous, only_in_force_right: old, only_candidate_right: fresh, p_value: p, proven }) {
   if (!(normal + anomalous)) return "None of them is labelled yet, so nobody knows which version is right. Label the changed ones, all of them.";
   if (!(old + fresh)) return `On the ${count(normal + anomalous, "labelled one")} both are right equally often.`;
   const share = p < 0.001 ? "less than 0.1 %" : percent(p);
   const found = `Of the labelled ones, only the candidate is right about ${fresh}, and only the version in force about ${old}. Two equally good versions would differ so much in ${share} of such comparisons`;
-  return p < 0.05 ? `${found}: the ${fresh > old ? "candidate" : "version in force"} is better, and that is hardly chance.` : `${found}, so it may be chance. Label more.`;
+  return proven ? `${found}: the ${proven === "candidate" ? proven : "version in force"} is better, and that is hardly chance.` : `${found}, so it may be chance. Label more.`;
 }
 
 function row(one, thumb) {

@@ -25,6 +25,7 @@ const SENTENCES = {
   "upload-timeout": ["The image took too long to reach the server.", "Check the network, or send a smaller file."],
   "reload-refused": ["The version on disk is refused; the current version stays in use.", "The person who trained the category must look at the reason."],
   "no-candidate": ["The category has no candidate, or another one.", "Look at the category again."],
+  "not-proven": ["The labels do not show that the candidate is better.", "Nothing has changed. Label more inspections."],
   "weights-not-changed": ["The server cannot change the folder of weights.", "Nothing has changed. Tell the administrator."],
   "unknown-job": ["The server does not know this training.", "It lists the last 50."],
   "trainings-off": ["This server runs no trainings.", "Train with “eca-inspect retrain”."],
