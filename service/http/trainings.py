@@ -2,7 +2,7 @@
 
 import asyncio
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -69,51 +69,80 @@ ImageName = Annotated[
 ]
 
 
-@training_router.put(
-    "/v1/categories/{category}/training-images/{sha256}",
+_UPLOAD_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "It was there already"},
+    201: {"description": "It is stored", "model": UploadedImage},
+    **documented(
+        "empty-body", "upload-timeout", "too-many-bytes", "too-many-pixels", "unsupported-media-type",
+        "not-decodable", "invalid-request", "trainings-off", "upload-memory-full", "decoder-lost",
+        "deadline-passed", "image-not-stored",
+    ),
+}  # fmt: skip
+_IMAGE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in IMAGE_TYPES},
+    }
+}
+
+
+@training_router.post(
+    "/v1/categories/{category}/training-images",
     summary="Upload a training image",
     response_model=UploadedImage,
-    responses={
-        200: {"description": "It was there already"},
-        201: {"description": "It is stored", "model": UploadedImage},
-        **documented(
-            "empty-body", "upload-timeout", "too-many-bytes", "too-many-pixels", "unsupported-media-type",
-            "not-decodable", "invalid-request", "trainings-off", "upload-memory-full", "decoder-lost",
-            "deadline-passed", "image-not-stored",
-        ),
-    },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in IMAGE_TYPES},
-        }
-    },
-)  # fmt: skip
+    responses=_UPLOAD_ANSWERS,
+    openapi_extra=_IMAGE_BODY,
+)
 @needs(Role.ADMIN)
 async def upload_training_image(
+    request: Request, category: AnyCategory, state: StateOf, trainings: TrainingsOf
+) -> Response:
+    """Send the image of a normal part as the body. The server names it by its SHA-256, and `Location` says so of a new
+    one. It is read as an inspection reads it, and refused if that cannot be done. The same image again changes nothing,
+    so an upload that broke off is simply repeated."""
+    return await _upload(request, category, None, state, trainings)
+
+
+@training_router.put(
+    "/v1/categories/{category}/training-images/{sha256}",
+    summary="Upload a training image under its name",
+    response_model=UploadedImage,
+    responses=_UPLOAD_ANSWERS,
+    openapi_extra=_IMAGE_BODY,
+)
+@needs(Role.ADMIN)
+async def upload_named_training_image(
     request: Request, category: AnyCategory, name: ImageName, state: StateOf, trainings: TrainingsOf
 ) -> Response:
-    """Send the image of a normal part as the body. It is read as an inspection reads it, and refused if that cannot be
-    done. The same image again changes nothing, so an upload that broke off is simply repeated."""
+    """The same for a client that computes the SHA-256 itself: a body that has another one is refused."""
+    return await _upload(request, category, name.lower(), state, trainings)
+
+
+async def _upload(request: Request, category: str, name: str | None, state: State, trainings: Trainings) -> Response:
     data = await read_plain_image(request, state.settings.max_image_bytes)
     if not data:
         raise Problem("empty-body")
-    found = sha256(data).hexdigest()
-    if found != name.lower():
-        reason = f"the path names the image {name.lower()}, and the SHA-256 of the body is {found}; send it again"
+    found = await asyncio.to_thread(lambda: sha256(data).hexdigest())
+    if name not in (None, found):
+        reason = f"the path names the image {name}, and the SHA-256 of the body is {found}; send it again"
         raise Problem("invalid-request", reason=reason)
     entry = state.catalogue.get(category)
     step = entry.preprocessing if isinstance(entry, Ready) else Recipe().preprocessing
     await state.inspector.check_readable(data, step)
+    uploaded = trainings.uploaded
     try:
-        is_new = await asyncio.to_thread(trainings.uploaded.put, category, found, data)
+        is_new, there = await asyncio.to_thread(
+            lambda: (uploaded.put(category, found, data), uploaded.uploaded(category))
+        )
     except NoRoomError as error:
         raise Problem("image-not-stored", reason=error) from None
     if is_new:
         await audit(request, state, "upload-training-image", category, None, found)
-    there = await asyncio.to_thread(trainings.uploaded.uploaded, category)
     answer = UploadedImage(category=category, sha256=found, is_new=is_new, images=len(there.sha256), bytes=there.bytes)
-    return Response(answer.model_dump_json(), 201 if is_new else 200, media_type="application/json")
+    headers = {}
+    if is_new and name is None:
+        headers["Location"] = f"training-images/{found}"  # relative, so that it holds behind a prefix
+    return Response(answer.model_dump_json(), 201 if is_new else 200, headers, "application/json")
 
 
 @training_router.get(

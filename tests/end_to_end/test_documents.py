@@ -146,6 +146,12 @@ def test_the_contract_is_documented_and_its_examples_fit_their_schemas(client: h
     inspect = document["paths"]["/v1/categories/{category}/inspect"]["post"]["responses"]
     assert set(inspect) == {"200", "400", "404", "408", "413", "415", "422", "429", "500", "503", "504"}
     assert set(document["paths"]["/v1/categories/{category}"]["get"]["responses"]) == {"200", "404", "422"}
+    images = document["paths"]["/v1/categories/{category}/training-images"]
+    assert set(images) == {"get", "post", "delete"}
+    named = document["paths"]["/v1/categories/{category}/training-images/{sha256}"]["put"]
+    assert images["post"]["responses"] == named["responses"]
+    assert {"200", "201", "507"} < set(named["responses"])
+    assert images["post"]["requestBody"] == named["requestBody"]
     assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
     checked = 0
     for path in document["paths"].values():

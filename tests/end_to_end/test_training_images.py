@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -75,6 +75,14 @@ def put(client: httpx.Client, category: str, data: bytes, **headers: str) -> htt
     return client.put(f"{images_of(category)}/{name_of(data)}", content=data, headers=headers)
 
 
+def post(client: httpx.Client, category: str, data: bytes, **headers: str) -> httpx.Response:
+    return client.post(images_of(category), content=data, headers=headers)
+
+
+Upload = Callable[..., httpx.Response]
+both_ways = pytest.mark.parametrize("upload", [put, post])
+
+
 def ended(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     deadline = time.monotonic() + 600
     while (found := client.get(f"/v1/jobs/{job['id']}").json())["status"] == "running":
@@ -124,34 +132,74 @@ def test_images_are_stored_listed_and_removed(uploads: Uploads, pictures: Sequen
     ]
 
 
+def test_the_server_names_an_image_that_comes_without_its_name(uploads: Uploads, pictures: Sequence[bytes]):
+    admin, (first, second) = uploads.admin, pictures[:2]
+    answer = post(admin, "named", first)
+    assert (answer.status_code, answer.json()) == (
+        201,
+        {"category": "named", "images": 1, "bytes": len(first), "sha256": name_of(first), "is_new": True},
+    )
+    location = answer.url.join(answer.headers["Location"])
+    assert location.path == f"{images_of('named')}/{name_of(first)}"
+    again = post(admin, "named", first, **{"Content-Type": "image/png"})
+    assert (again.status_code, again.json()) == (200, answer.json() | {"is_new": False})
+    assert "Location" not in again.headers
+    assert put(admin, "named", first).status_code == 200
+    assert (put(admin, "named", second).status_code, post(admin, "named", second).status_code) == (201, 200)
+    assert admin.delete(location).status_code == 204
+    assert admin.get(images_of("named")).json()["sha256"] == [name_of(second)]
+    admin.delete(images_of("named"))
+    assert [line[1:] for line in lines_of(admin, "named")] == [
+        ("upload-training-image", None, name_of(first)),
+        ("upload-training-image", None, name_of(second)),
+        ("remove-training-images", name_of(first), None),
+        ("remove-training-images", 1, None),
+    ]
+
+
 def test_only_an_admin_uploads_and_removes(uploads: Uploads, pictures: Sequence[bytes]):
     problem(put(uploads.line, "guarded", pictures[0]), 403, "forbidden")
+    problem(post(uploads.line, "guarded", pictures[0]), 403, "forbidden")
     assert put(uploads.admin, "guarded", pictures[0]).status_code == 201
     problem(uploads.line.delete(images_of("guarded")), 403, "forbidden")
     problem(uploads.line.delete(f"{images_of('guarded')}/{name_of(pictures[0])}"), 403, "forbidden")
     url = str(uploads.admin.base_url)
-    for response in (httpx.get(url + images_of("guarded")), httpx.put(f"{url}{images_of('guarded')}/{'a' * 64}")):
+    for response in (
+        httpx.get(url + images_of("guarded")),
+        httpx.put(f"{url}{images_of('guarded')}/{'a' * 64}"),
+        httpx.post(url + images_of("guarded")),
+    ):
         problem(response, 401, "unauthenticated")
     assert uploads.admin.get(images_of("guarded")).json()["images"] == 1
     uploads.admin.delete(images_of("guarded"))
 
 
-def test_what_an_inspection_would_refuse_is_refused(uploads: Uploads, pictures: Sequence[bytes]):
+@both_ways
+def test_what_an_inspection_would_refuse_is_refused(uploads: Uploads, pictures: Sequence[bytes], upload: Upload):
     admin, image = uploads.admin, pictures[0]
-    problem(put(admin, "refusing", b""), 400, "empty-body")
-    problem(put(admin, "refusing", b"no image"), 422, "not-decodable")
-    problem(put(admin, "refusing", image[:-100]), 422, "not-decodable")
-    problem(put(admin, "refusing", bytes(LARGEST + 1)), 413, "too-many-bytes")
+    problem(upload(admin, "refusing", b""), 400, "empty-body")
+    problem(upload(admin, "refusing", b"no image"), 422, "not-decodable")
+    problem(upload(admin, "refusing", image[:-100]), 422, "not-decodable")
+    problem(upload(admin, "refusing", bytes(LARGEST + 1)), 413, "too-many-bytes")
     large = bytes(cv2.imencode(".png", np.zeros((101, 101), np.uint8))[1])
-    problem(put(admin, "refusing", large), 413, "too-many-pixels")
-    problem(put(admin, "refusing", image, **{"Content-Type": "text/plain"}), 415, "unsupported-media-type")
-    form = admin.put(f"{images_of('refusing')}/{name_of(image)}", files={"image": ("a.png", image)})
-    problem(form, 415, "unsupported-media-type")
+    problem(upload(admin, "refusing", large), 413, "too-many-pixels")
+    problem(upload(admin, "refusing", image, **{"Content-Type": "text/plain"}), 415, "unsupported-media-type")
+    packed = upload(admin, "refusing", image, **{"Content-Encoding": "gzip"})
+    problem(packed, 415, "unsupported-media-type")
+    assert admin.get(images_of("refusing")).json()["images"] == 0
+
+
+def test_a_wrong_name_or_a_form_is_refused(uploads: Uploads, pictures: Sequence[bytes]):
+    admin, image = uploads.admin, pictures[0]
+    form = {"image": ("a.png", image)}
+    problem(admin.put(f"{images_of('refusing')}/{name_of(image)}", files=form), 415, "unsupported-media-type")
+    problem(admin.post(images_of("refusing"), files=form), 415, "unsupported-media-type")
     other = admin.put(f"{images_of('refusing')}/{'0' * 64}", content=image)
     assert f"the SHA-256 of the body is {name_of(image)}" in problem(other, 422, "invalid-request")
     for name in ("a" * 63, "g" * 64, "a.png", "%2e%2e"):
         problem(admin.put(f"{images_of('refusing')}/{name}", content=image), 422, "invalid-request")
     problem(admin.put(f"{images_of('refusing')}/{name_of(image)}?replace=yes", content=image), 422, "invalid-request")
+    problem(admin.post(f"{images_of('refusing')}?name=a", content=image), 422, "invalid-request")
     assert admin.get(images_of("refusing")).json()["images"] == 0
 
 
@@ -160,6 +208,7 @@ def test_a_name_that_no_category_can_have_is_refused(uploads: Uploads, pictures:
     admin = uploads.admin
     answers = [
         admin.put(f"{images_of(category)}/{name_of(pictures[0])}", content=pictures[0]),
+        post(admin, category, pictures[0]),
         admin.get(images_of(category)),
         admin.delete(images_of(category)),
         admin.delete(f"{images_of(category)}/{'a' * 64}"),
@@ -182,9 +231,12 @@ def test_an_upload_that_breaks_off_leaves_nothing_and_can_be_repeated(uploads: U
     admin.delete(images_of("broken"))
 
 
-def test_many_uploads_of_the_same_image_at_once_store_it_once(uploads: Uploads, pictures: Sequence[bytes]):
+@both_ways
+def test_many_uploads_of_the_same_image_at_once_store_it_once(
+    uploads: Uploads, pictures: Sequence[bytes], upload: Upload
+):
     with ThreadPoolExecutor(8) as pool:
-        answers = [*pool.map(lambda _: put(uploads.admin, "twice", pictures[0]), range(8))]
+        answers = [*pool.map(lambda _: upload(uploads.admin, "twice", pictures[0]), range(8))]
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
     assert uploads.admin.get(images_of("twice")).json()["images"] == 1
     uploads.admin.delete(images_of("twice"))
@@ -196,7 +248,9 @@ def test_where_there_is_no_room_the_answer_says_what_to_do(uploads: Uploads, pic
         assert put(admin, "full", image).status_code == 201
     sentence = problem(put(admin, "full", pictures[MOST]), 507, "image-not-stored")
     assert f"at most {MOST} (INSPECT_UPLOADED_IMAGES)" in sentence
+    assert problem(post(admin, "full", pictures[MOST]), 507, "image-not-stored") == sentence
     assert put(admin, "full", pictures[0]).status_code == 200
+    assert post(admin, "full", pictures[0]).status_code == 200
     assert admin.get(images_of("full")).json()["images"] == MOST
     admin.delete(f"{images_of('full')}/{name_of(pictures[0])}")
     assert put(admin, "full", pictures[MOST]).status_code == 201
@@ -348,8 +402,8 @@ def test_the_commands_of_the_page_lead_to_a_category(uploads: Uploads, pictures:
         return done.stdout
 
     upload, train, look, activate, inspect = blocks
-    run(upload)
-    assert run(upload).count('"is_new":false') == 0  # what is there is not sent again
+    assert run(upload).count('"is_new":true') == MOST
+    assert run(upload).count('"is_new":false') == MOST  # what is there is not stored again
     assert admin.get(images_of("bottle")).json()["images"] == MOST
     assert '"status":"running"' in run(train)
     assert ended(admin, admin.get("/v1/jobs").json()["jobs"][0])["status"] == "done"
@@ -391,4 +445,5 @@ def test_without_trainings_there_are_no_uploads(factory: Factory, pictures: Sequ
         httpx.Client(base_url=server.url) as client,
     ):
         problem(put(client, "tile", pictures[0]), 404, "trainings-off")
+        problem(post(client, "tile", pictures[0]), 404, "trainings-off")
         problem(client.get(images_of("tile")), 404, "trainings-off")
