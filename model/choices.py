@@ -47,6 +47,17 @@ DEFAULT_SCORE = Score.WEIGHTED
 """Of new categories."""
 
 
+class Schedule(StrEnum):
+    """How the learning rate changes in a training.
+
+    ``constant``: it does not. ``one-cycle``: it rises in the first tenth of the steps, and then falls along a cosine to
+    nothing (Smith and Topin, Super-Convergence, 2018).
+    """
+
+    CONSTANT = "constant"
+    ONE_CYCLE = "one-cycle"
+
+
 class Align(StrEnum):
     """How a picture is aligned with a reference picture; see `model.alignment`.
 

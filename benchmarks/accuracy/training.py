@@ -9,15 +9,19 @@ the path of any folder in the MVTec AD layout. Each run is one student that is l
 line of ``training.jsonl`` in the cache, and a run that came to its last look is not repeated. ``--report`` writes
 ``accuracy_training.json`` from these lines.
 
-Every student has batches of 16 pictures, bfloat16, and Adam with the product's constant rate of 0.001. The ways:
+Every student has batches of 16 pictures, and Adam. Processors that compute in bfloat16 do so, others in float32; each
+line says which. The ways:
 
-- ``plain``: equation 13, the pictures as they are.
+- ``plain``: equation 13, the pictures as they are, a constant rate of 0.001.
+- ``one-cycle-0.001``, ``one-cycle-0.003``, ``one-cycle-0.01``: a rate that rises to this in the first tenth of the
+  steps and falls along a cosine to nothing at the last one, so a student of fewer steps is another run.
 - ``hardest-10``, ``hardest-1``, ``hardest-0.1``: the squared term counts only so many per cent of the locations of a
   batch in each layer, those with the largest difference; the term of directions stays.
 - ``denoising``: the student sees pasted defects and noise, and is to answer as the teacher does without them.
 - ``moved``: quarter turns, mirroring, shifts and another light; the teacher sees the same.
 - ``192``, ``256``: a larger input.
 - ``batch-32``: the product's batches.
+- ``one-cycle-hardest-1``, ``one-cycle-denoising``, ``one-cycle-moved``: these with a rate as in ``one-cycle-0.003``.
 """
 
 import argparse
@@ -32,6 +36,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
 from benchmarks.accuracy.distances import as_inputs, batches
 from benchmarks.accuracy.objects import both_halves
@@ -50,7 +55,11 @@ from model.preprocessing import Preprocessing
 from model.score import FLOOR, distillation_score, distillation_terms, largest_distances, layer_distances
 from model.store.teachers import read_teacher
 
-RATE = 0.001
+BFLOAT16 = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+"""Whether the processor computes in bfloat16; where it does not, that takes ten times as long as float32."""
+PRECISION = "bfloat16" if BFLOAT16 else "float32"
+RISING = 0.1
+"""Share of the steps in which the rate of one cycle rises."""
 WEIGHTS = TermWeights()
 NORMAL, GOOD, BAD = 320, 200, 200
 """Pictures of a set, at most; a fifth of the first is held out of training."""
@@ -78,6 +87,8 @@ class Way:
         moved: whether pictures are turned, mirrored, shifted and lit anew at every step.
         side: of the input in pixels.
         batch: pictures a step.
+        rate: of Adam.
+        one_cycle: whether the rate rises to this and falls again.
     """
 
     hardest: float = 1.0
@@ -85,10 +96,16 @@ class Way:
     moved: bool = False
     side: int = 128
     batch: int = 16
+    rate: float = 0.001
+    one_cycle: bool = False
 
 
 WAYS = {
     "plain": Way(),
+    **{f"one-cycle-{rate}": Way(rate=rate, one_cycle=True) for rate in (0.001, 0.003, 0.01)},
+    "one-cycle-hardest-1": Way(hardest=0.01, rate=0.003, one_cycle=True),
+    "one-cycle-denoising": Way(denoising=True, rate=0.003, one_cycle=True),
+    "one-cycle-moved": Way(moved=True, rate=0.003, one_cycle=True),
     "hardest-10": Way(hardest=0.1),
     "hardest-1": Way(hardest=0.01),
     "hardest-0.1": Way(hardest=0.001),
@@ -159,10 +176,16 @@ def cached(name: str, data: Path | None, side: int, cache: Path) -> Data:
         return Data(kept["normal"], kept["good"], kept["bad"], kept.get("masks"))
 
 
+def fast() -> torch.autocast:
+    """Computes in bfloat16 where the processor does."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=BFLOAT16)
+
+
 def features(teacher: Teacher, pixels: np.ndarray) -> list[Tensor]:
-    """The teacher's maps of all pictures in bfloat16, one a layer."""
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        found = [[maps.bfloat16() for maps in teacher(as_inputs(batch))] for batch in batches(pixels)]
+    """The teacher's maps of all pictures, one a layer, in the precision they are computed in."""
+    kept = torch.bfloat16 if BFLOAT16 else torch.float32
+    with torch.no_grad(), fast():
+        found = [[maps.to(kept) for maps in teacher(as_inputs(batch))] for batch in batches(pixels)]
     return [torch.cat(layer) for layer in zip(*found, strict=True)]
 
 
@@ -215,7 +238,10 @@ def trained(
     maps = None if way.moved else features(teacher, pixels)
     torch.manual_seed(seed)
     student = Student(student_plan(teacher.plan)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(student.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(student.parameters(), lr=way.rate)
+    schedule = (
+        OneCycleLR(optimizer, way.rate, max(looks), pct_start=RISING, cycle_momentum=False) if way.one_cycle else None
+    )
     order, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     losses: list[float] = []
     spent = 0.0
@@ -229,15 +255,17 @@ def trained(
             if way.moved:
                 seen = moved(seen, rng)
             goal = [layer[chosen].float() for layer in maps] if maps else [m.float() for m in features(teacher, seen)]
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with fast():
                 answer = student(as_inputs(damaged(seen, rng) if way.denoising else seen))
             found = loss(goal, answer, way.hardest)
             optimizer.zero_grad()
             found.backward()
             optimizer.step()
+            if schedule:
+                schedule.step()
             losses.append(found.item())
             spent += process_time() - started
-            if len(losses) in looks:
+            if len(losses) in looks and (not schedule or len(losses) == max(looks)):
                 yield len(losses), student.eval(), float(np.mean(losses[-RECENT:])), spent
             if len(losses) == max(looks):
                 break
@@ -248,7 +276,7 @@ def scores(teacher_maps: Sequence[Tensor], student: Student, pixels: np.ndarray)
     found, start = [], 0
     with torch.no_grad():
         for batch in batches(pixels):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with fast():
                 s = student(as_inputs(batch))
             t = [layer[start : start + len(batch)].float() for layer in teacher_maps]
             start += len(batch)
@@ -271,7 +299,7 @@ def pixel_measures(teacher: Teacher, student: Student, data: Data) -> dict[str, 
         return {}
     detector = Detector(teacher, student, WEIGHTS, score=Score.WEIGHTED)
     pixels = np.concatenate((data.good[:MAP_GOOD], spaced(data.bad)))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with fast():
         maps = maps_of(detector, pixels, MapForm.GRADIENT_DISTANCE)
     masks = np.concatenate((np.zeros((len(data.good[:MAP_GOOD]), *data.masks.shape[1:]), bool), spaced(data.masks)))
     return {"pixel_auroc": rounded(pixel_auroc(maps, masks)), "aupro": rounded(aupro(maps, masks))}
@@ -293,6 +321,7 @@ def run(teacher: Teacher, data: Data, way: Way, seed: int, looks: Sequence[int])
         yield {
             "images": len(training),
             "steps": steps,
+            "precision": PRECISION,
             "seconds": round(spent, 1),
             "loss": rounded(recent),
             "held_out": dict(zip(SCORES, map(rounded, held_out.mean(axis=1)), strict=True)),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.choices import Schedule
 from model.lab.choices import DEFAULT
 from model.lifecycle.recipe import Recipe
 from model.networks.attention import ECA
@@ -78,7 +79,7 @@ class Variant:
         full_width: every convolution as wide as the teacher's.
         weigh_distillation_layers: multiply the compared maps by omega.
         lambda_on_squared: lambda weighs the squared term of equation 13 in place of the direction term.
-        learning_rate: of Adam.
+        learning_rate: of Adam, the same at every step, as the paper has it.
     """
 
     title: str
@@ -87,7 +88,7 @@ class Variant:
     full_width: bool = False
     weigh_distillation_layers: bool = True
     lambda_on_squared: bool = False
-    learning_rate: float = Recipe.learning_rate
+    learning_rate: float = 0.001
 
     def build(self, teacher: Teacher, recipe: Recipe) -> Student:
         """This variant's student for a teacher, not trained yet."""
@@ -107,6 +108,7 @@ class Variant:
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=self.learning_rate,
+            schedule=Schedule.CONSTANT,
             direction_weight=1.0 if self.lambda_on_squared else direction_weight,
             squared_weight=direction_weight if self.lambda_on_squared else 1.0,
             weigh_distillation_layers=self.weigh_distillation_layers,

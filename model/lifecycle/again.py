@@ -24,6 +24,7 @@ def recipe_of(card: Card) -> Recipe:
         epochs=training.epochs,
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
+        schedule=training.schedule,
         direction_weight=card.direction_weight,
         squared_weight=card.squared_weight,
         weigh_distillation_layers=card.architecture.weigh_distillation_layers,

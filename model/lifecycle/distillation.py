@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import io
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.choices import Schedule
 from model.detector import BEST_BATCH
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe, TrainingError
 from model.memory import images_at_once
@@ -116,8 +118,8 @@ def train(
 ) -> tuple[Student, list[float]]:
     """Trains a student on normal images.
 
-    The order of the images depends on the seed and the epoch alone, so a run that is stopped and resumed ends with
-    the same student as one that is not.
+    The order of the images depends on the seed and the epoch alone, and the learning rate on the step and their number,
+    so a run that is stopped and resumed with as many epochs ends with the same student as one that is not.
 
     Args:
         teacher: the frozen teacher; its plan shapes the student's.
@@ -162,12 +164,15 @@ def train(
             )
         saved = time.monotonic()
         student.train()
+        steps = math.ceil(len(images) / recipe.batch_size)  # of an epoch
         while len(losses) < recipe.epochs:
             order = torch.randperm(
                 len(images), generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + len(losses))
             )
             total = torch.zeros((), device=device)
-            for batch in order.split(recipe.batch_size):
+            for step, batch in enumerate(order.split(recipe.batch_size), len(losses) * steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.rate_at(step, recipe.epochs * steps)
                 student_maps = student(as_input(images[batch].to(device)))
                 teacher_maps = [layer[batch].to(device) for layer in features]
                 scores = distillation_score(distillation_terms(teacher_maps, student_maps), recipe.term_weights)
@@ -226,7 +231,7 @@ def _restore(
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         # A checkpoint of an older version lacks what a recipe could not choose then.
-        known = asdict(Recipe()) | state["identity"]
+        known = asdict(Recipe(schedule=Schedule.CONSTANT)) | state["identity"]
         differing = [name for name in identity if known.get(name) != identity[name]]
         if differing:
             raise TrainingError(f"{checkpoint} is of a run with other {', '.join(differing)}; delete it to start again")

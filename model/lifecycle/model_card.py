@@ -108,7 +108,7 @@ def _training(card: Card) -> list[list[object]]:
         ["loss", f"equation 13, squared weight {card.squared_weight:g}, direction weight {card.direction_weight:g}"],
         ["epochs, steps", f"{found.epochs}, {found.steps}"],
         ["images per step", found.batch_size],
-        ["learning rate", f"{found.learning_rate:g}"],
+        ["learning rate", f"{found.learning_rate:g}, {found.schedule}"],
         ["last loss", f"{found.final_loss:.6g}"],
         ["seed", found.seed],
         ["device, torch, time", f"{found.device}, {found.torch}, {found.seconds:g} s"],

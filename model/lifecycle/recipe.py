@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from model.choices import Align, Bayer, Colour, Level, Light, TermWeights
+from model.choices import Align, Bayer, Colour, Level, Light, Schedule, TermWeights
 from model.errors import ExpectedError
 
 if TYPE_CHECKING:
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 ENOUGH_STEPS = 500
 """Batches to learn from, at least; with fewer, scores of faults were often no higher than those of good parts."""
+RISING = 0.1
+"""Share of the steps in which the rate of one cycle rises."""
+LOWEST = 0.04
+"""What it rises from, as a share of what it rises to."""
 FEATURE_MEMORY_BYTES = 4 << 30
 """For the teacher's features of the training images; beyond it they go to a file."""
 
@@ -28,7 +32,9 @@ class Recipe:
         image_size: side of the input in pixels; the paper has 128 for MVTec AD.
         epochs: passes over the training images.
         batch_size: images per step.
-        learning_rate: of Adam. The paper says 0.1; on real surfaces 0.001 (MKDAD's value) trains far better.
+        learning_rate: of Adam, the largest. The paper says 0.1; on real surfaces 0.001 (MKDAD's value) trains far
+            better.
+        schedule: how it changes from step to step.
         direction_weight: lambda of equation 13.
         squared_weight: of the other term; 1 in the paper.
         weigh_distillation_layers: multiply the student's maps by omega, as equation 13 has it.
@@ -48,6 +54,7 @@ class Recipe:
     epochs: int = 500
     batch_size: int = 32
     learning_rate: float = 0.001
+    schedule: Schedule = Schedule.CONSTANT
     direction_weight: float = 0.1
     squared_weight: float = 1.0
     weigh_distillation_layers: bool = True
@@ -70,6 +77,20 @@ class Recipe:
     def for_views(self, views: int) -> "Recipe":
         """The same with as many steps where each picture makes so many images for the networks."""
         return replace(self, epochs=math.ceil(self.epochs / views))
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0, of a training of so many.
+
+        One cycle is that of `torch.optim.lr_scheduler.OneCycleLR`, which divides by zero where there are 10 steps.
+        """
+        if self.schedule is Schedule.CONSTANT:
+            return self.learning_rate
+        top = max(RISING * steps - 1, 0)
+        if step < top:
+            share = LOWEST + (1 - LOWEST) * (1 - math.cos(math.pi * step / top)) / 2
+        else:
+            share = (1 + math.cos(math.pi * (step - top) / max(steps - 1 - top, 1))) / 2
+        return self.learning_rate * share
 
     @property
     def preprocessing(self) -> "Preprocessing":

@@ -248,6 +248,7 @@ def train_category(
             epochs=len(losses),
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
+            schedule=recipe.schedule,
             final_loss=losses[-1],
             seed=recipe.seed,
             device=str(device),

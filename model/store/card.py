@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.alignment import Alignment, Found
 from model.calibration import CalibrationError, Verdict, check_band, rejects, verdict_of
-from model.choices import Basis, Bayer, Colour, Fit, MapForm, Reason, Score
+from model.choices import Basis, Bayer, Colour, Fit, MapForm, Reason, Schedule, Score
 from model.drift import QUANTILES
 from model.preprocessing import Normalization, Preprocessing, Tiles
 from model.quality import Look, PictureCheck
@@ -98,7 +98,8 @@ class TrainingRecord(_Record):
     views: Count = Field(default=1, ge=1, description="How many images for the networks each of them made")
     epochs: Count = Field(ge=1)
     batch_size: Count = Field(ge=1)
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, description="Of Adam, the largest of all steps")
+    schedule: Schedule = Field(default=Schedule.CONSTANT, description="How the learning rate changed")
     final_loss: float = Field(ge=0)
     seed: Count
     device: Line
@@ -465,6 +466,8 @@ class Card(_Record):
             raise ValueError(f"there is no zone {sorted(unknown)[0]!r} to have a threshold")
         if both := set(self.zone_thresholds) & set(self.zone_weights):
             raise ValueError(f"the zone {sorted(both)[0]!r} has both a threshold of its own and a weight")
+        if self.schema_version < 5 and self.training.schedule is not Schedule.CONSTANT:
+            raise ValueError(f"schema version {self.schema_version} knows no training.schedule")
         if self.schema_version < 5 and self.zone_weights:
             raise ValueError(f"schema version {self.schema_version} knows no zone_weights")
         if self.schema_version < 5 and found.labels is not None:

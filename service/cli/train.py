@@ -21,6 +21,7 @@ from model.choices import (
     SMALLEST_SIDE,
     Align,
     Fit,
+    Schedule,
     Score,
 )
 from model.lifecycle.recipe import FEATURE_MEMORY_BYTES, Recipe
@@ -88,6 +89,10 @@ def train(
     ] = Recipe.image_size,
     batch_size: Annotated[int, typer.Option(min=1)] = Recipe.batch_size,
     learning_rate: Annotated[float, typer.Option()] = Recipe.learning_rate,
+    schedule: Annotated[
+        Schedule,
+        typer.Option(help="one-cycle: the learning rate rises in the first tenth of the steps and falls to nothing."),
+    ] = Recipe.schedule,
     direction_weight: Annotated[float, typer.Option(min=0, help="Lambda of the loss.")] = Recipe.direction_weight,
     omega: Annotated[
         bool, typer.Option("--omega/--no-omega", help="Weight the distillation layers by their own attention.")
@@ -150,6 +155,7 @@ def train(
         epochs=epochs or Recipe.epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        schedule=schedule,
         direction_weight=direction_weight,
         weigh_distillation_layers=omega,
         seed=seed,

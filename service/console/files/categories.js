@@ -171,7 +171,7 @@ function draw(detail) {
       h("section", { className: "panel" }, h("h3", {}, "Training"), record([
         ["Images", `${training.images}, and ${training.held_out} held out`],
         ["Epochs", `${training.epochs} of batches of ${training.batch_size}`],
-        ["Learning rate", significant(training.learning_rate)],
+        ["Learning rate", `${significant(training.learning_rate)}, ${training.schedule}`],
         ["Final loss", significant(training.final_loss)],
         ["Seed", training.seed],
         ["Device", `${training.device}, torch ${training.torch}`],

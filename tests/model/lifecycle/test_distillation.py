@@ -1,5 +1,6 @@
 """Training learns, its cache changes nothing, and stopping it loses nothing."""
 
+import copy
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from model.choices import Schedule
 from model.detector import Detector
-from model.lifecycle.distillation import Epoch, TrainingInterrupted, teacher_features, train
-from model.lifecycle.recipe import Recipe, TrainingError
-from model.networks.vgg import Teacher, vgg16_plan
+from model.lifecycle.distillation import Epoch, TrainingInterrupted, student_of, teacher_features, train
+from model.lifecycle.recipe import RISING, Recipe, TrainingError
+from model.networks.vgg import Student, Teacher, vgg16_plan
 from model.preprocessing import as_input
 from tests.conftest import surface
 
@@ -59,8 +61,12 @@ def test_training_from_the_file_is_training_from_memory(teacher: Teacher, pixels
     assert mapped == in_memory
 
 
-def test_a_stopped_and_resumed_run_ends_with_the_same_student(teacher: Teacher, pixels: np.ndarray, tmp_path: Path):
-    whole, losses = train(teacher, pixels, RECIPE)
+@pytest.mark.parametrize("schedule", Schedule)
+def test_a_stopped_and_resumed_run_ends_with_the_same_student(
+    teacher: Teacher, pixels: np.ndarray, tmp_path: Path, schedule: Schedule
+):
+    recipe = replace(RECIPE, schedule=schedule)
+    whole, losses = train(teacher, pixels, recipe)
     checkpoint = tmp_path / "deeper" / "run.pt"
 
     def stop_in_the_fourth(epoch: Epoch) -> None:
@@ -68,16 +74,73 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_student(teacher: Teacher, 
             raise KeyboardInterrupt
 
     with pytest.raises(TrainingInterrupted) as stopped:
-        train(teacher, pixels, RECIPE, checkpoint=checkpoint, on_epoch=stop_in_the_fourth)
+        train(teacher, pixels, recipe, checkpoint=checkpoint, on_epoch=stop_in_the_fourth)
     assert stopped.value.epochs_done == 3
     numbers: list[int] = []
     resumed, all_losses = train(
-        teacher, pixels, RECIPE, checkpoint=checkpoint, on_epoch=lambda epoch: numbers.append(epoch.number)
+        teacher, pixels, recipe, checkpoint=checkpoint, on_epoch=lambda epoch: numbers.append(epoch.number)
     )
     assert numbers == [4, 5, 6]
     assert all_losses == losses
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_checkpoint_from_before_there_were_schedules_had_a_constant_rate(
+    teacher: Teacher, pixels: np.ndarray, tmp_path: Path
+):
+    checkpoint, constant = tmp_path / "run.pt", replace(RECIPE, schedule=Schedule.CONSTANT)
+    train(teacher, pixels, replace(constant, epochs=2), checkpoint=checkpoint)
+    state = torch.load(checkpoint, weights_only=True)
+    del state["identity"]["schedule"]
+    torch.save(state, checkpoint)
+    with pytest.raises(TrainingError, match="run with other schedule"):
+        train(teacher, pixels, replace(RECIPE, schedule=Schedule.ONE_CYCLE), checkpoint=checkpoint)
+    _, resumed = train(teacher, pixels, constant, checkpoint=checkpoint)
+    assert resumed == train(teacher, pixels, constant)[1]
+
+
+def test_the_rate_is_used(teacher: Teacher, pixels: np.ndarray):
+    """The last step of one cycle has no rate, so the student of one step less is the same but for its statistics."""
+    recipe = replace(RECIPE, epochs=2, batch_size=len(pixels), schedule=Schedule.ONE_CYCLE)
+    before: list[dict[str, torch.Tensor]] = []
+
+    def build(teacher: Teacher, recipe: Recipe) -> Student:
+        student = student_of(teacher, recipe)
+        student.register_forward_pre_hook(lambda module, inputs: before.append(copy.deepcopy(module.state_dict())))
+        return student
+
+    student, _ = train(teacher, pixels, recipe, build=build)
+    first, second = ({name: value for name, value in state.items() if "running" not in name} for state in before)
+    weights = [name for name, value in first.items() if value.is_floating_point()]
+    assert all(torch.equal(student.state_dict()[name], second[name]) for name in weights)
+    assert not all(torch.equal(first[name], second[name]) for name in weights)
+
+
+@pytest.mark.parametrize("steps", [30, 100, 255])
+def test_one_cycle_is_that_of_torch(steps: int):
+    recipe = Recipe(learning_rate=0.003, schedule=Schedule.ONE_CYCLE)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, steps, pct_start=RISING, cycle_momentum=False)
+    for step in range(steps):
+        assert recipe.rate_at(step, steps) == pytest.approx(cycle.get_last_lr()[0], abs=1e-7)
+        optimizer.step()
+        if step < steps - 1:
+            cycle.step()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 20])
+def test_one_cycle_of_few_steps_begins_above_nothing_and_ends_with_it(steps: int):
+    recipe = Recipe(learning_rate=0.003, schedule=Schedule.ONE_CYCLE)
+    rates = [recipe.rate_at(step, steps) for step in range(steps)]
+    assert max(rates) == pytest.approx(0.003)
+    assert rates[0] > 0
+    assert steps == 1 or rates[-1] == pytest.approx(0)
+
+
+def test_a_constant_rate_stays():
+    recipe = Recipe(learning_rate=0.002, schedule=Schedule.CONSTANT)
+    assert {recipe.rate_at(step, 100) for step in range(100)} == {0.002}
 
 
 def test_a_checkpoint_with_more_epochs_than_asked_for_is_refused_and_kept(

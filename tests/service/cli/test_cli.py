@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 from typer.testing import CliRunner, Result
 
+from model.choices import Schedule
 from model.networks.vgg import Teacher, vgg16_plan
 from model.store.teachers import fingerprint, save_teacher
 from model.store.version import read_card
@@ -278,6 +279,14 @@ def test_few_steps_and_scores_that_do_not_separate_are_warned_of(weights: Path, 
     shown = run(*calibrate, "--weights", weights).stderr
     separates = read_card(weights / "few").calibration.separates
     assert ("warning: few does not separate" in shown) is (separates is False)
+
+
+def test_a_schedule_is_recorded_and_kept_when_the_category_is_trained_again(weights: Path, factory: Factory):
+    images = ["--normal", factory.data / "train", "--weights", weights]
+    run("train", "cycled", "--teacher", "narrow", "--epochs", 2, "--image-size", 64, "--schedule", "one-cycle", *images)
+    run("retrain", "cycled", *images)
+    for folder in (weights / "cycled", weights / ".candidates" / "cycled"):
+        assert read_card(folder).training.schedule == Schedule.ONE_CYCLE
 
 
 def test_retrain_makes_candidates_of_old_and_of_new_categories(weights: Path, factory: Factory):
