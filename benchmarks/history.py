@@ -167,6 +167,9 @@ def questions(count: int) -> dict[str, Callable[[random.Random], tuple[Filters, 
         "model version and decision": asks(
             model_version=lambda rng: f"{category(rng)}-v{rng.randrange(3)}", outcome=lambda _: "anomalous"
         ),
+        "model version and decision, none there": asks(
+            model_version=lambda rng: f"{QUIET}-v{rng.randrange(3)}", outcome=lambda _: "anomalous"
+        ),
         "label": asks(label=lambda rng: rng.choice(("normal", "anomalous", "unsure"))),
         "label and category": asks(label=lambda _: "anomalous", category=category),
         "no label, category": asks(label=lambda _: "none", category=category),

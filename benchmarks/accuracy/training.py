@@ -35,6 +35,7 @@ from time import process_time
 import cv2
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -310,12 +311,16 @@ def spaced(values: np.ndarray) -> np.ndarray:
     return values[np.unique(np.linspace(0, len(values) - 1, min(MAP_BAD, len(values))).round().astype(int))]
 
 
-def run(teacher: Teacher, data: Data, way: Way, seed: int, looks: Sequence[int]) -> Iterator[dict[str, object]]:
-    """One student; what was seen at each look."""
+def run(
+    teacher: Teacher, data: Data, way: Way, seed: int, looks: Sequence[int], kept: Path
+) -> Iterator[dict[str, object]]:
+    """One student, which is written to the file ``kept`` at the end; what was seen at each look."""
     training, held = data.divided(seed)
     groups = {"held": held, "good": data.good, "bad": data.bad}
     known = {name: features(teacher, pixels) for name, pixels in groups.items()}
     for steps, student, recent, spent in trained(teacher, training, way, seed, looks):
+        if steps == max(looks):
+            save_file({name: value.contiguous() for name, value in student.state_dict().items()}, kept)
         held_out, good, bad = (scores(known[name], student, pixels) for name, pixels in groups.items())
         choosing, reporting = both_halves(good, bad)
         yield {
@@ -360,7 +365,8 @@ def main() -> None:
                 if has(lines, key, max(arguments.looks)):
                     continue
                 data = cached(name, arguments.data, WAYS[way].side, arguments.cache)
-                for found in run(teacher, data, WAYS[way], seed, arguments.looks):
+                kept = arguments.cache / f"{'-'.join(map(str, key.values()))}-{max(arguments.looks)}.safetensors"
+                for found in run(teacher, data, WAYS[way], seed, arguments.looks, kept):
                     with lines.open("a") as file:
                         file.write(json.dumps({**key, **found}) + "\n")
                     print(key, found, flush=True)

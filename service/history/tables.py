@@ -98,6 +98,7 @@ index("category", "outcome")
 index("category", "score")
 index("outcome")
 index("model_version")
+index("model_version", "outcome")
 index("sha256")
 Index(
     "inspections_to_review",
@@ -108,6 +109,7 @@ Index(
 for _name in ("part_id", "lot", "station", "part_inspection", "label", "verdict"):
     index(_name, where_given=True)
 index("station", "category", where_given=True)
+index("station", "outcome", where_given=True)
 _labelled = INSPECTIONS.c.label.is_not(None)
 Index(
     "inspections_labelled",

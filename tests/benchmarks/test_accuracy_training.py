@@ -1,14 +1,16 @@
 """The ways to train differ in what they say they do, and a run is looked at where it was asked to be."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks.accuracy.sets import Data
 from benchmarks.accuracy.training import WAYS, WEIGHTS, damaged, has, loss, moved, read, run
-from model.networks.vgg import Teacher, vgg16_plan
+from model.networks.vgg import Student, Teacher, student_plan, vgg16_plan
 from model.score import distillation_score, distillation_terms
 
 
@@ -53,18 +55,27 @@ def test_moved_pictures_keep_what_they_show():
 
 
 @pytest.mark.parametrize("way", ["plain", "hardest-1", "denoising", "moved"])
-def test_a_run_is_looked_at_after_the_steps_that_were_asked_for(way: str):
+def test_a_run_is_looked_at_after_the_steps_that_were_asked_for(way: str, tmp_path: Path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
     masks = np.zeros((8, 32, 32), bool)
     masks[:, 8:16, 8:16] = True
     data = Data(pixels, pixels[:8], 255 - pixels[:8], masks)
     torch.manual_seed(0)
-    found = list(run(Teacher(vgg16_plan((4, 4, 4, 4, 4))), data, WAYS[way], 0, (1, 3)))
+    teacher = Teacher(vgg16_plan((4, 4, 4, 4, 4)))
+    found = list(run(teacher, data, WAYS[way], 0, (1, 3), tmp_path / "student"))
     assert [look["steps"] for look in found] == [1, 3]
+    Student(student_plan(teacher.plan)).load_state_dict(load_file(tmp_path / "student"))
     assert found[0]["held_out"] != found[1]["held_out"]
     assert all(0 <= value <= 1 for value in found[1]["auroc"].values())
     assert {"pixel_auroc", "aupro"} <= found[1].keys()
+
+
+def test_a_falling_rate_is_looked_at_at_its_end_alone(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    data = Data(pixels, pixels[:8], 255 - pixels[:8], None)
+    found = list(run(Teacher(vgg16_plan((4, 4, 4, 4, 4))), data, WAYS["one-cycle-0.003"], 0, (1, 3), tmp_path / "s"))
+    assert [look["steps"] for look in found] == [3]
 
 
 def test_a_real_set_without_a_folder_is_refused():
