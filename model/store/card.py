@@ -466,8 +466,6 @@ class Card(_Record):
             raise ValueError(f"there is no zone {sorted(unknown)[0]!r} to have a threshold")
         if both := set(self.zone_thresholds) & set(self.zone_weights):
             raise ValueError(f"the zone {sorted(both)[0]!r} has both a threshold of its own and a weight")
-        if self.schema_version < 5 and self.training.schedule is not Schedule.CONSTANT:
-            raise ValueError(f"schema version {self.schema_version} knows no training.schedule")
         if self.schema_version < 5 and self.zone_weights:
             raise ValueError(f"schema version {self.schema_version} knows no zone_weights")
         if self.schema_version < 5 and found.labels is not None:

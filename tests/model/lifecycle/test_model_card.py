@@ -35,7 +35,7 @@ def test_the_page_has_what_the_card_and_the_list_of_images_say(store: Store):
         f"{card.calibration.threshold:.6g}",
         card.promise,
         "where the Youden index of normal and anomalous images is largest",
-        f"<td>{card.training.learning_rate:g}, constant</td>",
+        f"<td>{card.training.learning_rate:g}, {card.training.schedule}</td>",
         f"{card.picture_check.least_brightness}",
         "Only 12 faulty parts were there at calibration",
     ):

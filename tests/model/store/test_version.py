@@ -52,12 +52,6 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
         (lambda card: card.update(score="median"), "score: Input should be 'global', 'local' or 'weighted'"),
         (lambda card: card.update(other_map_scales={"gradient": 0}), "other_map_scales.gradient: Input should be"),
         (lambda card: card.update(other_map_scales={"picture": 1}), "other_map_scales"),
-        (
-            lambda card: card.update(
-                schema_version=4, picture_check=None, training=card["training"] | {"schedule": "one-cycle"}
-            ),
-            "schema version 4 knows no training.schedule",
-        ),
         (lambda card: card.update(schema_version=2), "schema version 2 knows no auroc_interval"),
         (lambda card: card.update(schema_version=3), "schema version 3 knows no error rates"),
         (lambda card: card["calibration"]["false_alarms"].update(errors=1000), "cannot be more errors than parts"),
