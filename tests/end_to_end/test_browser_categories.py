@@ -89,7 +89,7 @@ def plant(chromium: Browser, factory: Factory, tmp_path_factory: pytest.TempPath
 def enter(
     browse: Visits, plant: Plant, address: str = f"categories/{CATEGORY}", *, role: Role = Role.ADMIN, **options: object
 ) -> Visit:
-    visit = browse(f"{plant.url}/#/{address}", expected="status of (401|403|409|422)", **(DESK | options))
+    visit = browse(f"{plant.url}/#/{address}", **({"expected": "status of (401|403|409|422)"} | DESK | options))
     dialog = visit.page.get_by_role("dialog")
     dialog.get_by_label("API key").fill(plant.keys[role])
     dialog.get_by_role("button", name="Use this key").click()

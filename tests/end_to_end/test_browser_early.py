@@ -20,12 +20,12 @@ PASTE = """bytes => {
 }"""
 
 
-def drop(page: Page, *files: Path) -> None:
+def drop(page: Page, *files: Path, x: float = 600, y: float = 500) -> None:
     """Drops files on the page, as from a window of the desktop."""
     hand = page.context.new_cdp_session(page)
     for step in ("dragEnter", "dragOver", "drop"):
         carried = {"items": [], "files": [str(path) for path in files], "dragOperationsMask": 1}
-        hand.send("Input.dispatchDragEvent", {"type": step, "x": 600, "y": 500, "data": carried})
+        hand.send("Input.dispatchDragEvent", {"type": step, "x": x, "y": y, "data": carried})
 
 
 def test_images_that_come_before_the_list_of_categories_wait_for_it(browse: Visits, plates: Server):

@@ -14,6 +14,8 @@ export class Problem extends Error {
   }
 }
 
+export const asProblem = (error) => (error instanceof Problem ? error : new Problem("console", 0, String(error)));
+
 /** Tells of `gone`, `back` and `key`, so that the page can say so. */
 export const connection = new EventTarget();
 const tell = (name) => connection.dispatchEvent(new Event(name));

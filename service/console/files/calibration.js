@@ -1,7 +1,7 @@
 // A new threshold from the labels of the history: first tried, then put in force.
 
 import { change, pathOf, section, teller } from "./changing.js";
-import { count, dated, h, significant } from "./dom.js";
+import { aside, count, dated, focusOn, h, heads, significant } from "./dom.js";
 import { METHODS } from "./versions.js";
 
 /** The section of a category: {element, update, end}. */
@@ -15,7 +15,7 @@ export function calibration(category) {
   const sure = h("input", { type: "checkbox" });
   const reason = h("input", { id: "calibration-reason", type: "text", maxLength: 2000, autocomplete: "off" });
   const attempt = h("button", { type: "submit", id: "calibration-try" }, "Try it, change nothing");
-  const put = h("button", { type: "button", id: "calibration-put", className: "primary", hidden: true, onclick: serve }, "Put it in force");
+  const put = h("button", { id: "calibration-put", className: "primary", hidden: true, onclick: serve }, "Put it in force");
   const form = h("form", { className: "stack", noValidate: true, onsubmit: (event) => (event.preventDefault(), dry()), oninput: forget },
     h("fieldset", { className: "ways" }, h("legend", { className: "small muted" }, "The threshold is to be"),
       choice("youden", "where the fewest parts are judged wrongly (Youden index); it takes good and faulty parts"),
@@ -75,7 +75,7 @@ export function calibration(category) {
     if (!made) return;
     forget();
     told.say(`The threshold ${significant(made.threshold, 4)} is in force, as version ${made.model_version}. The version before is kept: see Versions.`);
-    attempt.focus({ preventScroll: true });
+    focusOn(attempt);
   }
 
   function update({ card }) {
@@ -92,10 +92,10 @@ function describe({ before, threshold, calibration: method, labels, error_rates:
   const row = (name, ...cells) => h("tr", {}, h("th", { scope: "row" }, name), cells.map((text) => h("td", {}, text)));
   const from = labels ? `${count(labels.normal, "good part")} and ${count(labels.anomalous, "faulty part")} count, labelled inspections from ${dated(labels.first)} to ${dated(labels.last)}.` : "No label counts.";
   return [
-    h("table", { className: "costs" }, h("thead", {}, h("tr", {}, h("td"), ["in force", "tried"].map((name) => h("th", { scope: "col" }, name)))),
+    h("table", { className: "costs" }, heads("", "in force", "tried"),
       h("tbody", {}, row("Threshold", significant(before.threshold, 4), significant(threshold, 4)), row("Method", METHODS[before.calibration], METHODS[method]))),
     h("p", {}, from),
     h("p", {}, rates.text),
-    ...remarks.map((text) => h("p", { className: "small muted" }, text)),
+    ...remarks.map((text) => aside(text)),
   ];
 }

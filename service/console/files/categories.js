@@ -3,17 +3,21 @@
 import { json } from "./api.js";
 import { calibration as calibrationPart } from "./calibration.js";
 import { candidate } from "./candidate.js";
+import { teller } from "./changing.js";
 import { histogram, roc } from "./charts.js";
-import { $, announce, clock, count, h, key, percent, record, significant } from "./dom.js";
+import { $, announce, aside, clock, count, focusOn, h, heads, key, panelOf, percent, record, significant } from "./dom.js";
 import { drift } from "./drift.js";
 import { sentences } from "./errors.js";
 import { warning } from "./panels.js";
-import { lastSaid, server } from "./server.js";
+import { lastSaid, server, summaryOf } from "./server.js";
 import { doubtOf, sameRule } from "./standing.js";
 import { trainings } from "./trainings.js";
 import { METHODS, versions } from "./versions.js";
 
 const PARTS = [candidate, calibrationPart, trainings, versions, drift];
+const SOME = { refused: [candidate, versions], new: [trainings, candidate] }; // parts, by status
+const NEW = "?new"; // what the address names instead of a category, where one is to be made
+const NAME = /^[A-Za-z0-9][\w-]{0,63}$/;
 
 let parts = []; // sections that stay while versions come and go
 let partsOf = null; // whether their category is ready, and its name
@@ -27,18 +31,29 @@ export async function show(name) {
   asked = name;
   try {
     const { categories } = await json("v1/categories");
-    const wanted = name || (categories.find((one) => one.status === "ready") ?? categories[0])?.category;
-    const detail = wanted && (await json(`v1/categories/${encodeURIComponent(wanted)}`));
+    const wanted = name || (categories.find((one) => one.status === "ready") ?? categories[0])?.category || NEW;
+    const detail = await detailOf(wanted);
     if (turn !== shown) return;
     const before = drawn;
     drawn = { categories: JSON.stringify(categories), category: wanted, detail };
     if (before?.categories !== drawn.categories || before.category !== wanted) list(categories, wanted);
     if (!before || before.category !== wanted) draw(detail);
-    else if (detail && (detail.status !== before.detail.status || !sameRule(detail, before.detail))) replace(detail);
+    else if (detail.status !== before.detail.status || !sameRule(detail, before.detail)) replace(detail);
   } catch (problem) {
     if (turn !== shown) return;
     end();
     place().replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, sentences(problem)[0]), h("p", {}, sentences(problem)[1])));
+  }
+}
+
+/** What the server says of a category; or that it can be made. */
+async function detailOf(category) {
+  if (category === NEW) return { category };
+  try {
+    return await json(`v1/categories/${encodeURIComponent(category)}`);
+  } catch (error) {
+    if (error.kind !== "unknown-category" || !NAME.test(category)) throw error;
+    return { category, status: "new" };
   }
 }
 
@@ -68,13 +83,13 @@ function partsFor(detail) {
   const made = `${detail.status} ${detail.category}`;
   if (partsOf !== made) {
     endParts();
-    parts = (detail.status === "refused" ? [candidate, versions] : PARTS).map((make) => make(detail.category));
+    parts = (SOME[detail.status] ?? PARTS).map((make) => make(detail.category, detail.status === "new"));
     partsOf = made;
   }
   parts.forEach((one) => one.update?.(detail));
   const heads = parts.map(({ element }) => element.querySelector("h3"));
-  const go = (head) => (head.scrollIntoView({ block: "start" }), head.focus({ preventScroll: true }));
-  const links = heads.map((head) => h("li", {}, h("button", { type: "button", className: "quiet", onclick: () => go(head) }, head.textContent)));
+  const go = (head) => (head.scrollIntoView({ block: "start" }), focusOn(head));
+  const links = heads.map((head) => h("li", {}, h("button", { className: "quiet", onclick: () => go(head) }, head.textContent)));
   return [h("nav", { "aria-label": `Sections of ${detail.category}` }, h("ul", { className: "buttons" }, links)), parts.map(({ element }) => element)];
 }
 
@@ -95,10 +110,10 @@ function replace(detail) {
   const focused = document.activeElement;
   const heading = focused?.closest(".task")?.querySelector("h3");
   draw(detail);
-  const text = detail.status === "ready" ? `A new version came at ${clock(Date.now())}. What is shown here is of it.` : "The category is refused now.";
+  const text = { new: "The category is not there any more.", refused: "The category is refused now." }[detail.status] ?? `A new version came at ${clock(Date.now())}. What is shown here is of it.`;
   $("category-detail").querySelector("header").append(h("p", { className: "muted" }, text));
   announce(`${detail.category}: ${text}`);
-  if (focused && focused !== document.activeElement) (focused.isConnected ? focused : ($(focused.id) ?? heading))?.focus({ preventScroll: true });
+  if (focused && focused !== document.activeElement) focusOn(focused.isConnected ? focused : ($(focused.id) ?? heading));
 }
 
 export const tagOf = (one) => {
@@ -108,19 +123,18 @@ export const tagOf = (one) => {
 };
 
 function list(categories, wanted) {
-  $("category-list").hidden = categories.length === 0;
   $("category-list").replaceChildren(
-    h("ul", {}, categories.map((one) =>
+    h("ul", {}, [...categories, { category: NEW }].map((one) =>
       h("li", {}, h("a", { href: `#/categories/${encodeURIComponent(one.category)}`, "aria-current": one.category === wanted ? "page" : null },
-        h("span", {}, one.category), tagOf(one))))),
+        one.category === NEW ? "New category" : [h("span", {}, one.category), tagOf(one)])))),
   );
 }
 
 function draw(detail) {
   endCharts();
-  if (!detail) {
+  if (!detail.status) {
     endParts();
-    place().replaceChildren(h("div", { className: "panel empty" }, h("h2", {}, "There is no category yet"), h("p", {}, "Train one with “eca-inspect train”; it appears here by itself.")));
+    place().replaceChildren(form());
     return;
   }
   const [links, sections] = partsFor(detail);
@@ -129,28 +143,31 @@ function draw(detail) {
     place().replaceChildren(head, h("div", { className: "panel problem" }, h("h3", {}, "This category is refused"), h("p", {}, "The server does not answer images for it, because:"), h("p", {}, h("code", {}, detail.reason))), ...sections);
     return;
   }
+  if (detail.status === "new") {
+    place().replaceChildren(head, h("p", {}, "No category of this name is in force. Upload photographs of good parts, train, look at the candidate, and put it in force."), ...sections);
+    return;
+  }
   const { card } = detail;
   const { calibration, training } = card;
   const curved = calibration.roc != null;
   const blocks = [head];
   const doubt = doubtOf(detail);
   if (doubt) blocks.push(warning(doubt));
-  if (detail.warning) blocks.push(h("p", { className: "small muted" }, `The server says: ${detail.warning}.`));
+  if (detail.warning) blocks.push(aside(`The server says: ${detail.warning}.`));
   const scores = h("div", { className: "chart", role: "img" });
   const curve = h("div", { className: "chart curve", role: "img" });
   const trial = thresholds(calibration);
   blocks.push(
-    h("section", { className: "panel" },
-      h("h3", {}, "Another threshold"),
+    panelOf("Another threshold",
       h("p", { className: "muted" }, "What it would have cost on the calibration images. This changes nothing; “Calibrate from labels” below does."),
       trial.control, trial.table, h("p", {}, `Now: ${detail.error_rates.text}`), scores,
       key(["swatch good", `${count(calibration.normal_images, "normal image")} and`], ["swatch bad", `${count(calibration.anomalous_images, "anomalous image")} of the calibration`])),
     curved
-      ? h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", { className: "numbers" }, h("strong", {}, significant(calibration.auroc, 4)), h("span", { className: "muted" }, "area under the curve")), curve,
+      ? panelOf("ROC curve", h("p", { className: "numbers" }, h("strong", {}, significant(calibration.auroc, 4)), h("span", { className: "muted" }, "area under the curve")), curve,
           key(["dot", "current threshold"], ["dot trial", "threshold tried above"]))
-      : h("section", { className: "panel" }, h("h3", {}, "ROC curve"), h("p", {}, "There is none: a curve needs photographs of defective parts, and the calibration had none.")),
+      : panelOf("ROC curve", h("p", {}, "There is none: a curve needs photographs of defective parts, and the calibration had none.")),
     h("div", { className: "pair" },
-      h("section", { className: "panel" }, h("h3", {}, "Version"), record([
+      panelOf("Version", record([
         ["Version", card.model_version],
         ["Teacher", card.teacher.name],
         ["Score", card.score],
@@ -159,7 +176,7 @@ function draw(detail) {
         card.preprocessing.tiles && ["Tiles", tilesOf(card.preprocessing)],
         ["Student", h("code", { title: card.student_sha256 }, card.student_sha256.slice(0, 16))],
       ])),
-      h("section", { className: "panel" }, h("h3", {}, "Calibration"), record([
+      panelOf("Calibration", record([
         ["Method", METHODS[calibration.method]],
         ["Threshold", significant(calibration.threshold, 5)],
         ["Images", `${calibration.normal_images} normal, ${calibration.anomalous_images} anomalous`],
@@ -168,7 +185,7 @@ function draw(detail) {
         calibration.quantile != null && ["Quantile", significant(calibration.quantile)],
         ["Date", date(calibration.date)],
       ])),
-      h("section", { className: "panel" }, h("h3", {}, "Training"), record([
+      panelOf("Training", record([
         ["Images", `${training.images}, and ${training.held_out} held out`],
         ["Epochs", `${training.epochs} of batches of ${training.batch_size}`],
         ["Learning rate", `${significant(training.learning_rate)}, ${training.schedule}`],
@@ -192,6 +209,23 @@ function draw(detail) {
     curve.ariaLabel = `ROC curve, area ${significant(calibration.auroc, 4)}.` + (now ? ` Current threshold: ${now.alarms} of ${calibration.normal_images} false alarms, ${now.misses} of ${calibration.anomalous_images} missed.` : "");
   }
   trial.onchange(() => charts.forEach((one) => one.update()));
+}
+
+/** Asks how a new category is to be called. */
+function form() {
+  const told = teller();
+  const name = h("input", { id: "new-name", type: "text", maxLength: 64, autocomplete: "off", spellcheck: false });
+  const go = (event) => {
+    event.preventDefault();
+    const value = name.value.trim();
+    if (NAME.test(value) && value !== "teachers" && !summaryOf(value)) return (location.hash = `#/categories/${value}`);
+    told.say(summaryOf(value) ? `There is a category ${value} already.` : "A name has 1 to 64 letters, digits, “_” or “-”, begins with a letter or digit, and is not “teachers”.", true);
+    name.focus();
+  };
+  return h("form", { className: "panel task", noValidate: true, onsubmit: go },
+    h("h2", {}, lastSaid().categories?.length ? "New category" : "There is no category yet"),
+    h("p", { className: "muted" }, "It learns from photographs of good parts."),
+    h("label", {}, "Name of the new category ", name), told.element, h("button", { type: "submit", className: "primary" }, "Go on"));
 }
 
 function regionOf(category, region) {
@@ -252,7 +286,7 @@ function thresholds(calibration) {
   };
   input.addEventListener("input", () => (say(), listener()));
   say();
-  const reset = h("button", { type: "button", className: "quiet", onclick: () => ((input.value = start), say(), listener()) }, "Back");
+  const reset = h("button", { className: "quiet", onclick: () => ((input.value = start), say(), listener()) }, "Back");
   const row = (name, cell, now) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, now), cell);
   return {
     inForce,
@@ -260,7 +294,7 @@ function thresholds(calibration) {
     onchange: (callback) => (listener = callback),
     control: h("div", { className: "trial" }, h("label", { htmlFor: "trial" }, "Threshold"), input, output, reset),
     table: h("table", { className: "costs" },
-      h("thead", {}, h("tr", {}, h("td"), h("th", { scope: "col" }, `current, ${significant(threshold, 4)}`), h("th", { scope: "col" }, "tried"))),
+      heads("", `current, ${significant(threshold, 4)}`, "tried"),
       h("tbody", {}, row("False alarms", cells.alarms, inForce ? of(inForce.alarms, normals) : "not recorded"), row("Misses", cells.misses, inForce ? of(inForce.misses, anomalies) : "unknown"))),
   };
 }

@@ -1,9 +1,8 @@
 // What the sections of the page Categories have in common.
 
-import { call } from "./api.js";
-import { announce, h } from "./dom.js";
+import { asProblem, call } from "./api.js";
+import { announce, focusOn, h } from "./dom.js";
 import { sentences } from "./errors.js";
-import { asProblem } from "./labels.js";
 import { look } from "./server.js";
 
 export const pathOf = (category, what) => `v1/categories/${encodeURIComponent(category)}/${what}`;
@@ -50,7 +49,7 @@ export async function change(button, { say }, path, method, body) {
     return null;
   } finally {
     button.disabled = false;
-    if (document.activeElement === document.body) button.focus({ preventScroll: true });
+    if (document.activeElement === document.body) focusOn(button);
   }
 }
 

@@ -5,6 +5,7 @@ export const $ = (id) => document.getElementById(id);
 /** An element with properties, attributes (those with a dash, and role) and children; null children are left out. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
+  if (tag === "button") element.type = "button"; // if nothing else is said
   for (const [name, value] of Object.entries(properties)) {
     if (name in element) element[name] = value;
     else if (value != null) element.setAttribute(name, value);
@@ -15,7 +16,7 @@ export function h(tag, properties = {}, ...children) {
 
 /** A button that a key presses as well. */
 export const keyed = (words, key, onclick) =>
-  h("button", { type: "button", className: "quiet", hidden: true, "aria-pressed": "false", "aria-keyshortcuts": key, onclick }, words, h("kbd", {}, key));
+  h("button", { className: "quiet", hidden: true, "aria-pressed": "false", "aria-keyshortcuts": key, onclick }, words, h("kbd", {}, key));
 
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -27,9 +28,19 @@ export function svg(tag, attributes = {}, ...children) {
 /** One of the shapes at the top of index.html. */
 export const icon = (name) => svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#${name}` }));
 
+export const panelOf = (title, ...children) => h("section", { className: "panel" }, h("h3", {}, title), ...children);
+
+export const aside = (...children) => h("p", { className: "small muted" }, ...children);
+
+/** Gives an element the focus, if there is one, and leaves the page where it is. */
+export const focusOn = (element) => element?.focus({ preventScroll: true });
+
 /** A list of names and values. */
 export const record = (rows) =>
   h("dl", { className: "record" }, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+
+/** The head of a table; a column may be without a name. */
+export const heads = (...names) => h("thead", {}, h("tr", {}, names.map((name) => (name ? h("th", { scope: "col" }, name) : h("td")))));
 
 /** A line that explains colours and strokes: [class of the sign, words]. */
 export const key = (...entries) => h("p", { className: "small muted key" }, entries.map(([sign, words]) => h("span", {}, h("i", { className: sign }), words)));

@@ -1,10 +1,9 @@
 // Whether the pictures of a category are still like those of its calibration.
 
-import { ANSWER_MS, json } from "./api.js";
+import { ANSWER_MS, asProblem, json } from "./api.js";
 import { pathOf, repeat, section, wordsOf } from "./changing.js";
 import { lines } from "./charts.js";
-import { count, dated, h, key } from "./dom.js";
-import { asProblem } from "./labels.js";
+import { aside, count, dated, h, key } from "./dom.js";
 import { lastSaid } from "./server.js";
 
 const EVERY_MS = 60_000;
@@ -67,7 +66,7 @@ function describe({ since, until, drifted, measures }) {
   const what = none ? "There is too little to compare yet." : drifted ? "The pictures are unlike those of the calibration. Check light, lens and camera, or calibrate again." : "No measure is shown to have changed since the calibration.";
   return [
     h("p", {}, h("strong", {}, what)),
-    h("p", { className: "small muted" }, `Compared: ${count(most, "inspection")}, ${dated(since)} to ${dated(until)}.`),
+    aside(`Compared: ${count(most, "inspection")}, ${dated(since)} to ${dated(until)}.`),
     h("ul", { className: "stack" }, measures.map((one) =>
       h("li", {}, h("b", {}, NAMES[one.measure]), " ", one.drifted ? h("span", { className: "tag bad" }, "changed") : null, ` ${one.text}`))),
   ];

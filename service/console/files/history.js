@@ -1,9 +1,9 @@
 // The page History: the inspections that the server remembers, filtered as the address says, and one of them in detail.
 
-import { ANSWER_MS, call, json } from "./api.js";
-import { $, announce, count, dated, h, icon, save, significant } from "./dom.js";
+import { ANSWER_MS, asProblem, call, json } from "./api.js";
+import { $, announce, aside, count, dated, h, icon, save, significant } from "./dom.js";
 import { sentences } from "./errors.js";
-import { LABELS, asProblem, pictureOf, remembered } from "./labels.js";
+import { LABELS, pictureOf, remembered } from "./labels.js";
 import { timesOf, wordOf } from "./panels.js";
 import * as past from "./past.js";
 import { lastSaid, server } from "./server.js";
@@ -337,8 +337,8 @@ function tellProblem(problem) {
     place.replaceChildren(
       h("h2", {}, what),
       h("p", {}, todo),
-      problem.detail ? h("p", { className: "small muted" }, `The server says: ${problem.detail}`) : "",
-      h("button", { type: "button", className: "quiet", onclick: retry }, "Try again"));
+      problem.detail ? aside(`The server says: ${problem.detail}`) : "",
+      h("button", { className: "quiet", onclick: retry }, "Try again"));
   }
   wrong = problem;
   place.hidden = false;

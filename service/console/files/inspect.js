@@ -1,8 +1,7 @@
 // The page Inspect: which category, images in, and which of their verdicts is shown.
 
-import { Problem, call } from "./api.js";
+import { asProblem, call } from "./api.js";
 import { $, announce, ask, count, h, icon } from "./dom.js";
-import { sentences } from "./errors.js";
 import { add, addFailed, again, clear, items, keepPicturesOf, pending, session, stop } from "./session.js";
 import { lastSaid, server, summaryOf } from "./server.js";
 import { doubtOf, isDone, outdated } from "./standing.js";
@@ -57,7 +56,7 @@ function nothingReady() {
     h("h2", {}, "No category is ready yet"),
     h("p", {}, "A category is what the service has learned about one product. Without one there is nothing to compare a photograph with."),
     refused.length ? h("ul", {}, refused) : h("p", {}, "The server's weights folder holds none."),
-    h("p", {}, "Train one from photographs of good parts, and it appears here by itself:"),
+    h("p", {}, h("a", { href: "#/categories/?new" }, "Make one from photographs of good parts"), ", or train one on the server; it appears here by itself:"),
     h("pre", {}, "eca-inspect train my-part --normal photos/good"),
   ];
 }
@@ -135,7 +134,7 @@ async function takeSample(name) {
     const picture = await (await call(`console/samples/${name}.png`, { headers: { Accept: "image/png" }, cache: "default" })).blob();
     inspect([new File([picture], `${name}.png`, { type: "image/png" })], category);
   } catch (error) {
-    begin(addFailed(`${name}.png`, category, error instanceof Problem ? error : new Problem("console", 0, String(error))));
+    begin(addFailed(`${name}.png`, category, asProblem(error)));
   }
 }
 
@@ -149,7 +148,7 @@ function listen() {
   $("category").addEventListener("change", chosen);
   $("sample-list").replaceChildren(
     ...SAMPLES.names.map((name) =>
-      h("li", {}, h("button", { type: "button", onclick: () => takeSample(name) }, h("img", { src: `console/samples/${name}.png`, alt: "", width: 96, height: 96, loading: "lazy" }), name)),
+      h("li", {}, h("button", { onclick: () => takeSample(name) }, h("img", { src: `console/samples/${name}.png`, alt: "", width: 96, height: 96, loading: "lazy" }), name)),
     ),
   );
   $("stop").addEventListener("click", stop);

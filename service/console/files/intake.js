@@ -1,6 +1,6 @@
 // Pictures that are dropped or pasted anywhere on the page.
 
-/** Gives them to `take`. While a dialog is open, what is pasted belongs to it. */
+/** Gives them to `take`, with the element that they were dropped on. While a dialog is open, what is pasted belongs to it. */
 export function start(take) {
   addEventListener("paste", (event) => {
     if (document.querySelector("dialog[open]") || !event.clipboardData?.files.length) return;
@@ -18,6 +18,6 @@ export function start(take) {
     event.preventDefault();
     over(false);
     depth = 0;
-    take(event.dataTransfer.files);
+    take(event.dataTransfer.files, event.target);
   });
 }

@@ -1,6 +1,6 @@
 // Inspections of the history as the server gives them, and labels as it takes them. The pages History and Review use them.
 
-import { ANSWER_MS, Problem, call } from "./api.js";
+import { ANSWER_MS, Problem, asProblem, call } from "./api.js";
 import { dated } from "./dom.js";
 import { sentences } from "./errors.js";
 import { boxesFor } from "./marks.js";
@@ -11,7 +11,6 @@ export const CHOICES = [["normal", "Good", "g"], ["anomalous", "Faulty", "f"], [
 export const LABELS = Object.fromEntries(CHOICES.map(([label, word]) => [label, word.toLowerCase()]));
 
 export const pathOf = (id, what = "") => `v1/inspections/${encodeURIComponent(id)}${what}`;
-export const asProblem = (error) => (error instanceof Problem ? error : new Problem("console", 0, String(error)));
 export const said = (error) => sentences(asProblem(error)).join(" ");
 
 /** Everything that is kept of an inspection, and the version of its label: {detail, etag}. */

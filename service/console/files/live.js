@@ -3,7 +3,7 @@
 import { ANSWER_MS, call, pause } from "./api.js";
 import { lines } from "./charts.js";
 import { tagOf } from "./categories.js";
-import { $, clock, count, h, key, milliseconds, percent, significant } from "./dom.js";
+import { $, clock, count, h, heads, key, milliseconds, percent, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { growth, parse, quantile, series, sum } from "./metrics.js";
 import { summaryOf } from "./server.js";
@@ -135,18 +135,19 @@ function recent() {
 function build() {
   const names = { throughput: "Throughput", p50: "p50", p99: "p99", queue: "Queue", batch: "Batch", refused: "Problems" };
   figures = Object.fromEntries(Object.entries(names).map(([name, title]) => [name, h("div", { className: "panel figure" }, h("dt", {}, title), h("dd", { className: "value" }), h("dd", { className: "small muted" }))]));
+  const section = (title, ...children) => h("section", { className: "panel" }, h("h2", {}, title), ...children);
   const place = (label) => h("div", { className: "chart", role: "img", "aria-label": label });
   const [throughput, latency, queue] = [place("Images per second over time"), place("p50 and p99 in milliseconds over time"), place("Images in the queue, and batch size, over time")];
   $("live-body").replaceChildren(
     h("dl", { className: "figures" }, Object.values(figures)),
     h("p", { id: "live-span", className: "small muted" }),
     h("div", { className: "pair" },
-      h("section", { className: "panel" }, h("h2", {}, "Images per second"), throughput),
-      h("section", { className: "panel" }, h("h2", {}, "Time per image"), latency, key(["stroke", "p50"], ["stroke warn dashed", "p99"])),
-      h("section", { className: "panel" }, h("h2", {}, "Queue and batch"), queue, key(["stroke", "waiting for the device"], ["stroke warn dashed", "batch size"]))),
-    h("section", { className: "panel" }, h("h2", {}, "Decisions"),
+      section("Images per second", throughput),
+      section("Time per image", latency, key(["stroke", "p50"], ["stroke warn dashed", "p99"])),
+      section("Queue and batch", queue, key(["stroke", "waiting for the device"], ["stroke warn dashed", "batch size"]))),
+    section("Decisions",
       h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Decisions of each category" },
-        h("table", {}, h("thead", {}, h("tr", {}, ["Category", "Normal", "Anomalous", "Problems", "Share anomalous"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", { id: "live-decisions" })))),
+        h("table", {}, heads("Category", "Normal", "Anomalous", "Problems", "Share anomalous"), h("tbody", { id: "live-decisions" })))),
     h("p", { id: "live-build", className: "small muted" }),
   );
   charts = [

@@ -2,7 +2,7 @@
 
 import { connection, forgetKey, hasKey, keyDeclined, openKeyDialog, pause, untilBack } from "./api.js";
 import * as categories from "./categories.js";
-import { $, announce, h } from "./dom.js";
+import { $, announce, focusOn, h } from "./dom.js";
 import { sentences } from "./errors.js";
 import * as remembered from "./history.js";
 import * as inspect from "./inspect.js";
@@ -65,7 +65,7 @@ function route() {
   if (left) left.focus();
   else if (!first) {
     scrollTo(0, 0);
-    $(`title-${shown}`).focus({ preventScroll: true });
+    focusOn($(`title-${shown}`));
   }
   first = false;
 }
@@ -97,7 +97,9 @@ $("key-button").addEventListener("click", async () => {
 });
 
 /** Pictures that come from anywhere belong to the page that is shown where it takes some, else they are to be inspected. */
-intake.start((files) => {
+intake.start((files, at) => {
+  const own = at?.closest(".drop")?.take;
+  if (own) return own(files);
   const taker = [part, region].find((page) => page.isOpen());
   if (taker) return taker.take(files);
   location.hash = "#/inspect";

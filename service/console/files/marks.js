@@ -1,7 +1,7 @@
 // Boxes on the picture of an inspection, which say where the fault is. The pages History and Review use them.
 
 import { newBoard } from "./board.js";
-import { announce, h, keyed, svg } from "./dom.js";
+import { announce, focusOn, h, keyed, svg } from "./dom.js";
 import { boxed } from "./shapes.js";
 
 const NEAR = 5; // CSS pixels: a shorter way is a click
@@ -42,7 +42,7 @@ export function markable(stage, place) {
     pointerdown(event) {
       if (!on || event.button) return;
       if (!event.isPrimary) return giveUp(); // two fingers zoom
-      board.focus({ preventScroll: true });
+      focusOn(board);
       board.setPointerCapture(event.pointerId);
       held = begun ? "second" : "first";
       if (!begun) begin(pointAt(event));
@@ -105,7 +105,7 @@ export function markable(stage, place) {
       on && cursor ? cross(cursor) : "");
     list.replaceChildren(
       ...boxes.map((box, index) => h("li", {}, `Box ${index + 1}: ${described(box)}`,
-        button.hidden ? null : h("button", { type: "button", className: "tiny", "aria-label": `Remove box ${index + 1}`, onclick: () => remove(index) }, "Remove"))),
+        button.hidden ? null : h("button", { className: "tiny", "aria-label": `Remove box ${index + 1}`, onclick: () => remove(index) }, "Remove"))),
       ...others.map(([box, name]) => h("li", { className: "muted" }, `${name}: ${described(box)}`)));
   }
 
@@ -149,7 +149,7 @@ export function markable(stage, place) {
     board.setAttribute("tabindex", on ? 0 : -1);
     giveUp();
     if (!on) return;
-    board.focus({ preventScroll: true });
+    focusOn(board);
     announce(help.textContent);
   }
 

@@ -2,7 +2,7 @@
 
 import { cardOf } from "./cards.js";
 import { histogram } from "./charts.js";
-import { announce, count, h, icon, key, milliseconds, significant } from "./dom.js";
+import { announce, aside, count, h, heads, icon, key, milliseconds, panelOf, significant } from "./dom.js";
 import { doubtOf, isUseless, ratio } from "./standing.js";
 import { rejectingZones } from "./zones.js";
 
@@ -42,8 +42,7 @@ export const warning = ({ kind, title, text }) =>
 // Its score.
 
 export const scorePanel = (answer, chart) =>
-  h("section", { className: "panel" },
-    h("h3", {}, "Score"),
+  panelOf("Score",
     h("p", { className: "numbers" }, h("strong", {}, significant(answer.score)), h("span", { className: "muted" }, `threshold ${significant(answer.threshold)}`)),
     chart,
     key(["swatch good", "normal and"], ["swatch bad", "anomalous images of the calibration"]));
@@ -82,13 +81,11 @@ export function regionsPanel(stage, { localization: { regions, peak }, answer })
       h("td", {}, `${value.toFixed(1)}×`),
     ),
   );
-  return h(
-    "section",
-    { className: "panel" },
-    h("h3", {}, count(regions.length, "region")),
+  return panelOf(
+    count(regions.length, "region"),
     h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Regions, in pixels" },
-      h("table", {}, h("thead", {}, h("tr", {}, ["No.", "at x, y", "size", "pixels", "peak"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows))),
-    h("p", { className: "small muted" }, "Peaks are multiples of what good parts show."),
+      h("table", {}, heads("No.", "at x, y", "size", "pixels", "peak"), h("tbody", {}, rows))),
+    aside("Peaks are multiples of what good parts show."),
   );
 }
 
@@ -106,7 +103,7 @@ function noRegionPanel(answer, { x, y, value }) {
     const level = value < 0.01 ? "less than 0.01" : significant(value, 2);
     lines.push(h("p", {}, `It is strongest at ${x}, ${y}, with ${level} times that level: the ring in the picture.`), origin);
   }
-  return h("section", { className: "panel" }, h("h3", {}, "No region stands out"), lines);
+  return panelOf("No region stands out", lines);
 }
 
 const STAGES = [["decode", "read"], ["queue", "wait"], ["inference", "score"], ["localization", "locate"]];
@@ -120,14 +117,14 @@ export function timesPanel(times) {
     bar.append(part);
   }
   const parts = STAGES.map(([stage, word]) => h("div", {}, h("dt", {}, h("span", { className: `swatch ${stage}` }), word), h("dd", {}, milliseconds(times[stage]))));
-  return h("section", { className: "panel" }, h("h3", {}, `Time ${milliseconds(times.total)}`), bar, h("dl", { className: "parts" }, parts));
+  return panelOf(`Time ${milliseconds(times.total)}`, bar, h("dl", { className: "parts" }, parts));
 }
 
 /** A request id, with a button that copies it where the browser can. */
 export function requestId(id) {
   const code = h("code", {}, id);
   if (!navigator.clipboard) return code; // it is there on https and on this machine only
-  const button = h("button", { type: "button", className: "quiet tiny", "aria-label": "Copy the request id" }, "Copy");
+  const button = h("button", { className: "quiet tiny", "aria-label": "Copy the request id" }, "Copy");
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(id);
     button.textContent = "Copied";

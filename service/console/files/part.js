@@ -1,7 +1,7 @@
 // The page Part: several pictures of one part, each judged by its category, and one verdict on all of them.
 
-import { Problem, call, json } from "./api.js";
-import { $, ago, announce, clock, count, h, icon } from "./dom.js";
+import { Problem, asProblem, call, json } from "./api.js";
+import { $, ago, announce, aside, clock, count, focusOn, h, icon } from "./dom.js";
 import { sentences } from "./errors.js";
 import { forgetPictureIn, showPicture } from "./picture.js";
 import { heard, lastSaid, server } from "./server.js";
@@ -71,7 +71,7 @@ function changed() {
   views = views.filter((one) => one.file).map(({ number, name, file, category }) => ({ number, name, file, category, state: "waiting" }));
   const focused = document.activeElement?.id;
   draw();
-  if (focused) $(focused)?.focus({ preventScroll: true });
+  if (focused) focusOn($(focused));
 }
 
 async function judge() {
@@ -90,7 +90,7 @@ async function judge() {
     addPart(judged, { id, answer: answer.id, decision: answer.decision }, response.headers.get("X-Request-ID"));
     if (mine === turn) [verdict, views] = [{ decision: answer.decision, time: judged[0].time }, judged];
   } catch (error) {
-    if (mine === turn) verdict = { problem: error instanceof Problem ? error : new Problem("console", 0, String(error)) };
+    if (mine === turn) verdict = { problem: asProblem(error) };
   }
   if (mine !== turn) return;
   draw();
@@ -196,9 +196,9 @@ function drawView(view) {
     h("div", { className: "choice" }, h("label", { htmlFor: choice.id }, view.file ? view.name : "Missing"), view.file ? choice : view.category),
     view.answer || view.problem ? h("p", { className: "said" }, icon(isUseless(view) ? "failed" : view.state), wordsOf(view)) : null,
     view.answer && rejectingZones(view.answer) ? h("p", {}, rejectingZones(view.answer)) : null,
-    view.problem ? h("p", { className: "small muted" }, view.problem.detail) : null,
-    view.answer && doubtOf(view.answer) ? h("p", { className: "small muted" }, doubtOf(view.answer).title) : null,
-    view.file ? h("button", { type: "button", className: "quiet", "aria-label": `Remove ${view.name}`, onclick: () => remove(view) }, "Remove") : null);
+    view.problem ? aside(view.problem.detail) : null,
+    view.answer && doubtOf(view.answer) ? aside(doubtOf(view.answer).title) : null,
+    view.file ? h("button", { className: "quiet", "aria-label": `Remove ${view.name}`, onclick: () => remove(view) }, "Remove") : null);
 }
 
 function wordsOf({ answer, problem }) {

@@ -1,10 +1,10 @@
 // One inspection of the history: its verdict and its picture, everything that is kept of it, and what people say of it.
 
-import { Problem } from "./api.js";
+import { Problem, asProblem } from "./api.js";
 import { comparable } from "./beside.js";
-import { announce, count, dated, h, icon, record } from "./dom.js";
+import { announce, count, dated, focusOn, h, icon, panelOf, record } from "./dom.js";
 import { sentences } from "./errors.js";
-import { CHOICES, LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, reviewer, said } from "./labels.js";
+import { CHOICES, LABELS, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, reviewer, said } from "./labels.js";
 import { markable } from "./marks.js";
 import { adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, timesPanel, warning, wordOf } from "./panels.js";
 import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
@@ -50,12 +50,12 @@ export function draw(place, detail, etag) {
       h("div", { className: "facts" },
         shown.panel,
         answer && doubtOf(answer) ? warning(doubtOf(answer)) : null,
-        detail.problem?.detail ? h("section", { className: "panel" }, h("h3", {}, "What the server said"), h("p", {}, detail.problem.detail)) : null,
+        detail.problem?.detail ? panelOf("What the server said", h("p", {}, detail.problem.detail)) : null,
         answer ? scorePanel(answer, chart) : null,
         answer ? zonesPanel(stage, answer) : null,
         item.localization ? regionsPanel(stage, item) : null,
         recordPanel(detail),
-        detail.metadata && Object.keys(detail.metadata).length ? h("section", { className: "panel" }, h("h3", {}, "Metadata"), record(Object.entries(detail.metadata).map(([name, value]) => [name, String(value)]))) : null,
+        detail.metadata && Object.keys(detail.metadata).length ? panelOf("Metadata", record(Object.entries(detail.metadata).map(([name, value]) => [name, String(value)]))) : null,
         detail.timing_ms ? timesPanel(detail.timing_ms) : null)));
   drawLabels({});
   if (answer) drawScale(chart, item).then((drawn) => (scale = drawn ?? scale));
@@ -82,7 +82,7 @@ function recordPanel(detail) {
   const { image } = detail;
   const link = (value, parameter) => value && h("a", { href: `#/history?${new URLSearchParams({ [parameter]: value })}`, title: "All of these" }, value);
   const size = image.width ? `${image.width} × ${image.height} pixels, ` : "";
-  return h("section", { className: "panel" }, h("h3", {}, "Record"), record([
+  return panelOf("Record", record([
     detail.part_id && ["Part id", link(detail.part_id, "part_id")],
     detail.lot && ["Lot", link(detail.lot, "lot")],
     detail.station && ["Station", link(detail.station, "station")],
@@ -161,14 +161,14 @@ function drawLabels({ said: words = "", typed = null }) {
     h("h3", { id: "label-title" }, "What do you say?"),
     h("p", {}, now ? `The label is “${LABELS[now.label]}”, ${byWhom(now)}.` : "Nobody has labelled this yet."),
     h("div", { className: "buttons" }, CHOICES.map(([label, word, key]) =>
-      h("button", { type: "button", "data-label": label, "aria-pressed": String(now?.label === label), "aria-keyshortcuts": key, onclick: () => say(label) }, word, h("kbd", {}, key)))),
+      h("button", { "data-label": label, "aria-pressed": String(now?.label === label), "aria-keyshortcuts": key, onclick: () => say(label) }, word, h("kbd", {}, key)))),
     h("div", { className: "fields" },
       field("kind", "Kind of fault", typed?.kind ?? now?.kind, 64),
       field("comment", "Comment", typed?.comment ?? now?.comment, 2000),
       field("reviewer", "Your name", typed?.reviewer ?? reviewer(), 64)),
     words ? h("div", { className: "warning" }, icon("failed"), h("p", {}, words)) : "",
     labels.length > 1 ? h("details", {}, h("summary", {}, `Earlier labels (${labels.length - 1})`), h("ol", { className: "small" }, labels.slice(1).map(earlier))) : "");
-  if (focused) panel.querySelector(`[data-label=${focused}]`).focus({ preventScroll: true });
+  if (focused) focusOn(panel.querySelector(`[data-label=${focused}]`));
 }
 
 const earlier = (line) => h("li", {}, `${LABELS[line.label]}, ${byWhom(line)}${[line.kind, line.comment, line.boxes.length && count(line.boxes.length, "box", "boxes")].filter(Boolean).map((text) => `: ${text}`).join("")}`);

@@ -4,7 +4,7 @@
 import { json } from "./api.js";
 import { newBoard } from "./board.js";
 import * as drawing from "./drawing.js";
-import { $, announce, count, h, save, svg } from "./dom.js";
+import { $, announce, aside, count, focusOn, h, save, svg } from "./dom.js";
 import { sentences } from "./errors.js";
 import { server, lastSaid } from "./server.js";
 import { hatching, naming, openLine, outline } from "./shapes.js";
@@ -144,7 +144,7 @@ function drawBoard() {
     ...shapes.filter(({ id }) => id === selected && !begun).flatMap(dots),
     cursor ? cross(cursor) : "",
   );
-  if (focused) board.querySelector(`[data-corner="${focused}"]`)?.focus({ preventScroll: true });
+  if (focused) focusOn(board.querySelector(`[data-corner="${focused}"]`));
 }
 
 function beginning(points) {
@@ -284,7 +284,7 @@ function listShapes() {
   const focused = document.activeElement?.id;
   $("region-none").hidden = shapes.length > 0;
   $("region-shapes").replaceChildren(...shapes.map(row));
-  if (focused?.startsWith("shape-")) $(focused)?.focus({ preventScroll: true });
+  if (focused?.startsWith("shape-")) focusOn($(focused));
 }
 
 function row(shape) {
@@ -294,10 +294,10 @@ function row(shape) {
   ] : [h("strong", {}, titleOf(shape)[0].toUpperCase() + titleOf(shape).slice(1))];
   return h("li", { "data-shape": shape.id, "data-selected": shape.id === selected },
     h("div", { className: "fields" }, fields),
-    h("p", { className: "small muted" }, extentOf(shape)),
+    aside(extentOf(shape)),
     h("div", { className: "buttons" },
-      h("button", { type: "button", className: "quiet tiny", id: `shape-${shape.id}-corners`, "aria-label": `Show the corners of ${titleOf(shape)}`, onclick: () => showCorners(shape) }, "Corners"),
-      h("button", { type: "button", className: "quiet tiny", id: `shape-${shape.id}-delete`, "aria-label": `Delete ${titleOf(shape)}`, onclick: () => remove(shape) }, "Delete")));
+      h("button", { className: "quiet tiny", id: `shape-${shape.id}-corners`, "aria-label": `Show the corners of ${titleOf(shape)}`, onclick: () => showCorners(shape) }, "Corners"),
+      h("button", { className: "quiet tiny", id: `shape-${shape.id}-delete`, "aria-label": `Delete ${titleOf(shape)}`, onclick: () => remove(shape) }, "Delete")));
 }
 
 function field(shape, name, label, isRight, set, more = {}) {

@@ -1,10 +1,10 @@
 // The page Review: inspections that people should look at, one at a time, with a key for each answer.
 
-import { ANSWER_MS, json } from "./api.js";
+import { ANSWER_MS, asProblem, json } from "./api.js";
 import { comparable } from "./beside.js";
-import { $, announce, count, dated, h, icon, record, significant } from "./dom.js";
+import { $, announce, aside, count, dated, h, icon, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
-import { LABELS, asProblem, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, remembered, reviewer, said, takeBack } from "./labels.js";
+import { LABELS, byWhom, give, heatOf, notKept, pictureOf, refusal, rememberReviewer, remembered, reviewer, said, takeBack } from "./labels.js";
 import { markable } from "./marks.js";
 import { timesOf, wordOf } from "./panels.js";
 import { forgetPictureIn, showHeat, showPicture } from "./picture.js";
@@ -222,21 +222,21 @@ function drawEnd() {
   tell("Nothing is left to review here.", words);
   $("review-problem").append(
     h("div", { className: "buttons" },
-      given.length ? h("button", { type: "button", className: "quiet", onclick: undo }, "Undo the last label") : null,
-      h("button", { type: "button", className: "quiet", onclick: load }, "Look again")));
+      given.length ? h("button", { className: "quiet", onclick: undo }, "Undo the last label") : null,
+      h("button", { className: "quiet", onclick: load }, "Look again")));
 }
 
 function tell(what, todo, detail = "") {
   $("review-part").hidden = true;
   $("review-problem").hidden = false;
-  $("review-problem").replaceChildren(h("h2", {}, what), h("p", {}, todo), ...(detail ? [h("p", { className: "small muted" }, `The server says: ${detail}`)] : []));
+  $("review-problem").replaceChildren(h("h2", {}, what), h("p", {}, todo), ...(detail ? [aside(`The server says: ${detail}`)] : []));
   announce(`${what} ${todo}`);
 }
 
 function tellProblem(problem) {
   const [what, todo] = sentences(problem);
   tell(what, todo, problem.detail);
-  $("review-problem").append(h("button", { type: "button", className: "quiet", onclick: load }, "Try again"));
+  $("review-problem").append(h("button", { className: "quiet", onclick: load }, "Try again"));
 }
 
 // What the person does.

@@ -1,6 +1,6 @@
 // This session's images: sent a few at a time, kept as records, and written out as CSV. Nothing leaves the tab.
 
-import { Problem, call, pause, untilBack } from "./api.js";
+import { Problem, asProblem, call, pause, untilBack } from "./api.js";
 import { heard } from "./server.js";
 import { isDone, ratio } from "./standing.js";
 
@@ -119,7 +119,7 @@ async function send(item, signal) {
       return;
     } catch (error) {
       if (error.name === "AbortError") break;
-      const problem = error instanceof Problem ? error : new Problem("console", 0, String(error));
+      const problem = asProblem(error);
       if (problem.kind === "unreachable" || problem.kind === "shutting-down") {
         if ((tries += 1) > TRIES) return fail(item, problem);
         set(item, "waiting");

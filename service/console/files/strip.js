@@ -1,6 +1,6 @@
 // The strip of the session's images: small pictures with their verdicts, filtered, ordered, and as a CSV file.
 
-import { $, count, h, icon, save } from "./dom.js";
+import { $, count, focusOn, h, icon, save } from "./dom.js";
 import { thumbnail } from "./picture.js";
 import { KEPT, canBeSentAgain, csv, items, pending } from "./session.js";
 import { badgeOf, worstFirst } from "./standing.js";
@@ -35,7 +35,7 @@ export function mark(item) {
 }
 
 function makeTile(item) {
-  const tile = h("li", {}, h("button", { type: "button", tabIndex: -1, onclick: () => pick(item) }, h("span", { className: "thumb" }), h("span", { className: "badge" }), h("span", { className: "name" }, item.name)));
+  const tile = h("li", {}, h("button", { tabIndex: -1, onclick: () => pick(item) }, h("span", { className: "thumb" }), h("span", { className: "badge" }), h("span", { className: "name" }, item.name)));
   tiles.set(item, tile);
   illustrate(item, tile);
   return tile;
@@ -85,7 +85,7 @@ function arrange() {
     if (tile === next) next = next.nextSibling;
     else $("tiles").insertBefore(tile, next);
   }
-  if (focused !== document.activeElement) focused.focus({ preventScroll: true }); // it was moved
+  if (focused !== document.activeElement) focusOn(focused); // it was moved
   mark(marked);
 }
 
@@ -119,7 +119,7 @@ export function showWorst() {
   $("order").value = "worst";
   recount();
   $("strip").scrollIntoView();
-  $("tiles").querySelector("button")?.focus({ preventScroll: true });
+  focusOn($("tiles").querySelector("button"));
 }
 
 const download = () =>

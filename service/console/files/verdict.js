@@ -1,6 +1,6 @@
 // The verdict, large: of one image, or of many that came together. It says itself whether it is still current.
 
-import { $, ago, announce, clock, count, h, icon, record, significant } from "./dom.js";
+import { $, ago, announce, aside, clock, count, h, icon, panelOf, record, significant } from "./dom.js";
 import { sentences } from "./errors.js";
 import { NO_WORD, adviceOf, drawScale, regionsPanel, requestId, scorePanel, timesOf, timesPanel, warning, wordOf } from "./panels.js";
 import { showPicture } from "./picture.js";
@@ -122,7 +122,7 @@ function drawBand({ state, title, lines, over, weak, useless, back, verdict: sai
       h("h2", { id: "verdict-title", tabIndex: -1 }, title),
       lines.map((line) => h("p", {}, line)),
       state === "waiting" ? null : h("p", { className: "when" }),
-      back ? h("button", { type: "button", className: "quiet", onclick: () => (page.back(), focusTitle()) }, back) : null),
+      back ? h("button", { className: "quiet", onclick: () => (page.back(), focusTitle()) }, back) : null),
   );
 }
 
@@ -174,7 +174,7 @@ function drawSince() {
   if (!place || !item) return;
   const now = summaryOf(item.category);
   if (!item.answer || now?.status !== "ready" || sameRule(now, item.answer)) return place.replaceChildren();
-  const again = item.file ? h("button", { type: "button", className: "quiet", onclick: () => page.inspect([item.file], item.category) }, "Inspect it again") : null;
+  const again = item.file ? h("button", { className: "quiet", onclick: () => page.inspect([item.file], item.category) }, "Inspect it again") : null;
   place.replaceChildren(
     h("div", { className: "warning" }, icon("failed"),
       h("div", {},
@@ -197,8 +197,8 @@ function problemPanel(item) {
     "section",
     { className: "panel problem" },
     h("h3", {}, todo),
-    canBeSentAgain(item) && kind !== "file-gone" ? h("button", { type: "button", onclick: () => (page.again(item), focusTitle()) }, "Send it again") : null,
-    detail || status ? h("p", { className: "small muted" }, `The server says: ${[status, kind].filter(Boolean).join(" ")}${detail ? `: ${detail}` : ""}`) : null,
+    canBeSentAgain(item) && kind !== "file-gone" ? h("button", { onclick: () => (page.again(item), focusTitle()) }, "Send it again") : null,
+    detail || status ? aside(`The server says: ${[status, kind].filter(Boolean).join(" ")}${detail ? `: ${detail}` : ""}`) : null,
   );
 }
 
@@ -210,7 +210,7 @@ function endFacts() {
 }
 
 const recordPanel = (item) =>
-  h("section", { className: "panel" }, h("h3", {}, "Record"), record([
+  panelOf("Record", record([
     ["File", item.name],
     item.answer && ["Size", `${item.answer.image.width} × ${item.answer.image.height} pixels`],
     ["Category", item.category],
@@ -254,15 +254,14 @@ function drawLists(items) {
       ...[...doubts.values()].filter(Boolean).map(warning),
       failed.length ? listPanel(`Without a verdict${howMany(failed)}`, "They were not inspected.", failed) : null,
       worst.length ? listPanel(`The worst first${howMany(worst)}`, "The number says how many times the threshold the score is.", worst) : null,
-      anomalous > LISTED ? h("button", { type: "button", className: "quiet", onclick: showWorst }, `Show all ${anomalous} anomalous images`) : null,
+      anomalous > LISTED ? h("button", { className: "quiet", onclick: showWorst }, `Show all ${anomalous} anomalous images`) : null,
     ].filter(Boolean),
   );
 }
 
 const listPanel = (title, note, items) =>
-  h("section", { className: "panel" },
-    h("h3", {}, title),
-    h("p", { className: "small muted" }, note),
+  panelOf(title,
+    aside(note),
     h("ol", { className: "worst" }, items.slice(0, LISTED).map(row)));
 
 function row(item) {
@@ -276,7 +275,7 @@ function row(item) {
   const { useless, sign, words: verdict } = badgeOf(item);
   const label = `Show ${item.name}, ${verdict}. ${sentence}`;
   return h("li", { "data-state": item.state, "data-useless": useless },
-    h("button", { type: "button", "aria-label": label, onclick: () => (page.pick(item), focusTitle()) }, picture, h("span", { className: "badge" }, icon(sign)), words, times ? h("strong", {}, times) : null));
+    h("button", { "aria-label": label, onclick: () => (page.pick(item), focusTitle()) }, picture, h("span", { className: "badge" }, icon(sign)), words, times ? h("strong", {}, times) : null));
 }
 
 // The picture's controls.

@@ -22,7 +22,7 @@ export function versions(category) {
     const rows = kept.map((one) => {
       const { model_version: version, threshold, calibration: method, calibrated, rolled_back: rolled } = one;
       const note = `calibrated ${dated(calibrated)}${rolled ? "; a rollback replaced it" : ""}`;
-      const button = h("button", { type: "button", className: "quiet", "aria-label": `Go back to ${version}`, onclick: () => back(one, button) }, "Go back to it");
+      const button = h("button", { className: "quiet", "aria-label": `Go back to ${version}`, onclick: () => back(one, button) }, "Go back to it");
       return line(version, threshold, method, h("small", {}, note), button);
     });
     const now = card && line(card.model_version, card.calibration.threshold, card.calibration.method, h("span", { className: "tag" }, "in force"));

@@ -1,7 +1,7 @@
 // Zones, places that are ignored, and tiles: over the picture, as a table, and in words.
 
 import { cardOf } from "./cards.js";
-import { $, count, h, icon, key, significant, svg } from "./dom.js";
+import { $, aside, count, h, heads, icon, key, panelOf, significant, svg } from "./dom.js";
 import { hatching, naming, outline } from "./shapes.js";
 
 const NAMED = 3; // zones that a sentence names
@@ -24,8 +24,8 @@ export function rejectingZones({ zones }) {
 export function zonesPanel(stage, answer) {
   const { zones, tiles } = answer;
   if (!zones && !tiles) return null;
-  const about = tiles ? h("p", { className: "small muted" }, aboutTiles(tiles)) : null;
-  if (!zones) return h("section", { className: "panel" }, h("h3", {}, "Tiles"), about);
+  const about = tiles ? aside(aboutTiles(tiles)) : null;
+  if (!zones) return panelOf("Tiles", about);
   const gone = h("p", { className: "small muted", hidden: true }, "The outlines of this version are not at hand any more.");
   cardOf(answer).then((card) => (gone.hidden = Boolean(card?.preprocessing.region)));
   const point = (index, on) => stage.querySelector(`[data-zone="${index}"]`)?.classList.toggle("on", on);
@@ -36,11 +36,10 @@ export function zonesPanel(stage, answer) {
       h("td", {}, significant(zone.threshold)),
       h("td", {}, h("span", { className: "decision" }, icon(zone.decision), zone.decision))),
   );
-  return h("section", { className: "panel" },
-    h("h3", {}, count(zones.length, "zone")),
+  return panelOf(count(zones.length, "zone"),
     h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Zones" },
       h("table", { className: "zone-table" },
-        h("thead", {}, h("tr", {}, ["Name", "score", "threshold", "decision"].map((name) => h("th", { scope: "col" }, name)))),
+        heads("Name", "score", "threshold", "decision"),
         h("tbody", {}, rows))),
     about, gone);
 }
