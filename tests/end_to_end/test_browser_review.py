@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from service.choices import Role
 from service.http.keys import create_key
 from tests.conftest import ROOT
-from tests.end_to_end.browsing import Visit, Visits, announced, overhang, sample, tab_to
+from tests.end_to_end.browsing import LIST, Visit, Visits, announced, held_back, overhang, sample, tab_to
 from tests.end_to_end.conftest import running_server
 from tests.end_to_end.test_browser_history import CATEGORY, DESK, Line
 
@@ -142,6 +142,19 @@ def test_parts_are_labelled_one_after_the_other_with_the_keyboard(browse: Visits
     expect(page.get_by_role("heading", name="History")).to_be_visible()
     page.go_back()
     expect_part(page, fourth)
+
+
+def test_what_is_chosen_before_the_categories_are_known_is_kept(browse: Visits, line: Line):
+    inspect(line, "good", "early")
+    page = enter(browse, line).page
+    expect(page.locator("#review-label")).not_to_be_empty()
+    page.evaluate("sessionStorage.removeItem('eca-inspect-category')")  # as in a tab that has just been opened
+    with held_back(page, LIST):
+        page.reload()
+        page.get_by_label("Show").select_option("random sample of accepted parts")
+        page.wait_for_url("**category=&order=random&decision=normal")
+    expect(page.get_by_text("1: in an estimate it counts for so many parts")).to_be_visible()
+    expect(page.get_by_label("Show")).to_have_value("random normal")
 
 
 def test_a_random_sample_is_shown_with_its_weight_on_a_tablet(browse: Visits, line: Line):

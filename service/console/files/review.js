@@ -42,7 +42,7 @@ const isOf = (order) => query.get("order") === order;
 /** Shows what the address asks for: `?category=...&order=...&decision=...`. */
 export function show(name) {
   const asked = new URLSearchParams(name.replace(/^\?/, ""));
-  const category = asked.get("category") ?? sessionStorage.getItem(CHOSEN) ?? lastSaid().categories?.[0]?.category;
+  const category = asked.get("category") || sessionStorage.getItem(CHOSEN) || lastSaid().categories?.[0]?.category;
   const wanted = new URLSearchParams({ category: category ?? "", order: asked.get("order") ?? "nearest", ...(asked.get("decision") && { decision: asked.get("decision") }) });
   const same = String(wanted) === String(query);
   query = wanted;
@@ -357,6 +357,6 @@ export function start() {
   server.addEventListener("change", () => {
     if (!isOpen()) return;
     if (query.get("category")) fill();
-    else show("");
+    else show(location.hash.slice(8)); // what was chosen meanwhile
   });
 }
