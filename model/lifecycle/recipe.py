@@ -26,15 +26,15 @@ class TrainingError(ExpectedError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train a student. The paper's values are the defaults, except the learning rate.
+    """How to train a student. The paper's values are the defaults, except the learning rate and its schedule.
 
     Attributes:
         image_size: side of the input in pixels; the paper has 128 for MVTec AD.
         epochs: passes over the training images.
         batch_size: images per step.
-        learning_rate: of Adam, the largest. The paper says 0.1; on real surfaces 0.001 (MKDAD's value) trains far
-            better.
-        schedule: how it changes from step to step.
+        learning_rate: of Adam, the largest. The paper says 0.1, which trains far worse on real surfaces.
+        schedule: how it changes from step to step. The paper's is constant, as is MKDAD's with its rate of 0.001; on
+            parts in any pose, one cycle finds more after as many steps (``benchmarks/accuracy.md``).
         direction_weight: lambda of equation 13.
         squared_weight: of the other term; 1 in the paper.
         weigh_distillation_layers: multiply the student's maps by omega, as equation 13 has it.
@@ -53,8 +53,8 @@ class Recipe:
     image_size: int = 128
     epochs: int = 500
     batch_size: int = 32
-    learning_rate: float = 0.001
-    schedule: Schedule = Schedule.CONSTANT
+    learning_rate: float = 0.003
+    schedule: Schedule = Schedule.ONE_CYCLE
     direction_weight: float = 0.1
     squared_weight: float = 1.0
     weigh_distillation_layers: bool = True

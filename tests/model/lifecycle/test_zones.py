@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.calibration import CalibrationError
-from model.choices import FalseAlarmTarget
+from model.choices import FalseAlarmTarget, Schedule
 from model.detector import scores_of
 from model.lifecycle.calibrate import calibrate_category
 from model.lifecycle.datasets import Sample, load_images, normal_samples
@@ -27,7 +27,8 @@ LEFT: Polygon = ((0.0, 0.0), (39.0, 0.0), (39.0, 79.0), (0.0, 79.0))
 RIGHT: Polygon = ((40.0, 0.0), (79.0, 0.0), (79.0, 79.0), (40.0, 79.0))
 REGION = DrawnRegion({"rough": (LEFT,), "smooth": (RIGHT,)}).on(80, 80)
 ZONED = Preprocessing(64, region=REGION)
-SHORT = Recipe(image_size=64, epochs=20, batch_size=8)
+SHORT = Recipe(image_size=64, epochs=20, batch_size=8, learning_rate=0.001, schedule=Schedule.CONSTANT)
+"""After which the two zones of a plate have not the same level yet."""
 
 
 def plate(seed: int) -> np.ndarray:
