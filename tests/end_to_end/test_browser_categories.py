@@ -258,12 +258,14 @@ def test_a_candidate_is_compared_on_labelled_pictures_and_dropped(browse: Visits
     assert visit.findings() == []
     newest.click()
     expect(page.get_by_role("article", name="PASS", exact=True)).to_be_visible()
-    with held_back(page, LIST):
-        page.go_back()
-        old = page.locator("#candidate-drop")
-        expect(old).to_be_visible()
-        old.evaluate("button => button.focus()")
-        expect(old).not_to_be_focused()  # it stays from before, and the server has not answered yet
+    drop = page.locator("#candidate-drop")
+    with held_back(page, re.compile("/candidate$")):
+        with held_back(page, LIST):
+            page.go_back()
+            expect(drop).to_be_visible()
+            drop.evaluate("button => button.focus()")
+            expect(drop).not_to_be_focused()  # it stays from before, and the server has not answered yet
+        expect(drop).to_be_hidden()  # it is drawn anew, and whether there is a candidate is not known yet
     part.get_by_role("button", name="Drop it").click()
     page.get_by_role("dialog").get_by_role("button", name="Leave it").click()
     expect(part.get_by_role("button", name="Drop it")).to_be_focused()

@@ -16,8 +16,8 @@ export function candidate(category, fresh) {
   const body = h("div", { className: "stack" });
   const list = h("ul", { className: "changed", "aria-label": "Changed decisions, newest first" });
   const more = h("button", { className: "quiet", hidden: true, onclick: () => ((all = true), drawList()) });
-  const promote = h("button", { id: "candidate-promote", className: "primary", onclick: put }, "Put it in force");
-  const drop = h("button", { id: "candidate-drop", onclick: take }, "Drop it");
+  const promote = h("button", { id: "candidate-promote", className: "primary", hidden: true, onclick: put }, "Put it in force");
+  const drop = h("button", { id: "candidate-drop", hidden: true, onclick: take }, "Drop it");
   const rows = new Map(); // id -> the row, so that its picture is asked for once
   let found = null;
   let drawn = "";

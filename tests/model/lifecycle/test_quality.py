@@ -53,10 +53,14 @@ def test_the_verdict_is_of_the_score_and_of_the_picture(factory: Factory):
 
 
 def test_evaluation_counts_what_the_check_rejects(copy: Path, factory: Factory, tmp_path: Path):
-    calibrate_category(copy, factory.teachers, "striped", [], [], rule=Rule(threshold=0.55))
     good = write_images(tmp_path / "good", [*(surface(seed) for seed in range(700, 706)), dark(1), dark(2)])
     bad = write_images(tmp_path / "bad", [*(surface(seed, fault=True) for seed in range(800, 806)), dark(3), dark(4)])
-    judged = judge_category(copy, factory.teachers, "striped", good, [Sample(one.path, "spot") for one in bad])
+    spots = [Sample(one.path, "spot") for one in bad]
+    before = judge_category(copy, factory.teachers, "striped", good, spots)
+    dark_ones = np.concatenate((before.normal_scores[-2:], before.anomalous_scores[-2:]))
+    between = float(dark_ones.max() + before.anomalous_scores.max()) / 2
+    calibrate_category(copy, factory.teachers, "striped", [], [], rule=Rule(threshold=between))
+    judged = judge_category(copy, factory.teachers, "striped", good, spots)
     found = measure_judged(judged)
     threshold = judged.card.calibration.threshold
     assert judged.normal_scores[-2:].max() < threshold > judged.anomalous_scores[-2:].max()  # only dark
