@@ -37,19 +37,19 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.optim.lr_scheduler import OneCycleLR
 
 from benchmarks.accuracy.distances import as_inputs, batches
 from benchmarks.accuracy.objects import both_halves
 from benchmarks.accuracy.results import RESULTS, rounded
 from benchmarks.accuracy.sets import Data, compact_teacher, leather, plates, tile
 from benchmarks.record import machine_and_commit
-from model.choices import MapForm, Score, TermWeights
+from model.choices import MapForm, Schedule, Score, TermWeights
 from model.detector import Detector, maps_of
 from model.lab.synthetic import write_dataset
 from model.lifecycle.datasets import load_images, mvtec_test, mvtec_training
 from model.lifecycle.masks import read_mask
 from model.lifecycle.pasting import paste_defect
+from model.lifecycle.recipe import Recipe
 from model.measures import aupro, auroc, pixel_auroc
 from model.networks.vgg import Student, Teacher, student_plan
 from model.preprocessing import Preprocessing
@@ -59,8 +59,6 @@ from model.store.teachers import read_teacher
 BFLOAT16 = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
 """Whether the processor computes in bfloat16; where it does not, that takes ten times as long as float32."""
 PRECISION = "bfloat16" if BFLOAT16 else "float32"
-RISING = 0.1
-"""Share of the steps in which the rate of one cycle rises."""
 WEIGHTS = TermWeights()
 NORMAL, GOOD, BAD = 320, 200, 200
 """Pictures of a set, at most; a fifth of the first is held out of training."""
@@ -88,8 +86,8 @@ class Way:
         moved: whether pictures are turned, mirrored, shifted and lit anew at every step.
         side: of the input in pixels.
         batch: pictures a step.
-        rate: of Adam.
-        one_cycle: whether the rate rises to this and falls again.
+        rate: of Adam, the largest.
+        schedule: how it changes.
     """
 
     hardest: float = 1.0
@@ -98,15 +96,19 @@ class Way:
     side: int = 128
     batch: int = 16
     rate: float = 0.001
-    one_cycle: bool = False
+    schedule: Schedule = Schedule.CONSTANT
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """See `Recipe.rate_at`."""
+        return Recipe(learning_rate=self.rate, schedule=self.schedule).rate_at(step, steps)
 
 
 WAYS = {
     "plain": Way(),
-    **{f"one-cycle-{rate}": Way(rate=rate, one_cycle=True) for rate in (0.001, 0.003, 0.01)},
-    "one-cycle-hardest-1": Way(hardest=0.01, rate=0.003, one_cycle=True),
-    "one-cycle-denoising": Way(denoising=True, rate=0.003, one_cycle=True),
-    "one-cycle-moved": Way(moved=True, rate=0.003, one_cycle=True),
+    **{f"one-cycle-{rate}": Way(rate=rate, schedule=Schedule.ONE_CYCLE) for rate in (0.001, 0.003, 0.01)},
+    "one-cycle-hardest-1": Way(hardest=0.01, rate=0.003, schedule=Schedule.ONE_CYCLE),
+    "one-cycle-denoising": Way(denoising=True, rate=0.003, schedule=Schedule.ONE_CYCLE),
+    "one-cycle-moved": Way(moved=True, rate=0.003, schedule=Schedule.ONE_CYCLE),
     "hardest-10": Way(hardest=0.1),
     "hardest-1": Way(hardest=0.01),
     "hardest-0.1": Way(hardest=0.001),
@@ -240,9 +242,6 @@ def trained(
     torch.manual_seed(seed)
     student = Student(student_plan(teacher.plan)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(student.parameters(), lr=way.rate)
-    schedule = (
-        OneCycleLR(optimizer, way.rate, max(looks), pct_start=RISING, cycle_momentum=False) if way.one_cycle else None
-    )
     order, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     losses: list[float] = []
     spent = 0.0
@@ -259,14 +258,13 @@ def trained(
             with fast():
                 answer = student(as_inputs(damaged(seen, rng) if way.denoising else seen))
             found = loss(goal, answer, way.hardest)
+            optimizer.param_groups[0]["lr"] = way.rate_at(len(losses), max(looks))
             optimizer.zero_grad()
             found.backward()
             optimizer.step()
-            if schedule:
-                schedule.step()
             losses.append(found.item())
             spent += process_time() - started
-            if len(losses) in looks and (not schedule or len(losses) == max(looks)):
+            if len(losses) in looks and (way.schedule is Schedule.CONSTANT or len(losses) == max(looks)):
                 yield len(losses), student.eval(), float(np.mean(losses[-RECENT:])), spent
             if len(losses) == max(looks):
                 break
